@@ -1,7 +1,6 @@
-//! Every bound of the server, with its reason, and the defaults of the settings.
-//!
-//! The bounds of the crates under `crates/` are re-exported, so that this module names all of them. Relations between
-//! bounds are asserted at compile time in `limits/coherence.rs`.
+//! Every bound of the server, with its reason, and the defaults of the settings. The bounds of the crates under
+//! `crates/` are re-exported, so that all bounds can be found here. Relations between bounds are asserted at compile
+//! time in `limits/coherence.rs`.
 
 mod audit;
 mod coherence;
@@ -51,7 +50,7 @@ pub(crate) const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 /// Default of READ_STALENESS_MS: the time of about ten strong reads, and shorter than a person notices.
 pub const READ_STALENESS_DEFAULT: Duration = Duration::from_millis(50);
 
-/// Lower bound of READ_STALENESS_MS besides 0: below it every check would wait for a read anyway.
+/// Lower bound of READ_STALENESS_MS besides 0: a read takes about that long, so that below it every check would wait.
 pub(crate) const READ_STALENESS_MIN: Duration = Duration::from_millis(1);
 
 /// Upper bound of READ_STALENESS_MS: an older check is of no use.

@@ -49,7 +49,7 @@ impl CpuLayout {
 /// The server under measurement.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// Processes of inventory-api with so many shards each.
+    /// Processes of inventory-api with this many shards each.
     Server { processes: usize, shards: usize, settings: Vec<(&'static str, String)> },
     /// The baseline service: one transaction per commit.
     Baseline,

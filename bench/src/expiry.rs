@@ -1,4 +1,4 @@
-//! Expiry storm: many holds expire at the same time; measures what that does to commits.
+//! Mass expiry: many holds expire at the same time; measures the latency of commits meanwhile.
 //!
 //! A server on the embedded engine in memory, one event, and the load generator in this process: first the holds,
 //! all with the same expiry, in a closed loop; then commits at a steady rate, before the expiry and from the expiry
@@ -24,7 +24,7 @@ use crate::{BenchError, BenchVerdict, limits, report};
 const PREFIX: &str = "evt_storm";
 const EVENT: &str = "evt_storm_0";
 
-/// Deadline of all calls: the storm must show in latencies, not in errors.
+/// Deadline of all calls: long enough that delays appear as latencies, not as errors.
 const DEADLINE_MS: u32 = 20_000;
 
 /// Interval between two reads of the stock.
@@ -193,7 +193,7 @@ fn commit_scenario(args: &ExpiryArgs) -> Result<Scenario, BenchError> {
 
 /// Fails if a call was not successful.
 fn require_success(report: &RunReport, call: &str) -> Result<(), BenchError> {
-    if let Some(violation) = report.promises.quoted.first() {
+    if let Some(violation) = report.promises.examples.first() {
         return Err(violation.clone().into());
     }
     let failed = report.methods.iter().find(|method| method.ok < method.calls);

@@ -21,7 +21,7 @@ pub(crate) const H2LOAD_MAX: Duration = Duration::from_secs(120);
 /// Calls of one round of h2load: its log needs about 25 bytes per call.
 pub(crate) const H2LOAD_CALLS_MAX: u64 = 100_000_000;
 
-/// Rounds of one benchmark: an evening.
+/// Most rounds of one benchmark: about four hours at the default duration.
 pub(crate) const ROUNDS_MAX: u32 = 25;
 
 /// Seconds of one run: one hour.

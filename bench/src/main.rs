@@ -10,8 +10,8 @@
 //! | `wire` | CPU time and latency of a repeated commit, by h2load |
 //! | `expiry` | commits while many holds expire at the same time |
 //!
-//! Exit codes: 0 all bounds met, 1 a promise was broken, 2 a bound was missed, 3 the generator was the limit,
-//! 4 the measurement failed, 64 usage error.
+//! Exit codes: 0 all bounds met, 1 a promise was broken, 2 a bound was missed, 3 invalid run (the generator was late or
+//! did not send every call), 4 the measurement failed, 64 usage error.
 
 mod benchmarks;
 mod case;
@@ -59,8 +59,8 @@ const USAGE: u8 = 64;
 
 /// Benchmark runner of inventory-api.
 ///
-/// Exit codes: 0 all bounds met, 1 a promise was broken, 2 a bound was missed, 3 the generator was the
-/// limit, 4 the measurement failed, 64 usage error.
+/// Exit codes: 0 all bounds met, 1 a promise was broken, 2 a bound was missed, 3 invalid run (the generator
+/// was late or did not send every call), 4 the measurement failed, 64 usage error.
 #[derive(Parser)]
 #[command(name = "inventory-bench", version)]
 struct BenchArgs {

@@ -24,7 +24,7 @@ impl Measurement {
 
     /// Descriptions of the first few broken promises.
     pub(crate) fn violations(&self) -> Vec<String> {
-        texts(&self.report["promises"]["quoted"])
+        texts(&self.report["promises"]["examples"])
     }
 
     /// Why the run is invalid; empty for a valid run.

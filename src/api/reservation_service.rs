@@ -1,4 +1,4 @@
-//! The core that the handlers of both contracts share: from a validated request to the engine's answer.
+//! The logic that the handlers of both contracts share: from a validated request to the engine's answer.
 //!
 //! A retry of a settled reservation and a query that a snapshot answers complete at once, without an await.
 //! Everything else goes to the driver. The future that waits for the answer may be dropped; the write
@@ -113,7 +113,7 @@ impl ReservationRequest {
 pub(super) enum ReservationError {
     /// The engine rejected the operation.
     Rejected(Rejection, ErrorSubject),
-    /// No answer arrived in time.
+    /// No answer: the deadline passed, or the shard was lost.
     Failed(Status),
 }
 
@@ -180,9 +180,8 @@ impl ReservationService {
     }
 
     /// Submits an operation. A retry of a settled reservation is answered from the cache.
-    ///
-    /// The pending future is boxed so that a call answered from the cache has no space for it: moving that
-    /// space was a tenth of the call's cost.
+    /// The pending future is boxed, so that the future of a call answered from the cache stays small; moving the
+    /// large one cost 10 % of such a call.
     pub(super) fn submit<'a>(
         &'a self,
         call: &'a CallContext,
@@ -374,7 +373,7 @@ async fn wait_for_details<F: Future + Unpin>(
         return Some(value);
     }
     let left = Duration::from_micros(call.remaining(clock::monotonic()).0);
-    let wait = limits::ADORNMENT_WAIT_MAX.min(left / 2);
+    let wait = limits::OPTIONAL_DATA_WAIT_MAX.min(left / 2);
     match select(future, pin!(inventory_runtime::sleep(wait))).await {
         Either::Left((value, _)) => Some(value),
         Either::Right(_) => None,

@@ -18,7 +18,7 @@ pub struct FieldViolation {
     pub problem: String,
 }
 
-/// How a contract names the fields that both contracts have.
+/// Field names of one contract, for error messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldNames {
     pub quantity: &'static str,
@@ -200,14 +200,14 @@ mod tests {
                 let found = problems_in(names, |v| {
                     assert_eq!(v.selection(bad, Vec::new(), 10), None);
                 });
-                let said = format!("is {bad}; must be 1 to 10");
-                assert_eq!(found, [(names.quantity, said)]);
+                let message = format!("is {bad}; must be 1 to 10");
+                assert_eq!(found, [(names.quantity, message)]);
             }
         }
         for good in [1, 10] {
             let found = problems(|v| {
-                let wanted = v.selection(good, Vec::new(), 10);
-                assert_eq!(wanted, Some(Selection::Quantity(good as u32)));
+                let selection = v.selection(good, Vec::new(), 10);
+                assert_eq!(selection, Some(Selection::Quantity(good as u32)));
             });
             assert!(found.is_empty());
         }
@@ -216,8 +216,8 @@ mod tests {
     #[test]
     fn an_empty_selection_means_the_recorded_one_only_where_allowed() {
         let found = problems_in(RESERVATION_V1, |v| {
-            let whatever = v.selection_or_recorded(0, Vec::new(), 10);
-            assert_eq!(whatever, Some(Selection::AsRecorded));
+            let selection = v.selection_or_recorded(0, Vec::new(), 10);
+            assert_eq!(selection, Some(Selection::AsRecorded));
             assert_eq!(v.selection_or_recorded(2, Vec::new(), 10), Some(Selection::Quantity(2)));
             // Seats take precedence over any quantity.
             let named = v.selection_or_recorded(7, seats(&["A-1"]), 10);
@@ -256,8 +256,8 @@ mod tests {
             v.payment_intent(&"x".repeat(limits::PAYMENT_INTENT_BYTES_MAX));
             v.opaque("reason", &"x".repeat(limits::OPAQUE_BYTES_MAX));
             assert_eq!(v.section(String::new()), None);
-            let ttl_max = "x".repeat(limits::SECTION_BYTES_MAX);
-            assert_eq!(v.section(ttl_max.clone()), Some(ttl_max));
+            let section = "x".repeat(limits::SECTION_BYTES_MAX);
+            assert_eq!(v.section(section.clone()), Some(section));
         });
         assert!(found.is_empty(), "{found:?}");
     }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_expires_in_the_future_and_within_the_maximum() {
+    fn hold_expiry_is_in_the_future_and_within_the_maximum() {
         let now = UnixMillis(1_000_000_000_000);
         let at = |millis: u64| convert::timestamp(UnixMillis(millis));
         let until = |requested: Option<Timestamp>| {

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dialled_is_refused_with_what_can() {
+    fn invalid_address_error_shows_valid_ones() {
         for text in ["", "8081", ":8081", "localhost", "https://localhost:1", "a b:1", "http://"] {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("127.0.0.1:8081"), "{text:?}: {error}");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_all_addresses_is_called_on_loopback() {
+    fn wildcard_address_is_dialled_on_loopback() {
         let url = |text: &str| shown(&url_of(text.parse().unwrap()));
         assert_eq!(url("0.0.0.0:8081"), "http://127.0.0.1:8081");
         assert_eq!(url("[::]:8081"), "http://[::1]:8081");

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused_with_what_is() {
+    fn invalid_amount_error_shows_a_valid_one() {
         for (text, currency, said) in [
             ("", "USD", "decimal number"),
             (".5", "USD", "decimal number"),

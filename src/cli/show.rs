@@ -415,7 +415,7 @@ Ränge    1,000        990     4     5        1  45.00 USD";
     }
 
     #[test]
-    fn a_reservation_shows_what_it_has_and_nothing_else() {
+    fn only_known_facts_of_a_reservation_are_shown() {
         let held = pb::Reservation {
             reservation_id: "res_1".to_owned(),
             event_id: "evt_2".to_owned(),

@@ -173,7 +173,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn specs_read_and_show_alike() {
+    fn specs_survive_the_round_trip() {
         for (text, spec) in
             [("all", ShardSpec::All), ("4", ShardSpec::Count(4)), ("2..6", ShardSpec::Range(2..6))]
         {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn specs_that_mean_nothing_are_refused() {
+    fn invalid_specs_are_rejected() {
         for text in [
             "",
             "0",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_go_only_where_the_process_may_run() {
+    fn shards_run_only_on_allowed_cpus() {
         let allowed = [2, 3, 6, 7];
         let resolve = |text: &str| resolve(&text.parse().unwrap(), &allowed);
         assert_eq!(resolve("all"), Ok(vec![2, 3, 6, 7]));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_read_as_the_kernel_writes_them() {
+    fn kernel_cpu_lists_are_parsed() {
         assert_eq!(list(&[]), "");
         assert_eq!(list(&[5]), "5");
         assert_eq!(list(&[0, 1, 2, 3, 8, 10, 11]), "0-3,8,10-11");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_below_the_shards_is_warned_of_with_what_fits() {
+    fn quota_below_the_shards_is_warned_with_a_fitting_number() {
         let warning = quota_warning(4, Some(2.5)).unwrap();
         assert!(warning.contains("2.50") && warning.contains("SHARDS=2"), "{warning}");
         assert!(quota_warning(4, Some(0.5)).unwrap().contains("SHARDS=1"));

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_read_as_people_write_them() {
+    fn durations_are_parsed_in_common_forms() {
         for (text, nanos) in [
             ("250ms", 250_000_000),
             ("30s", 30_000_000_000),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_counts_only_where_it_is_said_what() {
+    fn number_without_unit_needs_a_default_unit() {
         let three_hundred = |bare| parse_span("300", bare);
         assert_eq!(three_hundred(DefaultUnit::Seconds), Ok(Duration::from_secs(300)));
         assert_eq!(three_hundred(DefaultUnit::Millis), Ok(Duration::from_millis(300)));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back_as_itself() {
+    fn shown_durations_parse_to_the_same_value() {
         for nanos in [1, 50_000, 250_000_000, 90_000_000_000, 1_800_000_000_000] {
             let span = Duration::from_nanos(nanos);
             assert_eq!(parse_span(&format_span(span), DefaultUnit::Refused), Ok(span));

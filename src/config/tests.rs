@@ -26,7 +26,7 @@ fn error(vars: &[(&str, &str)]) -> ConfigError {
 }
 
 #[test]
-fn an_empty_environment_gives_the_contracts_defaults() {
+fn empty_environment_gives_the_defaults_of_the_contract() {
     let config = config(&[]);
     assert_eq!((config.grpc_port, config.metrics_port), (8080, 9090));
     assert_eq!(config.admin, Some("127.0.0.1:8081".parse().unwrap()));
@@ -87,7 +87,7 @@ fn the_example_of_every_variable_is_accepted() {
 }
 
 #[test]
-fn given_values_arrive_where_they_belong() {
+fn given_values_are_assigned_to_their_fields() {
     let config = config(&[
         ("GRPC_PORT", "0"),
         ("METRICS_PORT", "0"),
@@ -184,7 +184,7 @@ fn the_admin_port_can_be_off_and_free() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_together() {
     let vars = [
         ("GRPC_PORT", "eighty"),
         ("METRICS_PORT", "70000"),
@@ -205,7 +205,7 @@ fn everything_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn a_value_past_a_bound_is_refused_on_either_side() {
+fn values_outside_both_bounds_are_rejected() {
     for (name, values) in [
         ("GRPC_PORT", &["-1", "65536", "80.5", "0x50", "", " "][..]),
         ("ADMIN_PORT", &["on", "65536"]),
@@ -244,7 +244,7 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
 }
 
 #[test]
-fn a_read_may_be_as_old_as_milliseconds_or_a_span_say_or_not_at_all() {
+fn read_staleness_accepts_milliseconds_durations_and_zero() {
     for (text, millis) in [("0", 0), ("1", 1), ("1000", 1_000), ("20ms", 20), ("1s", 1_000)] {
         let staleness = config(&[("READ_STALENESS_MS", text)]).read_staleness;
         assert_eq!(staleness, Duration::from_millis(millis), "{text}");
@@ -252,7 +252,7 @@ fn a_read_may_be_as_old_as_milliseconds_or_a_span_say_or_not_at_all() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_named_and_not_a_panic() {
+fn invalid_utf8_is_reported() {
     let env = FixedEnv::on([0]).with("SERVICE_NAME", OsString::from_vec(vec![b'a', 0xff]));
     let ConfigErrors(errors) = Config::from_env(&env).unwrap_err();
     assert_eq!(errors[0].variable, "SERVICE_NAME");
@@ -260,7 +260,7 @@ fn bytes_that_are_no_text_are_named_and_not_a_panic() {
 }
 
 #[test]
-fn a_hold_longer_than_the_longest_is_refused_and_the_one_that_was_set_is_told() {
+fn hold_ttl_above_its_maximum_names_the_variable_that_was_set() {
     assert_eq!(error(&[("HOLD_TTL", "16m")]).variable, "HOLD_TTL");
     let error = error(&[("HOLD_TTL_MAX", "30s")]);
     assert_eq!(error.variable, "HOLD_TTL_MAX");
@@ -278,7 +278,7 @@ fn one_port_for_two_services_is_refused_unless_free_ones_are_taken() {
 }
 
 #[test]
-fn of_two_that_clash_the_one_that_was_set_is_told() {
+fn of_two_conflicting_settings_the_one_that_was_set_is_named() {
     assert_eq!(error(&[("GRPC_PORT", "8081")]).variable, "GRPC_PORT");
     assert_eq!(error(&[("ADMIN_PORT", "9090")]).variable, "ADMIN_PORT");
     let tables = [("DDB_TABLE_INVENTORY", "inventory_seats")];
@@ -286,7 +286,7 @@ fn of_two_that_clash_the_one_that_was_set_is_told() {
 }
 
 #[test]
-fn a_refused_port_does_not_blame_its_neighbour() {
+fn only_the_invalid_port_is_reported() {
     // Refused, GRPC_PORT stands at 8080 inside: nobody asked for that one.
     let error = error(&[("GRPC_PORT", "x"), ("METRICS_PORT", "8080")]);
     assert_eq!(error.variable, "GRPC_PORT");

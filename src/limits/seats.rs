@@ -10,7 +10,7 @@ pub(crate) const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a complete answer waits for optional data (a seat's row, an event's name), and never longer than half of the
 /// remaining deadline.
-pub(crate) const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
+pub(crate) const OPTIONAL_DATA_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Encoded statuses of seated events that a shard caches, and their largest size: 4 MiB in total.
 pub(crate) const STATUSES_KEPT_MAX: usize = 64;

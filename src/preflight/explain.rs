@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cure_is_the_engines_own() {
+    fn remedy_is_that_of_the_embedded_database() {
         for (engine, seccomp, memlock) in [
             ("Docker", "docker run --security-opt", "docker run --ulimit memlock=2621440"),
             ("Podman", "podman run --security-opt", "podman run --ulimit memlock=2621440"),
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_are_told_as_they_are() {
+    fn other_errors_are_shown_unchanged() {
         assert_says(&explain(libc::EMFILE, &facts()), &["1024", "ulimit -n"]);
         assert_says(&explain(libc::EINVAL, &facts()), &["EINVAL", "5.8"]);
         assert_says(&explain(libc::EIO, &facts()), &["Input/output error", "check"]);
@@ -428,13 +428,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_grows_with_the_shards() {
+    fn required_memory_grows_with_the_shards() {
         assert_eq!(memlock_needed(1), MIB);
         assert_eq!(memlock_needed(15), 8 * MIB);
     }
 
     #[test]
-    fn a_port_that_cannot_be_had_is_named_with_its_variable() {
+    fn unavailable_port_is_named_with_its_variable() {
         let address = SocketAddr::from(([0, 0, 0, 0], 8080));
         let explain = |errno| {
             let error = io::Error::from_raw_os_error(errno);
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_hides_its_cpus_is_told_to_show_them() {
+    fn hidden_cpus_are_explained_with_the_remedy() {
         let error = io::Error::from_raw_os_error(libc::ENOENT);
         assert_says(
             &explain_topology_error(&error).to_string(),
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_silent_and_a_table_that_is_missing_are_explained() {
+    fn silent_store_and_missing_table_are_explained() {
         let text = explain_store_unreachable("http://db:8000", "eu-west-1", "refused").to_string();
         assert_says(&text, &["http://db:8000", "refused", "eu-west-1", "AWS_ENDPOINT_URL"]);
         let text = explain_missing_table("DDB_TABLE_SEATS", "seats", "eu-west-1").to_string();

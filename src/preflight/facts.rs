@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn status_lines_are_understood() {
+    fn proc_status_lines_are_parsed() {
         let status = "Name:\tx\nCapEff:\t0000000000004000\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         assert!(ipc_lock_in(status));
         assert_eq!(seccomp_in(status), Seccomp::Filter);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_versions_read_whatever_follows_them() {
+    fn kernel_versions_are_read_with_any_suffix() {
         let mut facts = HostFacts::read();
         for (release, version) in [
             ("6.18.44-fc-v595", Some((6, 18))),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_read_well() {
+    fn sizes_are_shown_with_units() {
         assert_eq!(bytes(None), "unlimited");
         assert_eq!(bytes(Some(8 << 20)), "8 MiB");
         assert_eq!(bytes(Some(64 << 10)), "64 KiB");

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_wrong_and_an_unknown_one_is_noted() {
+    fn old_kernel_is_an_error_and_unknown_one_a_note() {
         let on = |kernel: &str| kernel_check(HostFacts { kernel: kernel.to_owned(), ..facts() });
         fn kernel_check(facts: HostFacts) -> CheckResult {
             kernel(&facts).verdict
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_is_judged_by_the_floor_the_need_and_the_trial() {
+    fn locked_memory_is_compared_with_minimum_need_and_trial() {
         let judge = |bytes, made| {
             let mut facts = facts();
             facts.memlock.soft = Some(bytes);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn open_files_are_judged_by_what_serving_takes() {
+    fn open_files_are_compared_with_the_need_of_the_server() {
         assert_eq!(files(256).verdict, CheckResult::Wrong);
         assert_eq!(files(1_024).verdict, CheckResult::Note);
         assert_eq!(files(65_536).verdict, CheckResult::Ok);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_clients_are_as_many_as_descriptors_have_room_for() {
+    fn connections_are_limited_by_the_descriptors() {
         let with = |limit| {
             let mut facts = facts();
             facts.open_files.soft = limit;
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_seen_even_beside_a_listener_that_would_share_it() {
+    fn port_in_use_is_found_although_its_listener_would_share_it() {
         let holder = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let holder = holder.expect("a socket");
         holder.set_reuse_port(true).expect("SO_REUSEPORT");

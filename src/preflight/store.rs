@@ -54,7 +54,7 @@ pub(crate) fn query_at<T>(
 /// what differs without keeping the server from running.
 ///
 /// # Errors
-/// What is wrong, and the cure.
+/// The explanation, with cause and remedy.
 pub(crate) fn require_store(
     settings: &StoreSettings,
     config: &StoreConfig,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_miss_the_store_is_explained_with_a_cure() {
+    fn every_store_error_is_explained_with_a_remedy() {
         let store = || "http://db:8000".to_owned();
         let why = || "because".to_owned();
         for (error, needles) in [
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fatal_difference_is_wrong_and_another_is_a_note() {
+    fn fatal_difference_is_an_error_and_any_other_a_note() {
         let difference = |fatal| TableDifference {
             table: "inventory".to_owned(),
             what: "differs".to_owned(),

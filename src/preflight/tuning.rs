@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_with_what_is_wanted() {
+    fn differing_setting_is_named_with_the_required_value() {
         let root = tree(&[
             ("proc/sys/net/core/somaxconn", "128\n"),
             ("proc/sys/vm/swappiness", "60\n"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_or_not_there_is_fine() {
+    fn matching_and_missing_settings_are_fine() {
         let root =
             tree(&[("proc/sys/net/core/somaxconn", "4096\n"), (THP, "always [madvise] never\n")]);
         assert_eq!(check(root.path(), &[0]).verdict, CheckResult::Ok);

@@ -13,13 +13,13 @@ pub(crate) const SAMPLE_EVENT: &str = "evt_2025_1001";
 /// Tickets of the sample event.
 pub(crate) const SAMPLE_TOTAL: u64 = 10_000;
 
-/// Time-out of one request to a store that syncs every write to a disk of any speed.
+/// Time-out of one request to a store that syncs every write to disk, which may be slow.
 const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Starts the engine, makes what is missing, serves until a signal.
+/// Starts the embedded database, creates missing tables and the sample event, serves until a signal.
 ///
 /// # Errors
-/// Why the server cannot start.
+/// An explanation with cause and remedy, if the server cannot start.
 pub(crate) fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     let config = config.without_default_collector();
     start_log(&config)?;
@@ -49,10 +49,10 @@ pub(crate) fn engine_store(config: &Config, engine: &EmbeddedEngine) -> StoreSet
     }
 }
 
-/// Makes the tables and, if wanted, an event; what is there already stays as it is.
+/// Creates missing tables and, if `event` is given, the event; leaves existing ones unchanged.
 ///
 /// # Errors
-/// What the engine or the ring says.
+/// An explanation with cause and remedy.
 pub(crate) fn prepare(
     settings: &StoreSettings,
     config: &StoreConfig,

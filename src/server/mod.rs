@@ -9,8 +9,8 @@
 //! | `dev.rs` | embedded store, tables and sample event of `dev` |
 //! | `banner.rs` | the lines on stdout at start |
 //!
-//! Start: ports, store, shards, control plane, readiness. Stop: readiness off, shards drain, control plane.
-//! A start that fails reports the error, the facts and the cure, and leaves nothing running.
+//! Start: ports, store, shards, control plane, readiness. Stop: readiness off, shards drain, control plane. A start
+//! that fails returns an explanation with cause and remedy, and leaves nothing running.
 
 mod audit_backend;
 mod banner;
@@ -63,7 +63,7 @@ use inventory_grpc::tonic_bridge::{self, TonicBridge};
 use inventory_grpc::{GrpcSettings, HealthState, InventoryServer, InventoryServiceServer};
 use inventory_store::StoreSettings;
 
-/// Where the server is.
+/// Addresses of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerAddresses {
     pub(crate) grpc: SocketAddr,
@@ -71,21 +71,21 @@ pub(crate) struct ServerAddresses {
     pub(crate) admin: Option<SocketAddr>,
 }
 
-/// How a stop went.
+/// Result of a shutdown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShutdownReport {
     pub(crate) took: Duration,
-    /// What was left when the grace was over.
+    /// Work unfinished at the end of the grace period.
     pub(crate) unfinished: UnfinishedWork,
-    /// A shard's thread had panicked, or did not end.
+    /// A shard's thread panicked or did not end.
     pub(crate) shard_failed: bool,
 }
 
 impl ShutdownReport {
-    /// What the process ends with: what the grace left behind was said and is no failure.
+    /// Result of the process. Unfinished work was logged and is not an error.
     ///
     /// # Errors
-    /// When a shard was broken.
+    /// A shard has failed.
     pub(crate) fn outcome(self) -> Result<(), Explanation> {
         match self.shard_failed {
             false => Ok(()),
@@ -107,12 +107,12 @@ pub(crate) struct Server {
     watchdog: Option<Watchdog>,
 }
 
-/// Reads what the lanes of all shards have counted; from any thread.
+/// Sums the engine counters of all shards; usable from any thread.
 #[derive(Clone)]
 pub(crate) struct CounterReader(Vec<ShardMailbox>);
 
 impl CounterReader {
-    /// The sum since the start; a shard that has ended counts for nothing.
+    /// The sum since the start, without shards that have ended.
     pub(crate) fn read(&self) -> Counters {
         let request = |mailbox: &ShardMailbox| {
             let (reply, answer) = oneshot::channel();
@@ -129,10 +129,10 @@ impl CounterReader {
     }
 }
 
-/// Production: DynamoDB, and nothing else.
+/// Runs `serve`: the server on DynamoDB.
 ///
 /// # Errors
-/// Whatever keeps the server from starting.
+/// An explanation with cause and remedy, if the server cannot start.
 pub(crate) fn run_serve(config: Config) -> Result<(), Explanation> {
     start_log(&config)?;
     let store = config.store.settings();
@@ -155,7 +155,7 @@ impl Server {
     /// Starts everything; the server serves and is ready when this returns.
     ///
     /// # Errors
-    /// What is wrong, the facts, the cure. Nothing is left running.
+    /// An explanation with cause and remedy. Nothing is left running.
     pub(crate) fn start(
         config: &Config,
         store: StoreSettings,
@@ -280,7 +280,7 @@ impl Server {
         for shard in self.shards {
             let number = shard.shard;
             if !shard.is_finished() {
-                tracing::error!(shard = number, "a shard does not end");
+                tracing::error!(shard = number, "shard does not end");
                 stopped.shard_failed = true;
                 continue;
             }
@@ -290,7 +290,7 @@ impl Server {
                     stopped.unfinished.operations += ended.operations;
                 }
                 None => {
-                    tracing::error!(shard = number, "a shard had panicked");
+                    tracing::error!(shard = number, "shard panicked");
                     stopped.shard_failed = true;
                 }
             }
@@ -303,7 +303,7 @@ impl Server {
             tracing::warn!(
                 connections = stopped.unfinished.connections,
                 operations = stopped.unfinished.operations,
-                "the grace was over before everything had settled"
+                "grace period over, work unfinished"
             );
         }
         tracing::info!(took_ms = stopped.took.as_millis() as u64, "stopped");
@@ -447,7 +447,7 @@ fn start_shards(
     }
     drop(started);
     let mut failure = None;
-    // Ends by itself: every shard says one word, or its sender is dropped.
+    // The loop ends because each shard sends one message or drops its sender.
     for (_, start) in starts.iter().take(count) {
         match start {
             Ok(()) => {}

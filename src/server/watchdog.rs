@@ -162,7 +162,7 @@ fn log_stall(heartbeats: &Heartbeats, shard: usize, stalled_for: Duration, what:
 /// A thread's state as the kernel reports it.
 #[derive(Debug, Default)]
 struct ThreadState {
-    /// R is running, S and D are waiting, t is stopped by a debugger.
+    /// State letter of /proc: R running, S and D waiting, t stopped by a debugger.
     state: String,
     /// The kernel function that the thread waits in.
     waits_in: String,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_reported_once_and_so_is_the_recovery() {
+    fn stall_and_recovery_are_each_reported_once() {
         let mut detector = detector();
         let mut events = Vec::new();
         for check in 0..9_u64 {

@@ -45,7 +45,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts the kernel's backlog, which the close would reset, and closes the listener.
+    /// Accepts the connections in the kernel's backlog, which closing would reset, then closes the listener.
     pub(super) fn close(self: Rc<Self>) {
         for _ in 0..limits::CONNECTIONS_PER_SHARD_MAX {
             match self.listener.accept().now_or_never() {

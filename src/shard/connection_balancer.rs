@@ -29,8 +29,8 @@ impl ConnectionBalancer {
         self.counts.get(shard).map_or(0, |count| count.0.load(Ordering::Relaxed))
     }
 
-    /// Counts a connection that `me` accepted and returns its shard: `me` unless another has fewer. `None` if
-    /// every shard is full. [`ConnectionBalancer::release`] takes the count back.
+    /// Chooses and counts the shard for a connection that `me` accepted: `me`, unless another shard has fewer
+    /// connections. `None` if every shard is full. [`ConnectionBalancer::release`] decrements the count.
     pub(crate) fn reserve(&self, me: usize) -> Option<usize> {
         loop {
             let mine = self.open_connections(me);
@@ -53,7 +53,7 @@ impl ConnectionBalancer {
         }
     }
 
-    /// Moves a count, if the connection could not be sent.
+    /// Moves one connection from the count of `from` to the count of `to`, because it could not be sent to `from`.
     pub(crate) fn transfer(&self, from: usize, to: usize) {
         self.release(from);
         self.reserve_beyond(to);

@@ -517,7 +517,7 @@ impl Driver {
         }
         self.timer_at.set(Some(due));
         let driver = Rc::clone(self);
-        // At least 1 µs: a task that does not wait runs within this call and would set the timer again.
+        // At least 1 µs: a task with a sleep of zero would run inside this call and re-enter it.
         let wait = Duration::from_micros(due.since(clock::monotonic()).0.max(1));
         inventory_runtime::spawn(async move {
             inventory_runtime::sleep(wait).await;

@@ -17,7 +17,7 @@ use inventory_core::time::Micros;
 use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, SpanIds};
 use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
-/// A line attributes one call, in the fields that the seed's logs have. Empty ones are left out.
+/// Logs one call with the field names of the server that this one replaces. Empty fields are left out.
 macro_rules! log_call {
     ($level:ident, $method:expr, $code:expr, $latency:expr, $attributes:expr, $trace:expr) => {
         tracing::$level!(
@@ -46,7 +46,7 @@ pub(super) struct ShardCallObserver {
     recorder: Rc<Recorder>,
     heartbeat: HeartbeatWriter,
     tracer: Option<Rc<Tracer>>,
-    /// The part of all calls that is log_ratio at info; all of them at debug.
+    /// Fraction of calls that are logged at info; at debug all calls are logged.
     log_ratio: f64,
     rng: RefCell<SmallRng>,
 }

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shards_scan_every_part_of_the_current_minute_once() {
+    fn shards_scan_every_part_of_the_current_minute_once() {
         let now = UnixMillis(50_000 + 7 * 60_000);
         for shards in [1, 3, 64] {
             let mut parts: Vec<u16> = (0..shards)

@@ -36,7 +36,7 @@ enum BarrierStep {
     Idle,
 }
 
-/// One shard's side of the barrier. Dropping it takes both steps, so that no shard waits for a failed one.
+/// One shard's side of the barrier. Dropping the barrier completes both steps, so that no shard waits for a failed one.
 pub(crate) struct ShutdownBarrier {
     counts: Arc<BarrierCounts>,
     step: Cell<BarrierStep>,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_complete_when_the_last_shard_takes_it() {
+    fn step_is_complete_when_all_shards_have_taken_it() {
         let shards = barriers(3);
         shards[0].listener_closed();
         shards[1].listener_closed();

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn activities_are_read_as_written() {
+    fn activities_survive_the_round_trip() {
         let heartbeats = Heartbeats::new(2);
         let heartbeat = heartbeats.writer_for_current_thread(1);
         for activity in ALL {

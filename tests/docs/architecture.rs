@@ -79,7 +79,7 @@ impl Crate {
 }
 
 #[test]
-fn a_manifest_is_read_without_its_test_dependencies() {
+fn test_dependencies_of_a_manifest_are_skipped() {
     let manifest = "[package]\nname = \"inventory-a\"\ndescription = \"A.\"\n\n[dependencies]\nbytes = \"1\"\n\
                     inventory-b.workspace = true\ninventory-c = { workspace = true }\n\n\
                     [dev-dependencies]\ninventory-d.workspace = true\n";
@@ -146,7 +146,7 @@ fn is_defined_or_used(word: &str, code: &str) -> bool {
 }
 
 #[test]
-fn a_function_that_a_file_does_not_have_is_reported() {
+fn function_that_is_not_code_in_its_file_is_reported() {
     let text_of = |path: &str| {
         format!(
             "/// See of_text(\nfn of_{}() {{ Effect::Send {{}} }} // to_end(",

@@ -1,4 +1,4 @@
-//! Each bug of the original system that concerns seats, as a test of that name.
+//! One test for each known bug of the original system that concerns seats. The names state the correct behaviour.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -69,7 +69,7 @@ fn owned(state: &str, by: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn every_seat_commit_failed_for_status_is_a_reserved_word() {
+async fn seat_commit_works_although_status_is_a_reserved_word() {
     let (store, server, client) = selling().await;
     // Seats that are held, sold, released, sold directly, rejected.
     hold_seats(&client, "r1", &["A-1-1", "A-1-2"]).await.unwrap();
@@ -94,7 +94,7 @@ async fn every_seat_commit_failed_for_status_is_a_reserved_word() {
 }
 
 #[tokio::test]
-async fn every_seat_release_failed_for_its_condition_was_empty() {
+async fn seat_release_has_a_condition_and_succeeds() {
     let (store, _server, client) = selling().await;
     hold_seats(&client, "r1", &["A-1-1", "A-1-2"]).await.unwrap();
     assert_eq!(owner(&store, "A-1-1"), owned("HOLD", "r1"));
@@ -111,7 +111,7 @@ async fn every_seat_release_failed_for_its_condition_was_empty() {
 }
 
 #[tokio::test]
-async fn a_missing_seat_counted_as_available() {
+async fn missing_seat_is_not_available() {
     let (_store, _server, client) = selling().await;
     let found = client.try_check(check_seats(&["A-1-1", "Z-9"])).await.unwrap();
     assert!(!found.available);
@@ -120,7 +120,7 @@ async fn a_missing_seat_counted_as_available() {
 }
 
 #[tokio::test]
-async fn a_missing_seat_was_created_by_a_commit() {
+async fn commit_creates_no_missing_seat() {
     let (store, _server, client) = selling().await;
     for ids in [&["Z-9"][..], &["A-1-1", "Z-9"]] {
         let refused = client.try_commit(commit_seats("r1", ids)).await.unwrap_err();
@@ -137,7 +137,7 @@ async fn a_missing_seat_was_created_by_a_commit() {
 }
 
 #[tokio::test]
-async fn a_put_of_the_whole_seat_erased_section_row_number_and_price() {
+async fn commit_keeps_section_row_number_and_price_of_a_seat() {
     let (store, _server, client) = selling().await;
     let facts = |seat: &str| {
         let mut item = seat_item(&store, EVENT, seat, KEYS).unwrap();
@@ -163,7 +163,7 @@ async fn a_put_of_the_whole_seat_erased_section_row_number_and_price() {
 }
 
 #[tokio::test]
-async fn more_than_a_hundred_seats_could_not_be_read() {
+async fn more_than_a_hundred_seats_are_read() {
     let store = FakeStore::start();
     // Several partition keys, each with more seats than one BatchGetItem may name.
     let many: Vec<HallSeat> =
@@ -190,7 +190,7 @@ async fn more_than_a_hundred_seats_could_not_be_read() {
 }
 
 #[tokio::test]
-async fn the_release_of_a_sold_seat_made_it_available() {
+async fn release_of_a_sold_seat_is_rejected() {
     let (store, _server, client) = selling().await;
     hold_seats(&client, "r1", &["A-1-1"]).await.unwrap();
     client.order(commit_seats("r1", &["A-1-1"])).await;
@@ -208,7 +208,7 @@ async fn the_release_of_a_sold_seat_made_it_available() {
 }
 
 #[tokio::test]
-async fn a_release_gave_back_what_another_reservation_had() {
+async fn release_returns_no_seat_of_another_reservation() {
     let (store, _server, client) = selling().await;
     hold_seats(&client, "r1", &["A-1-1"]).await.unwrap();
     client.order(commit_seats("r2", &["A-1-2"])).await;
@@ -243,7 +243,7 @@ async fn seat_changed_by_another_program_is_not_sold_from_the_cache() {
 }
 
 #[tokio::test]
-async fn the_same_id_with_other_seats_replayed_the_old_answer() {
+async fn same_id_with_other_seats_is_rejected() {
     let (store, _server, client) = selling().await;
     let order = client.order(commit_seats("r1", &["A-1-1", "A-1-2"])).await;
     for other in [&["A-1-1"][..], &["A-1-3", "A-1-4"]] {

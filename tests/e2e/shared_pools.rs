@@ -100,7 +100,7 @@ async fn calls_that_expire_while_the_process_is_suspended_end_no_connection() {
 }
 
 #[tokio::test]
-async fn connections_that_clients_leave_open_keep_nobody_out() {
+async fn open_client_connections_keep_no_probe_out() {
     // Room for some 70 connections per shard.
     let descriptors = 300 + 220 * shards() as u64;
     let mut starting = ServerCommand::dev_in_memory();

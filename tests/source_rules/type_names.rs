@@ -117,7 +117,7 @@ mod tests {
     use super::{defined_name, problems};
 
     #[test]
-    fn a_name_defined_twice_is_found_wherever_it_is_declared() {
+    fn duplicate_type_name_is_found() {
         let files = [
             sample("src/a.rs", "pub(crate) struct LineItem {\n"),
             sample("tests/b.rs", "mod x {\n    enum LineItem {\n"),

@@ -103,18 +103,18 @@ pub struct EventSales {
     pub first_refused: u64,
 }
 
-/// Broken promises: all are counted by kind, the first are quoted.
+/// Broken promises: all are counted by kind, the first are examples.
 #[derive(Clone, Debug, Default)]
 pub struct ViolationLog {
     pub counts: BTreeMap<&'static str, u64>,
-    pub quoted: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 impl ViolationLog {
     pub fn add(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
         *self.counts.entry(kind).or_default() += 1;
-        if self.quoted.len() < limits::QUOTED_MAX {
-            self.quoted.push(format!("{kind}: {}", text()));
+        if self.examples.len() < limits::EXAMPLES_MAX {
+            self.examples.push(format!("{kind}: {}", text()));
         }
     }
 
@@ -126,8 +126,8 @@ impl ViolationLog {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        self.quoted.extend(other.quoted);
-        self.quoted.truncate(limits::QUOTED_MAX);
+        self.examples.extend(other.examples);
+        self.examples.truncate(limits::EXAMPLES_MAX);
     }
 }
 

@@ -126,8 +126,8 @@ pub(crate) const REPEAT_AFTER_MAX: Duration = Duration::from_millis(2_000);
 /// Longer latencies are recorded as this.
 pub(crate) const LATENCY_MAX_US: u64 = 60_000_000;
 
-/// Broken promises that are quoted. All are counted.
-pub(crate) const QUOTED_MAX: usize = 20;
+/// Broken promises that are examples. All are counted.
+pub(crate) const EXAMPLES_MAX: usize = 20;
 
 /// Time limit of one request to the admin port.
 pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);

@@ -46,7 +46,7 @@ fn a_mix_with_repeats_is_consistent_on_several_workers() {
     let mut options = options(&server);
     options.threads = 2;
     let report = run(scenario(text), &options).unwrap();
-    assert_eq!(report.promises.broken, 0, "{:?}", report.promises.quoted);
+    assert_eq!(report.promises.broken, 0, "{:?}", report.promises.examples);
     for of in CallMethod::ALL {
         let of = method(&report, of);
         assert!(of.ok > 0 && of.errors == 0, "{of:?}");
@@ -145,7 +145,7 @@ fn a_repeat_with_another_order_is_a_violation() {
     let report = run(scenario(&text), &options(&server)).unwrap();
     assert!(!report.promises.kept);
     assert!(report.promises.by_kind["repeat"] > 3, "{:?}", report.promises);
-    assert!(report.promises.quoted[0].contains("t-"), "the reservation is named");
+    assert!(report.promises.examples[0].contains("t-"), "the reservation is named");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_changed_item_is_found_and_named() {
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(kinds, ["order"], "not the answered order, and not unique: {:?}", read.violations);
     assert!(
-        read.violations.quoted.iter().any(|text| text.contains("r-11 ")),
+        read.violations.examples.iter().any(|text| text.contains("r-11 ")),
         "{:?}",
         read.violations
     );
@@ -170,11 +170,11 @@ fn a_lost_record_and_a_wrong_stripe_are_found() {
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(kinds, ["balance", "durable"], "{:?}", read.violations);
     assert!(
-        read.violations.quoted.iter().any(|text| text.contains("r-ff")),
+        read.violations.examples.iter().any(|text| text.contains("r-ff")),
         "{:?}",
         read.violations
     );
-    assert!(read.violations.quoted.iter().any(|text| text.contains("stripe 1 of evt")));
+    assert!(read.violations.examples.iter().any(|text| text.contains("stripe 1 of evt")));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_seat_in_two_reservations_is_found() {
     }
     let read = store.read(ledger);
     assert_eq!(read.counts.seats, 2);
-    let text = read.violations.quoted.join("\n");
+    let text = read.violations.examples.join("\n");
     assert!(
         text.contains("A-1 belongs to r-") && text.contains("another live reservation"),
         "{text}"

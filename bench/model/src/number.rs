@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_sort_as_numbers_do() {
+    fn number_bytes_sort_like_numbers() {
         let order = [
             "-1e100", "-100", "-99.5", "-2", "-1.5", "-1.05", "-0.001", "0", "1e-100", "0.1",
             "0.11", "1", "1.01", "2", "9", "10", "11", "100", "1e30",

@@ -18,7 +18,7 @@ use crate::measurement::Measurement;
 use crate::report::{self, Bound, Requirement};
 use crate::{BenchError, BenchVerdict, limits};
 
-/// Bound of the 95th percentile in milliseconds that the project promises.
+/// Promised bound of the 95th percentile, in milliseconds.
 const P95_BOUND_MS: f64 = inventory_generator::report::P95_BOUND_MS;
 
 #[derive(clap::Args)]

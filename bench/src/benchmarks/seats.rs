@@ -1,4 +1,4 @@
-//! Benchmark of a seated event: holds by seat id, and of the best available seats.
+//! Benchmark of a seated event: holds by seat id, and holds of the best available seats.
 
 use super::{
     Benchmark, Measurement, P95_BOUND_MS, Parameters, Requirement, bound, case, column,

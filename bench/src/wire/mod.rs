@@ -1,8 +1,8 @@
 //! Wire cost: CPU time and latency of a repeated commit at the server and at the baseline service.
 //!
-//! Each server gets one commit; h2load then repeats this commit, which a server answers from memory. Servers take
-//! turns within a round, so that slow periods of the machine affect all of them, and rounds are compared one by
-//! one. The servers stay on one CPU, h2load on another.
+//! Each server gets one commit; h2load then repeats this commit, which is answered from the cache. Servers take turns
+//! within a round, so that slow periods of the machine affect all of them, and rounds are compared one by one. The
+//! servers stay on one CPU, h2load on another.
 
 mod h2load;
 mod shape;
@@ -225,7 +225,7 @@ fn print_shape(
     bounds
 }
 
-/// The ratio of each round: in one round all servers meet the same state of the machine.
+/// The ratio of each round: in one round all servers run under the same conditions.
 fn ratios(server: &[WireSample], baseline: &[WireSample], metric: Metric) -> Vec<f64> {
     let rounds = server.iter().zip(baseline);
     rounds.map(|(server, baseline)| server.metric(metric) / baseline.metric(metric)).collect()

@@ -87,7 +87,7 @@ fn endings() -> [(&'static str, Vec<u8>, CallOutcome); 6] {
 }
 
 #[tokio::test]
-async fn each_ending_is_classified() {
+async fn each_outcome_is_classified() {
     for (name, frames, expected) in endings() {
         let mut client = connect(&serve_frames(frames).await).await.unwrap();
         let status = client.commit_reservation(commit()).await.unwrap_err();

@@ -43,13 +43,13 @@ pub(super) fn error_of(rejection: &Rejection, trace_id: String) -> Error {
         reason: rejection::reason_of(rejection).to_owned(),
         value,
     };
-    let of_seats = |seats: &[SeatId]| -> Vec<ErrorDetail> {
+    let seat_details = |seats: &[SeatId]| -> Vec<ErrorDetail> {
         let ids = seats.iter();
         ids.map(|id| detail("seat_ids", id.to_string())).collect()
     };
     let details = match rejection {
         Rejection::SeatsUnavailable { seats } | Rejection::SeatsNotFound { seats } => {
-            of_seats(seats)
+            seat_details(seats)
         }
         Rejection::InsufficientInventory { remaining } => {
             vec![detail("quantity", remaining.to_string())]
@@ -60,10 +60,10 @@ pub(super) fn error_of(rejection: &Rejection, trace_id: String) -> Error {
         _ => vec![detail("reservation_id", String::new())],
     };
     // The same text as the status of `inventory.v1`.
-    let said = rejection::status_of(rejection, &ErrorSubject::default());
+    let status = rejection::status_of(rejection, &ErrorSubject::default());
     Error {
         code: code_of(rejection).unwrap_or(ErrorCode::Internal).into(),
-        message: said.message().to_owned(),
+        message: status.message().to_owned(),
         trace_id,
         details,
     }

@@ -167,7 +167,7 @@ impl InventoryService for ReservationHandlers {
         };
         let result = in_band(match self.service.cached_query_result(call, &event, &query) {
             Some(result) => Ok(result),
-            // Boxed so that a call answered at once has no space for it.
+            // Boxed, so that the future of a call answered at once stays small.
             None => Box::pin(self.service.query(call, event, query)).await,
         });
         let answer = result.and_then(|result| match result {
@@ -270,9 +270,9 @@ impl InventoryService for ReservationHandlers {
         let outcome = self.service.submit(call, operation).outcome().await;
         match Self::counted(call, outcome, kind, "RELEASED", count)? {
             Ok(Answer::Released { how, at, seats }) => {
-                let given_back = outcomes::gave_back(how, seats.as_ref());
+                let returned = outcomes::returned_seats(how, seats.as_ref());
                 let status = common::SeatStatus::Available;
-                let seats = self.described_seats(call, event, given_back, status).await;
+                let seats = self.described_seats(call, event, returned, status).await;
                 Ok(outcomes::released(how, seats, at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),
@@ -285,7 +285,7 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: GetInventoryStatusRequest,
     ) -> Result<CacheableResponse<GetInventoryStatusResponse>, Status> {
-        // Boxed because this future is the largest: the other calls have no space for it.
+        // Boxed, so that this future, the largest one, does not enlarge those of the other calls.
         Box::pin(self.inventory_status(call, request)).await
     }
 }

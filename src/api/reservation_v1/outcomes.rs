@@ -81,7 +81,7 @@ pub(super) fn not_confirmed(
 }
 
 /// The seats that this call returned to stock. Those of an earlier release may have a new holder.
-pub(super) fn gave_back(how: ReleaseOutcome, seats: Option<&Seats>) -> Option<&Seats> {
+pub(super) fn returned_seats(how: ReleaseOutcome, seats: Option<&Seats>) -> Option<&Seats> {
     match how {
         ReleaseOutcome::Released => seats,
         ReleaseOutcome::AlreadyReleased | ReleaseOutcome::NoReservation => None,

@@ -89,10 +89,10 @@ pub(super) fn status(
     };
     let EventStatus { counts, mut sections, as_of, .. } = *found;
     let mut error = None;
-    let mut told = counts;
+    let mut shown_counts = counts;
     if let Some(section) = section {
         sections.retain(|of| of.section == section);
-        told = sections.first().map_or_else(StockCounts::default, |of| of.counts);
+        shown_counts = sections.first().map_or_else(StockCounts::default, |of| of.counts);
         error = sections.is_empty().then(|| no_such_section(section, trace));
     }
     Ok(GetInventoryStatusResponse {
@@ -104,7 +104,7 @@ pub(super) fn status(
             ..Event::default()
         }),
         sections: sections.into_iter().map(section_inventory).collect(),
-        stats: error.is_none().then(|| stats(&told, as_of)),
+        stats: error.is_none().then(|| stats(&shown_counts, as_of)),
         error,
     })
 }

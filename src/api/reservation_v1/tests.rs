@@ -24,7 +24,7 @@ fn ids(texts: &[&str]) -> Vec<SeatId> {
 }
 
 /// One rejection of each kind. A new rejection does not compile without a place here.
-fn every_refusal() -> Vec<Rejection> {
+fn every_rejection() -> Vec<Rejection> {
     let mut all = vec![Rejection::InsufficientInventory { remaining: 3 }];
     let retry_after = Micros(5);
     loop {
@@ -51,16 +51,16 @@ fn every_refusal() -> Vec<Rejection> {
 
 /// A rejection in `reservation.v1`: its code and its status in each response, or the code of the gRPC error.
 struct Row {
-    why: &'static str,
-    told: Result<(ErrorCode, HoldStatus, CommitStatus, ReleaseStatus), Code>,
+    reason: &'static str,
+    expected: Result<(ErrorCode, HoldStatus, CommitStatus, ReleaseStatus), Code>,
 }
 
 #[rustfmt::skip]
 fn table() -> Vec<Row> {
     use {CommitStatus as C, ErrorCode as E, HoldStatus as H, ReleaseStatus as R};
-    let conflict = |why, code| Row { why, told: Ok((code, H::Unspecified, C::FailedConflict, R::Failed)) };
-    let row = |why, code, hold, commit, release| Row { why, told: Ok((code, hold, commit, release)) };
-    let wire = |why, code| Row { why, told: Err(code) };
+    let conflict = |reason, code| Row { reason, expected: Ok((code, H::Unspecified, C::FailedConflict, R::Failed)) };
+    let row = |reason, code, hold, commit, release| Row { reason, expected: Ok((code, hold, commit, release)) };
+    let wire = |reason, code| Row { reason, expected: Err(code) };
     vec![
         conflict(reason::INSUFFICIENT_INVENTORY, E::InsufficientInventory),
         row(reason::EVENT_NOT_FOUND, E::NotFound, H::Unspecified, C::FailedConflict, R::NotFound),
@@ -83,17 +83,17 @@ fn table() -> Vec<Row> {
 
 #[test]
 fn every_rejection_is_mapped_as_in_the_table() {
-    let (refusals, table) = (every_refusal(), table());
-    assert_eq!(refusals.len(), table.len());
-    for (why, row) in refusals.iter().zip(table) {
-        assert_eq!(reason_of(why), row.why);
-        let hold = outcomes::not_held("r1".to_owned(), why, TRACE.to_owned());
-        let commit = outcomes::not_confirmed(why, TRACE.to_owned());
-        let release = outcomes::not_released(why, TRACE.to_owned());
-        let check = queries::unavailable(why, TRACE.to_owned());
-        let status = queries::no_status(why, TRACE.to_owned());
-        let (code, held, committed, released) = match row.told {
-            Ok(told) => told,
+    let (rejections, table) = (every_rejection(), table());
+    assert_eq!(rejections.len(), table.len());
+    for (rejection, row) in rejections.iter().zip(table) {
+        assert_eq!(reason_of(rejection), row.reason);
+        let hold = outcomes::not_held("r1".to_owned(), rejection, TRACE.to_owned());
+        let commit = outcomes::not_confirmed(rejection, TRACE.to_owned());
+        let release = outcomes::not_released(rejection, TRACE.to_owned());
+        let check = queries::unavailable(rejection, TRACE.to_owned());
+        let status = queries::no_status(rejection, TRACE.to_owned());
+        let (code, held, committed, released) = match row.expected {
+            Ok(statuses) => statuses,
             Err(code) => {
                 let statuses = [
                     hold.unwrap_err(),
@@ -103,7 +103,7 @@ fn every_rejection_is_mapped_as_in_the_table() {
                     status.unwrap_err(),
                 ];
                 for status in statuses {
-                    assert_eq!((status.code(), status.reason()), (code, row.why));
+                    assert_eq!((status.code(), status.reason()), (code, row.reason));
                 }
                 continue;
             }
@@ -111,9 +111,9 @@ fn every_rejection_is_mapped_as_in_the_table() {
         let hold = hold.unwrap();
         let commit = commit.unwrap();
         let release = release.unwrap();
-        assert_eq!(hold.status(), held, "{why:?}");
-        assert_eq!(commit.status(), committed, "{why:?}");
-        assert_eq!(release.status(), released, "{why:?}");
+        assert_eq!(hold.status(), held, "{rejection:?}");
+        assert_eq!(commit.status(), committed, "{rejection:?}");
+        assert_eq!(release.status(), released, "{rejection:?}");
         // The hold id is set only if the hold exists or existed.
         let named = if held == HoldStatus::Unspecified { "" } else { "r1" };
         assert_eq!(hold.hold_id, named);
@@ -125,12 +125,12 @@ fn every_rejection_is_mapped_as_in_the_table() {
         let errors = [hold.error, commit.error, release.error, check.error, status.unwrap().error];
         for error in errors {
             let error = error.unwrap();
-            assert_eq!(error.code(), code, "{why:?}");
+            assert_eq!(error.code(), code, "{rejection:?}");
             assert_eq!(error.trace_id, TRACE);
             assert_ne!(error.message, "");
-            assert!(!error.details.is_empty(), "{why:?}");
+            assert!(!error.details.is_empty(), "{rejection:?}");
             for detail in error.details {
-                assert_eq!(detail.reason, row.why);
+                assert_eq!(detail.reason, row.reason);
                 assert_ne!(detail.field, "");
             }
         }
@@ -141,13 +141,13 @@ fn every_rejection_is_mapped_as_in_the_table() {
 fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
     let taken = Rejection::SeatsUnavailable { seats: ids(&["A-1", "A-2"]) };
     let error = error_of(&taken, String::new());
-    let told: Vec<_> = error
+    let details: Vec<_> = error
         .details
         .iter()
         .map(|d| (d.field.as_str(), d.reason.as_str(), d.value.as_str()))
         .collect();
     assert_eq!(
-        told,
+        details,
         [("seat_ids", "SEAT_UNAVAILABLE", "A-1"), ("seat_ids", "SEAT_UNAVAILABLE", "A-2")]
     );
     let few = error_of(&Rejection::InsufficientInventory { remaining: 3 }, String::new());
@@ -158,7 +158,7 @@ fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
 
 #[test]
 fn store_errors_are_never_in_band() {
-    let business = every_refusal().iter().filter_map(code_of).count();
+    let business = every_rejection().iter().filter_map(code_of).count();
     assert_eq!(business, 11);
 }
 
@@ -171,14 +171,14 @@ fn the_reference_lists_every_rejection() {
         "| reason | `inventory.v1` | `reservation.v1` | hold, commit, release | message |\n\
                      |---|---|---|---|---|\n"
             .to_owned();
-    for why in every_refusal() {
-        let status = status_of(&why, &ErrorSubject::default());
+    for rejection in every_rejection() {
+        let status = status_of(&rejection, &ErrorSubject::default());
         let code = code_name(status.code() as usize);
-        let inside = match outcomes::not_held(String::new(), &why, String::new()) {
+        let inside = match outcomes::not_held(String::new(), &rejection, String::new()) {
             Err(_) => "gRPC status | ".to_owned(),
             Ok(hold) => {
-                let commit = outcomes::not_confirmed(&why, String::new()).unwrap();
-                let release = outcomes::not_released(&why, String::new()).unwrap();
+                let commit = outcomes::not_confirmed(&rejection, String::new()).unwrap();
+                let release = outcomes::not_released(&rejection, String::new()).unwrap();
                 format!(
                     "`{}` | `{}`, `{}`, `{}`",
                     hold.error.as_ref().unwrap().code().as_str_name(),
@@ -188,7 +188,7 @@ fn the_reference_lists_every_rejection() {
                 )
             }
         };
-        let (reason, message) = (reason_of(&why), status.message());
+        let (reason, message) = (reason_of(&rejection), status.message());
         table += &format!("| `{reason}` | `{code}` | {inside} | {message} |\n");
     }
     let text = std::fs::read_to_string(DOCUMENT).unwrap();
@@ -228,49 +228,52 @@ fn sold() -> SeatState {
 #[test]
 fn a_hold_response_has_id_seats_and_expiry() {
     let seats = vec![common::Seat::default()];
-    let told = outcomes::held("r1".to_owned(), seats.clone(), NOW);
-    assert_eq!(told.hold_id, "r1");
-    assert_eq!(told.status(), HoldStatus::Active);
-    assert_eq!(told.reserved_seats, seats);
-    let at = told.hold_expires_at.unwrap();
+    let response = outcomes::held("r1".to_owned(), seats.clone(), NOW);
+    assert_eq!(response.hold_id, "r1");
+    assert_eq!(response.status(), HoldStatus::Active);
+    assert_eq!(response.reserved_seats, seats);
+    let at = response.hold_expires_at.unwrap();
     assert_eq!((at.seconds, at.nanos), (1_795_362_000, 0));
-    assert_eq!(told.error, None);
+    assert_eq!(response.error, None);
 }
 
 #[test]
 fn a_commit_response_has_order_seats_and_time() {
     let order = OrderId::of(&"r1".parse::<ReservationId>().unwrap());
-    let told = outcomes::confirmed(order, vec![common::Seat::default()], NOW);
-    assert_eq!(told.order_id, order.to_string());
-    assert_eq!(told.status(), CommitStatus::Success);
-    assert_eq!(told.sold_seats.len(), 1);
-    assert_eq!(told.committed_at.unwrap().seconds, 1_795_362_000);
-    assert_eq!(told.error, None);
+    let response = outcomes::confirmed(order, vec![common::Seat::default()], NOW);
+    assert_eq!(response.order_id, order.to_string());
+    assert_eq!(response.status(), CommitStatus::Success);
+    assert_eq!(response.sold_seats.len(), 1);
+    assert_eq!(response.committed_at.unwrap().seconds, 1_795_362_000);
+    assert_eq!(response.error, None);
 }
 
 #[test]
 fn a_release_response_lists_only_the_seats_that_it_returned() {
     let had: Seats = ids(&["A-1"]).into();
-    for (how, status, lists, tells_when) in [
+    for (how, status, lists, has_time) in [
         (ReleaseOutcome::Released, ReleaseStatus::Success, true, true),
         (ReleaseOutcome::AlreadyReleased, ReleaseStatus::AlreadyReleased, false, true),
         (ReleaseOutcome::NoReservation, ReleaseStatus::NotFound, false, false),
     ] {
-        assert_eq!(outcomes::gave_back(how, Some(&had)).is_some(), lists);
-        let told = outcomes::released(how, Vec::new(), NOW);
-        assert_eq!(told.status(), status);
-        assert_eq!(told.released_at.is_some(), tells_when);
-        assert_eq!(told.error, None, "none of these releases is an error");
+        assert_eq!(outcomes::returned_seats(how, Some(&had)).is_some(), lists);
+        let response = outcomes::released(how, Vec::new(), NOW);
+        assert_eq!(response.status(), status);
+        assert_eq!(response.released_at.is_some(), has_time);
+        assert_eq!(response.error, None, "none of these releases is an error");
     }
 }
 
 #[test]
 fn a_seat_has_its_details_and_the_state_of_the_response() {
-    let told = crate::api::convert::seat(seat("A-1", sold()), SeatStatus::Reserved);
-    assert_eq!(told.id, "A-1");
-    assert_eq!((told.section.as_str(), told.row.as_str(), told.number.as_str()), ("A", "12", "7"));
-    assert_eq!(told.status(), SeatStatus::Reserved);
-    let price = told.price.unwrap();
+    let response = crate::api::convert::seat(seat("A-1", sold()), SeatStatus::Reserved);
+    assert_eq!(response.id, "A-1");
+    assert_eq!(
+        (response.section.as_str(), response.row.as_str(), response.number.as_str()),
+        ("A", "12", "7")
+    );
+    assert_eq!(response.status(), SeatStatus::Reserved);
+    let price = response.price.unwrap();
     assert_eq!((price.amount, price.currency.as_str()), (9_900, "KRW"));
     let bare = crate::api::convert::bare_seat(&"A-2".parse().unwrap(), SeatStatus::Sold);
     assert_eq!((bare.id.as_str(), bare.status()), ("A-2", SeatStatus::Sold));
@@ -283,16 +286,16 @@ fn a_seat_has_its_details_and_the_state_of_the_response() {
 fn a_quantity_event_reports_the_remaining_quantity_and_no_seats() {
     for (available, remaining) in [(true, 5), (false, 1)] {
         let found = QueryResult::Units { remaining, available };
-        let told = queries::availability(&Selection::Quantity(2), found, NOW).unwrap();
-        assert_eq!(told.available, available);
-        assert_eq!(told.remaining_in_section, remaining as i32);
-        assert!(told.available_seats.is_empty() && told.unavailable_seat_ids.is_empty());
-        assert_eq!(told.error, None);
+        let response = queries::availability(&Selection::Quantity(2), found, NOW).unwrap();
+        assert_eq!(response.available, available);
+        assert_eq!(response.remaining_in_section, remaining as i32);
+        assert!(response.available_seats.is_empty() && response.unavailable_seat_ids.is_empty());
+        assert_eq!(response.error, None);
     }
 }
 
 #[test]
-fn an_offer_has_the_requested_number_of_seats_or_none() {
+fn offer_has_the_requested_number_of_seats_or_none() {
     let offer = |count: usize| {
         let seats = ["A-1", "A-2", "A-3"][..count].iter();
         let found = QueryResult::Offer {
@@ -302,16 +305,16 @@ fn an_offer_has_the_requested_number_of_seats_or_none() {
         queries::availability(&Selection::Quantity(2), found, NOW).unwrap()
     };
     for wrong in [0, 1, 3] {
-        let told = offer(wrong);
-        assert!(!told.available && told.available_seats.is_empty());
-        assert_eq!(told.remaining_in_section, 40);
+        let response = offer(wrong);
+        assert!(!response.available && response.available_seats.is_empty());
+        assert_eq!(response.remaining_in_section, 40);
     }
-    let told = offer(2);
-    assert!(told.available);
-    let shown: Vec<_> = told.available_seats.iter().map(|s| &s.id[..]).collect();
+    let response = offer(2);
+    assert!(response.available);
+    let shown: Vec<_> = response.available_seats.iter().map(|s| &s.id[..]).collect();
     assert_eq!(shown, ["A-1", "A-2"]);
     let state = |s: &common::Seat| s.status() == SeatStatus::Available && s.section == "A";
-    assert!(told.available_seats.iter().all(state));
+    assert!(response.available_seats.iter().all(state));
 }
 
 #[test]
@@ -329,18 +332,18 @@ fn each_requested_seat_is_either_available_or_unavailable() {
         ],
         unknown: ids(&["Z-9"]),
     };
-    let told = queries::availability(&asked, found, NOW).unwrap();
-    assert!(!told.available);
-    let free: Vec<_> = told.available_seats.iter().map(|s| &s.id[..]).collect();
+    let response = queries::availability(&asked, found, NOW).unwrap();
+    assert!(!response.available);
+    let free: Vec<_> = response.available_seats.iter().map(|s| &s.id[..]).collect();
     assert_eq!(free, ["A-1", "A-4"]);
-    assert_eq!(told.unavailable_seat_ids, ["A-2", "A-3", "A-5", "Z-9"]);
-    assert_eq!(told.error, None);
+    assert_eq!(response.unavailable_seat_ids, ["A-2", "A-3", "A-5", "Z-9"]);
+    assert_eq!(response.error, None);
 
     let asked = Selection::Seats(ids(&["A-1"]).into());
     let found =
         QueryResult::Seats { known: vec![seat("A-1", SeatState::Available)], unknown: Vec::new() };
-    let told = queries::availability(&asked, found, NOW).unwrap();
-    assert!(told.available && told.unavailable_seat_ids.is_empty());
+    let response = queries::availability(&asked, found, NOW).unwrap();
+    assert!(response.available && response.unavailable_seat_ids.is_empty());
 }
 
 #[test]
@@ -377,37 +380,39 @@ fn seated() -> QueryResult {
 }
 
 #[test]
-fn a_status_tells_the_event_its_sections_and_their_sum() {
+fn status_has_the_event_its_sections_and_their_sum() {
     let event = || "evt".parse().unwrap();
-    let told = queries::status(event(), "Final".to_owned(), None, seated(), String::new()).unwrap();
-    let shown = told.event.unwrap();
+    let response =
+        queries::status(event(), "Final".to_owned(), None, seated(), String::new()).unwrap();
+    let shown = response.event.unwrap();
     assert_eq!((shown.id.as_str(), shown.name.as_str()), ("evt", "Final"));
     assert_eq!((shown.total_seats, shown.remaining_seats), (8, 2));
-    let stats = told.stats.unwrap();
+    let stats = response.stats.unwrap();
     assert_eq!((stats.total_seats, stats.available_seats), (8, 2));
     assert_eq!((stats.reserved_seats, stats.sold_seats), (1, 4));
     assert_eq!(stats.blocked_seats, 1);
     assert!((stats.availability_percentage - 25.0).abs() < 1e-6);
     assert_eq!(stats.last_updated.unwrap().seconds, 1_795_362_000);
-    assert_eq!(told.sections.len(), 2);
-    let a = &told.sections[0];
+    assert_eq!(response.sections.len(), 2);
+    let a = &response.sections[0];
     assert_eq!((a.section_id.as_str(), a.section_name.as_str()), ("A", "A"));
     assert_eq!((a.total_seats, a.available_seats), (6, 1));
     assert_eq!((a.reserved_seats, a.sold_seats, a.blocked_seats), (1, 3, 1));
     assert_eq!(a.min_price.as_ref().unwrap().amount, 100);
     assert_eq!(a.max_price.as_ref().unwrap().amount, 900);
-    assert_eq!(told.sections[1].min_price, None);
-    assert_eq!(told.error, None);
+    assert_eq!(response.sections[1].min_price, None);
+    assert_eq!(response.error, None);
 }
 
 #[test]
-fn a_status_of_one_section_is_that_sections_and_the_event_stays_whole() {
+fn status_of_one_section_keeps_the_totals_of_the_event() {
     let event = || "evt".parse().unwrap();
-    let told = queries::status(event(), String::new(), Some("B"), seated(), String::new()).unwrap();
-    assert_eq!(told.event.unwrap().total_seats, 8);
-    assert_eq!(told.sections.len(), 1);
-    assert_eq!(told.sections[0].section_id, "B");
-    let stats = told.stats.unwrap();
+    let response =
+        queries::status(event(), String::new(), Some("B"), seated(), String::new()).unwrap();
+    assert_eq!(response.event.unwrap().total_seats, 8);
+    assert_eq!(response.sections.len(), 1);
+    assert_eq!(response.sections[0].section_id, "B");
+    let stats = response.stats.unwrap();
     assert_eq!((stats.total_seats, stats.available_seats), (2, 1));
     assert!((stats.availability_percentage - 50.0).abs() < 1e-6);
 
@@ -423,6 +428,6 @@ fn a_status_of_one_section_is_that_sections_and_the_event_stays_whole() {
 fn an_empty_event_is_none_percent_available() {
     let found = QueryResult::Status(Box::default());
     let event = "evt".parse().unwrap();
-    let told = queries::status(event, String::new(), None, found, String::new()).unwrap();
-    assert!(told.stats.unwrap().availability_percentage.abs() < 1e-9);
+    let response = queries::status(event, String::new(), None, found, String::new()).unwrap();
+    assert!(response.stats.unwrap().availability_percentage.abs() < 1e-9);
 }

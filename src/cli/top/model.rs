@@ -114,8 +114,8 @@ impl TopModel {
     }
 }
 
-/// The statuses that are the server's or the store's fault, or the caller's impatience. The others say
-/// something true about the sale. Shed calls are counted apart.
+/// The statuses that are the server's or the store's fault, or missed deadlines. The others are business rejections.
+/// Shed calls are counted apart.
 const ERRORS: [&str; 6] =
     ["INTERNAL", "UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED", "DATA_LOSS", "UNIMPLEMENTED"];
 

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scrape_is_refused_by_its_line() {
+    fn invalid_exposition_is_rejected_with_its_line() {
         for text in [
             "a 1\n<html>\n",
             "a 1\nb{x=\"1} 2\n",

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_event_reads_at_a_glance() {
+    fn breaches_are_listed_below_the_table() {
         let expected = "\
 event evt_1   units, open
 
@@ -364,7 +364,7 @@ CLEAN: every number adds up";
     }
 
     #[test]
-    fn what_moves_is_said_and_not_subtracted() {
+    fn changing_parts_are_noted_and_not_subtracted() {
         let mut of = units();
         of.stripes[1].moving = true;
         of.moving_stripes = vec![1];
@@ -381,7 +381,7 @@ CLEAN: every number adds up";
     }
 
     #[test]
-    fn a_plan_says_what_is_left_and_how_to_go_on() {
+    fn repair_plan_names_remaining_breaches_and_the_next_command() {
         let repair = |n: usize| pb::PlannedRepair {
             kind: "seat".to_owned(),
             id: format!("s{n}"),

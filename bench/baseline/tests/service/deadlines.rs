@@ -27,7 +27,7 @@ fn transactions(store: &ModelFixture) -> u64 {
 }
 
 #[tokio::test]
-async fn a_contended_write_ends_after_its_retries() {
+async fn contended_write_gives_up_after_its_retries() {
     for mode in [WriteMode::Transaction, WriteMode::Optimistic] {
         let store = contended_store();
         let address = serve(&store.server.endpoint(), mode, 3, 10).await;

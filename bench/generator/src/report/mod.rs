@@ -79,7 +79,7 @@ pub struct PromiseReport {
     pub reservations: u64,
     pub broken: u64,
     pub by_kind: BTreeMap<&'static str, u64>,
-    pub quoted: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -263,7 +263,7 @@ pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
             reservations: results.ledger.len() as u64,
             broken: violations.total(),
             by_kind: violations.counts.clone(),
-            quoted: violations.quoted.clone(),
+            examples: violations.examples.clone(),
         },
         methods: methods(stats),
         phases: phases(results),
@@ -272,7 +272,7 @@ pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
         generator,
         events: events(results),
         store: results.read.cloned(),
-        losses: results.losses.iter().take(limits::QUOTED_MAX).cloned().collect(),
+        losses: results.losses.iter().take(limits::EXAMPLES_MAX).cloned().collect(),
     }
 }
 

@@ -226,7 +226,7 @@ fn verdict(report: &RunReport, out: &mut String) -> std::fmt::Result {
             let kinds: Vec<_> =
                 promises.by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
             writeln!(out, "PROMISES BROKEN: {} ({})", promises.broken, kinds.join(", "))?;
-            for text in &promises.quoted {
+            for text in &promises.examples {
                 writeln!(out, "  {text}")?;
             }
         }

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn reservation_v1_refuses_inside_the_message() {
+    fn reservation_v1_rejects_in_band() {
         let ok = trailers(&tonic::Status::ok(""));
         let mut message = b::ReserveSeatResponse {
             error: Some(common::Error {

@@ -442,7 +442,7 @@ impl EventLoop {
             return;
         };
         if let ConnectionEvent::Ended(why) = connection.poll() {
-            if self.losses.len() < limits::QUOTED_MAX {
+            if self.losses.len() < limits::EXAMPLES_MAX {
                 self.losses.push(why);
             }
             if self.stats.reconnects < limits::RECONNECTS_MAX {

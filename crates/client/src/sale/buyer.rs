@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_repeats_and_seeds_differ() {
+    fn plan_is_deterministic_per_seed() {
         let plan = SalePlan::new(vec!["127.0.0.1:1".to_owned()], "evt", 1_000);
         let other = SalePlan { seed: plan.seed + 1, ..plan.clone() };
         let of = |plan: &SalePlan| (0..500).map(|i| buyer(plan, i)).collect::<Vec<_>>();

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_order_twice_is_identical_another_is_different() {
+    fn repeated_order_is_identical_and_another_is_different() {
         let mut ledger = ledger(&[2, 1]);
         record(&mut ledger, 0, SaleCall::Commit, confirmed("ord_a"));
         record(&mut ledger, 0, SaleCall::Commit, confirmed("ord_a"));
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_commit_must_not_conflict() {
+    fn correct_commit_must_not_conflict() {
         let mut ledger = ledger(&[1]);
         record(&mut ledger, 0, SaleCall::Commit, CallResult::Conflict);
         assert_eq!(ledger.counts().violations, 1);

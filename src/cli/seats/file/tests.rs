@@ -11,7 +11,7 @@ fn read(text: impl AsRef<[u8]>) -> Result<Vec<NewSeat>, String> {
 }
 
 #[track_caller]
-fn assert_told(text: impl AsRef<[u8]>, wanted: &[&str]) {
+fn assert_reported(text: impl AsRef<[u8]>, wanted: &[&str]) {
     let said = read(text).unwrap_err();
     for wanted in wanted {
         assert!(said.contains(wanted), "no {wanted:?} in:\n{said}");
@@ -29,7 +29,7 @@ fn seat(id: &str, section: &str, row: &str, number: &str, price: Option<(i64, &s
 }
 
 #[test]
-fn csv_reads_as_spreadsheets_write_it() {
+fn csv_of_spreadsheets_is_read() {
     let text = "\u{feff}seat_id,section, row ,number,price,currency\r\n\
                 A-1,\"Balcony, left\",A,1,45.50,USD\r\n\
                 \r\n\
@@ -48,7 +48,7 @@ fn csv_reads_as_spreadsheets_write_it() {
 }
 
 #[test]
-fn json_lines_read_with_numbers_and_texts() {
+fn json_lines_accept_numbers_and_strings() {
     let text = r#"
 {"seat_id": "A-1", "section": "Balcony", "row": 1, "number": "7", "price": 45.50, "currency": "USD"}
 
@@ -66,7 +66,7 @@ fn json_lines_read_with_numbers_and_texts() {
 }
 
 #[test]
-fn a_wrong_line_is_told_by_its_number_with_all_that_is_wrong() {
+fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
     let text = "seat_id,section,price,currency\n\
                 A-1,Balcony,1,KRW\n\
                 A 2,Balcony,1,KRW\n\
@@ -75,7 +75,7 @@ fn a_wrong_line_is_told_by_its_number_with_all_that_is_wrong() {
                 A-5,Balcony,1,won\n\
                 A-6,Balcony,1\n\
                 A-7,Balcony,1.5,KRW\n";
-    assert_told(
+    assert_reported(
         text,
         &[
             "seats.csv is not as it should be; nothing was sent",
@@ -91,7 +91,7 @@ fn a_wrong_line_is_told_by_its_number_with_all_that_is_wrong() {
 }
 
 #[test]
-fn a_wrong_json_line_is_told_by_its_number() {
+fn invalid_json_line_is_reported_with_its_number() {
     let long = format!("{{\"seat_id\": \"A-1\", \"row\": \"{}\"}}", "x".repeat(65));
     let lines = [
         "{\"seat_id\": \"A-0\"}",
@@ -105,7 +105,7 @@ fn a_wrong_json_line_is_told_by_its_number() {
         "{\"seat_id\": \"A-1\", \"price_amount\": 1}",
         &long,
     ];
-    assert_told(
+    assert_reported(
         lines.join("\n"),
         &[
             "line 2: is no JSON",
@@ -123,15 +123,15 @@ fn a_wrong_json_line_is_told_by_its_number() {
 
 #[test]
 fn a_seat_twice_names_both_lines() {
-    assert_told("seat_id\nA-1\nA-2\n\nA-1\n", &["line 5: seat_id A-1 was on line 2 already"]);
-    assert_told(
+    assert_reported("seat_id\nA-1\nA-2\n\nA-1\n", &["line 5: seat_id A-1 was on line 2 already"]);
+    assert_reported(
         "{\"seat_id\":\"A-1\"}\n{\"seat_id\":\"A-1\"}",
         &["line 2: seat_id A-1 was on line 1 already"],
     );
 }
 
 #[test]
-fn twenty_problems_are_told_and_the_rest_counted() {
+fn twenty_problems_are_listed_and_the_rest_counted() {
     let text = format!("seat_id\n{}", "a b\n".repeat(33));
     let said = read(text).unwrap_err();
     assert_eq!(said.matches("line ").count(), 20, "{said}");
@@ -139,47 +139,47 @@ fn twenty_problems_are_told_and_the_rest_counted() {
 }
 
 #[test]
-fn a_first_line_that_names_no_columns_is_told() {
-    assert_told("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
-    assert_told("section,row\nA,1\n", &["line 1: has no column seat_id"]);
-    assert_told("seat_id,row,row\nA,1,2\n", &["line 1: names the column row twice"]);
-    assert_told("Seat_ID\nA\n", &["\"Seat_ID\" is no column"]);
-    assert_told("", &["seat_id"]);
-    assert_told("seat_id\n", &["has no seats"]);
+fn missing_column_names_are_reported() {
+    assert_reported("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
+    assert_reported("section,row\nA,1\n", &["line 1: has no column seat_id"]);
+    assert_reported("seat_id,row,row\nA,1,2\n", &["line 1: names the column row twice"]);
+    assert_reported("Seat_ID\nA\n", &["\"Seat_ID\" is no column"]);
+    assert_reported("", &["seat_id"]);
+    assert_reported("seat_id\n", &["has no seats"]);
 }
 
 #[test]
-fn what_is_no_text_is_told_by_its_line() {
-    assert_told(b"seat_id,row\nA-1,\xff\n", &["line 2: row is not UTF-8"]);
-    assert_told(b"{\"seat_id\":\"A\xff\"}\n", &["line 1: is no JSON"]);
+fn invalid_utf8_is_reported_with_its_line() {
+    assert_reported(b"seat_id,row\nA-1,\xff\n", &["line 2: row is not UTF-8"]);
+    assert_reported(b"{\"seat_id\":\"A\xff\"}\n", &["line 1: is no JSON"]);
 }
 
 #[test]
-fn more_seats_than_an_event_can_have_are_told() {
+fn more_seats_than_the_maximum_are_reported() {
     let seats = |count: usize| {
         let lines = (0..count).map(|n| format!("S{n}\n"));
         format!("seat_id\n{}", lines.collect::<String>())
     };
     assert_eq!(read(seats(SEATS_PER_EVENT_MAX)).unwrap().len(), SEATS_PER_EVENT_MAX);
-    assert_told(
+    assert_reported(
         seats(SEATS_PER_EVENT_MAX + 5),
         &["line 200002: is seat 200001; want at most 200000"],
     );
 }
 
 #[test]
-fn lines_are_counted_as_an_editor_does() {
+fn line_numbers_equal_those_of_an_editor() {
     for end in ["\n", "\r\n", "\r"] {
         let text = ["", "seat_id,row", "A-1,1", "", "", "A-2,\"a", "b\"", "A 3,1"].join(end);
         let said = read(text).unwrap_err();
         assert!(said.contains("line 6: row has"), "{end:?}: {said}");
         assert!(said.contains("line 8: seat_id has"), "{end:?}: {said}");
     }
-    assert_told("\n\nseat,row\n", &["line 3: \"seat\" is no column"]);
+    assert_reported("\n\nseat,row\n", &["line 3: \"seat\" is no column"]);
 }
 
 #[test]
-fn an_input_without_end_is_not_read_without_end() {
+fn endless_input_is_read_up_to_a_limit() {
     let endless = io::repeat(b'x');
     let failure = parse(Path::new("-"), endless, 100_000).unwrap_err();
     let said = failure.message;
@@ -187,7 +187,7 @@ fn an_input_without_end_is_not_read_without_end() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
+fn missing_file_is_reported() {
     let failure = seats(Path::new("no/such/file.csv")).unwrap_err();
     assert!(failure.message.contains("no/such/file.csv cannot be read"));
 }

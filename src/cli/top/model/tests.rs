@@ -93,7 +93,7 @@ fn seen() -> TopModel {
 }
 
 #[test]
-fn rates_are_what_grew_in_a_second() {
+fn rates_are_differences_per_second() {
     let seen = seen();
     assert_eq!((seen.version.as_str(), seen.arch.as_str()), ("1.2.3", "aarch64"));
     assert!(!seen.ready);
@@ -110,7 +110,7 @@ fn rates_are_what_grew_in_a_second() {
 }
 
 #[test]
-fn a_method_tells_refusals_from_errors_and_from_what_was_shed() {
+fn rejections_errors_and_shed_calls_of_a_method_are_counted_separately() {
     let seen = seen();
     let commit = &seen.methods[0];
     // Two services have a method of this name.
@@ -127,7 +127,7 @@ fn a_method_tells_refusals_from_errors_and_from_what_was_shed() {
 }
 
 #[test]
-fn shards_operations_and_events_are_told_one_by_one() {
+fn shards_operations_and_events_are_listed_separately() {
     let seen = seen();
     let [first, second] = &seen.shards[..] else { panic!("{:?}", seen.shards) };
     assert_eq!((first.connections, first.requests_per_second), (4.0, 15.0));
@@ -156,7 +156,7 @@ fn shards_operations_and_events_are_told_one_by_one() {
 }
 
 #[test]
-fn two_looks_at_the_same_instant_and_an_empty_server_give_numbers() {
+fn samples_of_one_instant_or_without_data_give_numbers() {
     let empty = "inventory_build_info{version=\"1\",arch=\"x\"} 1\n";
     let seen = figures(&scrape(1.0, empty), &scrape(1.0, empty));
     assert_eq!((seen.requests_per_second, seen.cores), (0.0, 0.0));

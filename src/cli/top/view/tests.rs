@@ -100,7 +100,7 @@ fn red(buffer: &Buffer) -> String {
 }
 
 #[test]
-fn a_healthy_server_has_every_figure_in_its_place_and_nothing_red() {
+fn healthy_server_is_shown_completely_and_nothing_is_red() {
     let buffer = drawn(&screen(figures()), 88, 24);
     let seen = lines(&buffer);
     let wanted = [
@@ -130,7 +130,7 @@ fn a_healthy_server_has_every_figure_in_its_place_and_nothing_red() {
 }
 
 #[test]
-fn what_is_wrong_is_red_and_nothing_else() {
+fn only_problems_are_red() {
     type Damage = fn(&mut TopModel);
     let cases: [(Damage, &str); 9] = [
         (|f| f.ready = false, "NOT READY"),
@@ -156,7 +156,7 @@ fn what_is_wrong_is_red_and_nothing_else() {
 }
 
 #[test]
-fn a_shard_that_stands_is_red_and_says_for_how_long() {
+fn stalled_shard_is_red_with_its_duration() {
     let mut hurt = figures();
     hurt.shards[0].tick_age = 7.0;
     let seen = red(&drawn(&screen(hurt), 100, 30));
@@ -164,7 +164,7 @@ fn a_shard_that_stands_is_red_and_says_for_how_long() {
 }
 
 #[test]
-fn a_server_that_is_away_keeps_its_last_figures() {
+fn unreachable_server_keeps_its_last_values() {
     let mut away = screen(figures());
     away.trouble = Some(("no server listens there".to_owned(), 75));
     let seen = lines(&drawn(&away, 100, 30));
@@ -176,7 +176,7 @@ fn a_server_that_is_away_keeps_its_last_figures() {
 }
 
 #[test]
-fn small_terminals_lose_the_tables_below_and_then_say_so() {
+fn small_terminals_show_fewer_tables_and_a_note() {
     let seen = lines(&drawn(&screen(figures()), SMALLEST.0, SMALLEST.1));
     assert!(seen[3].starts_with("SHARDS") && seen[11].starts_with("q quit"), "{seen:#?}");
     let seen = lines(&drawn(&screen(figures()), SMALLEST.0 - 1, SMALLEST.1));
