@@ -10,10 +10,13 @@ pub mod cli;
 mod config;
 pub mod control_plane;
 mod demo;
+mod exit;
 pub mod limits;
+mod output;
 mod preflight;
 mod server;
 mod shard;
 pub mod telemetry;
+mod text;
 
 pub use config::variables::VARIABLES;

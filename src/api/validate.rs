@@ -7,6 +7,7 @@ use prost_types::Timestamp;
 
 use super::convert;
 use crate::limits;
+use crate::text::control_character;
 use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
 use inventory_core::operation::Selection;
 use inventory_core::time::UnixMillis;
@@ -148,6 +149,10 @@ impl FieldViolations {
 
     pub fn payment_intent(&mut self, text: &str) {
         self.at_most("payment_intent_id", text, limits::PAYMENT_INTENT_BYTES_MAX);
+        if let Some(character) = control_character(text) {
+            let problem = format!("has {character}; must not have control characters");
+            self.add("payment_intent_id", problem);
+        }
     }
 
     /// Text that is accepted and not interpreted.

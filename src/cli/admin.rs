@@ -71,6 +71,14 @@ impl AdminPort {
         client::block_on_unbounded(async { work(self.connect().await?).await })
     }
 
+    /// [`AdminPort::long`] for work with temporary files.
+    pub(super) fn long_with_files<T>(
+        &self,
+        work: impl AsyncFnOnce(AdminClient) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        client::block_on_interruptible(async { work(self.connect().await?).await })
+    }
+
     async fn connect(&self) -> Result<AdminClient, CommandError> {
         let channel = client::connect(&self.url).await?;
         Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http::Uri;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
 
 use super::CommandError;
@@ -58,6 +59,30 @@ pub(super) fn block_on<T>(
                 shown(server)
             )))
         })
+    })
+}
+
+/// As [`block_on_unbounded`], for work with temporary files: a signal that ends the process drops `work` first. Must not
+/// write to a pipe, which would keep a signal from being seen.
+///
+/// # Errors
+/// Those of `work`, and the signal.
+pub(super) fn block_on_interruptible<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let on = |kind: SignalKind| {
+        signal(kind).map_err(|why| CommandError::failed(format!("no signals: {why}")))
+    };
+    block_on_unbounded(async {
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut hangup = on(SignalKind::hangup())?;
+        tokio::select! {
+            result = work => result,
+            _ = interrupt.recv() => Err(CommandError::signal(libc::SIGINT)),
+            _ = terminate.recv() => Err(CommandError::signal(libc::SIGTERM)),
+            _ = hangup.recv() => Err(CommandError::signal(libc::SIGHUP)),
+        }
     })
 }
 

@@ -1,17 +1,17 @@
 //! `event`: creating, showing, listing, restocking and closing events.
 
 use inventory_proto::inventory::v1 as pb;
-use serde_json::json;
 
 use super::admin::AdminPort;
 use super::args::{AboutArgs, AdminArgs, CreateArgs, EventArgs, EventCommand, RestockArgs};
-use super::{CommandError, say, say_json, show};
+use super::views::{CreatedEventView, EventListView, EventView};
+use super::{CommandError, show};
 use crate::limits::{COMMAND_CALL_TIMEOUT, EVENTS_LISTED_MAX};
 
 pub(super) fn run(command: &EventCommand) -> Result<(), CommandError> {
     match command {
         EventCommand::Create(args) => create(args),
-        EventCommand::Show(args) => show(args),
+        EventCommand::Show(args) => show_event(args),
         EventCommand::List(args) => list(args),
         EventCommand::Restock(args) => restock(args),
         EventCommand::Close(args) => close(args),
@@ -42,16 +42,7 @@ fn create(args: &CreateArgs) -> Result<(), CommandError> {
         venue: venue.clone(),
     };
     let (event, created) = create_at(&port, wanted)?;
-    if args.admin.json {
-        say_json(&json!({ "created": created, "event": show::event_json(&event) }));
-        return Ok(());
-    }
-    let head = match created {
-        true => "created",
-        false => "it was there already, with the same stock",
-    };
-    say(&format!("{head}\n\n{}", show::event(&event)));
-    Ok(())
+    show(&CreatedEventView { created, event: event.into() }, args.admin.json)
 }
 
 /// The event, and whether it is new.
@@ -66,11 +57,9 @@ pub(super) fn create_at(
     Ok((event, answer.created))
 }
 
-fn show(args: &EventArgs) -> Result<(), CommandError> {
+fn show_event(args: &EventArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
-    let event = read(&port, args.event.as_str())?;
-    print(&event, &args.admin);
-    Ok(())
+    show(&EventView::from(read(&port, args.event.as_str())?), args.admin.json)
 }
 
 /// How the event stands.
@@ -79,13 +68,6 @@ pub(super) fn read(port: &AdminPort, event: &str) -> Result<pb::EventStock, Comm
     let answer =
         port.call(event, request, async |admin, request| admin.get_event(request).await)?;
     answer.event.ok_or_else(|| port.half_an_answer())
-}
-
-fn print(event: &pb::EventStock, args: &AdminArgs) {
-    match args.json {
-        true => say_json(&show::event_json(event)),
-        false => say(&show::event(event)),
-    }
 }
 
 fn list(args: &AdminArgs) -> Result<(), CommandError> {
@@ -110,11 +92,7 @@ fn list(args: &AdminArgs) -> Result<(), CommandError> {
         }
     })?;
     events.sort_by(|a, b| a.event_id.cmp(&b.event_id));
-    match args.json {
-        true => say_json(&show::events_json(&events)),
-        false => say(&show::events(&events)),
-    }
-    Ok(())
+    show(&EventListView::from(events), args.json)
 }
 
 /// A server that stopped in the middle of a listing.
@@ -143,8 +121,7 @@ fn restock(args: &RestockArgs) -> Result<(), CommandError> {
     let request = pb::SetTotalRequest { event_id: id.to_owned(), total };
     let answer = port.call(id, request, async |admin, request| admin.set_total(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
-    print(&event, &args.admin);
-    Ok(())
+    show(&EventView::from(event), args.admin.json)
 }
 
 fn close(args: &EventArgs) -> Result<(), CommandError> {
@@ -153,6 +130,5 @@ fn close(args: &EventArgs) -> Result<(), CommandError> {
     let answer =
         port.call(&args.event, request, async |admin, request| admin.close_event(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
-    print(&event, &args.admin);
-    Ok(())
+    show(&EventView::from(event), args.admin.json)
 }

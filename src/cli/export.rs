@@ -1,143 +1,136 @@
-//! `export`: streams the reservations of an event.
-//!
-//! Memory holds one page. A file is written under a temporary name and renamed when it is complete.
+//! `export`: streams the reservations of an event into a file or to standard output. Memory holds one page.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use inventory_proto::inventory::v1 as pb;
 
-use super::admin::AdminPort;
+use super::CommandError;
+use super::admin::{AdminClient, AdminPort};
 use super::args::{ExportArgs, ExportFormat, ExportStatus};
 use super::event::silent;
-use super::{CommandError, show};
+use super::views::ReservationView;
 use crate::limits::COMMAND_CALL_TIMEOUT;
-
-const COLUMNS: [&str; 10] = [
-    "reservation_id",
-    "event_id",
-    "status",
-    "quantity",
-    "seat_ids",
-    "order_id",
-    "payment_intent_id",
-    "expires_at",
-    "created_at",
-    "changed_at",
-];
+use crate::output::{OutputError, OutputFile};
+use crate::text;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), CommandError> {
+    if args.raw && args.format == ExportFormat::Jsonl {
+        return Err(CommandError::usage("--raw goes with --format csv: JSON lines are as stored"));
+    }
     let port = AdminPort::find(&args.server)?;
-    let Some(path) = &args.out else {
-        let stdout = BufWriter::new(io::stdout().lock());
-        return match ExportWriter::new(args.format, stdout).take_all(&port, args) {
-            // A closed pipe (`| head`) is not an error.
-            Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            ended => ended.map_err(|ended| ended.explain("standard output")),
-        };
+    let file = OutputFile::open(args.out.as_deref().unwrap_or(Path::new("-")))?;
+    let has_temporary_file = file.has_temporary_file();
+    let mut writer = ExportWriter::new(args, file);
+    let work = async |admin| copy_all(&mut writer, &port, args, admin).await;
+    match has_temporary_file {
+        true => port.long_with_files(work),
+        false => port.long(work),
+    }?;
+    Ok(writer.finish()?)
+}
+
+/// Reads the listing to its end.
+async fn copy_all(
+    writer: &mut ExportWriter,
+    port: &AdminPort,
+    args: &ExportArgs,
+    mut admin: AdminClient,
+) -> Result<(), CommandError> {
+    let failed = |status| port.explain(&args.event, &status);
+    let request = pb::ListReservationsRequest {
+        event_id: args.event.to_string(),
+        status: args.status.map_or(0, |status| wanted(status).into()),
     };
-    let part = part_of(path);
-    let shown = path.display().to_string();
-    let written = File::create(&part)
-        .map_err(ExportError::Write)
-        .and_then(|file| ExportWriter::new(args.format, BufWriter::new(file)).take_all(&port, args))
-        .and_then(|()| fs::rename(&part, path).map_err(ExportError::Write));
-    written.map_err(|ended| {
-        // What is there is not whole.
-        let _ = fs::remove_file(&part);
-        ended.explain(&shown)
-    })
-}
-
-/// Where a file is written until it is whole: beside its place, so that moving it there is one step.
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// Why an export stopped.
-enum ExportError {
-    Write(io::Error),
-    Failed(CommandError),
-}
-
-impl ExportError {
-    fn explain(self, place: &str) -> CommandError {
-        match self {
-            Self::Write(error) => {
-                CommandError::failed(format!("{place} cannot be written: {error}"))
-            }
-            Self::Failed(failure) => failure,
-        }
+    let mut pages = admin.list_reservations(request).await.map_err(failed)?.into_inner();
+    writer.head()?;
+    loop {
+        let next = tokio::time::timeout(COMMAND_CALL_TIMEOUT, pages.message()).await;
+        let next = next.map_err(|_| silent(port))?;
+        let Some(page) = next.map_err(failed)? else {
+            return Ok(());
+        };
+        writer.page(page.reservations)?;
     }
 }
 
 /// Where reservations are written to.
-enum ExportWriter<W: Write> {
-    Jsonl(W),
-    Csv(Box<csv::Writer<W>>),
+enum ExportWriter {
+    Jsonl(Box<OutputFile>),
+    Csv {
+        out: Box<csv::Writer<OutputFile>>,
+        /// Cells as they are stored.
+        raw: bool,
+    },
 }
 
-impl<W: Write> ExportWriter<W> {
-    fn new(format: ExportFormat, out: W) -> Self {
-        match format {
-            ExportFormat::Jsonl => Self::Jsonl(out),
-            ExportFormat::Csv => Self::Csv(Box::new(csv::Writer::from_writer(out))),
-        }
-    }
-
-    /// Reads the listing to its end.
-    fn take_all(mut self, port: &AdminPort, args: &ExportArgs) -> Result<(), ExportError> {
-        let request = pb::ListReservationsRequest {
-            event_id: args.event.to_string(),
-            status: args.status.map_or(0, |status| wanted(status).into()),
-        };
-        let mut stopped = None;
-        let read = port.long(async |mut admin| {
-            let failed = |status| port.explain(&args.event, &status);
-            let answer = admin.list_reservations(request).await;
-            let mut pages = answer.map_err(failed)?.into_inner();
-            stopped = self.head().err();
-            while stopped.is_none() {
-                let next = tokio::time::timeout(COMMAND_CALL_TIMEOUT, pages.message()).await;
-                let next = next.map_err(|_| silent(port))?;
-                let Some(page) = next.map_err(failed)? else {
-                    break;
-                };
-                stopped = self.page(&page.reservations).err();
+impl ExportWriter {
+    fn new(args: &ExportArgs, file: OutputFile) -> Self {
+        match args.format {
+            ExportFormat::Jsonl => Self::Jsonl(Box::new(file)),
+            ExportFormat::Csv => {
+                Self::Csv { out: Box::new(csv::Writer::from_writer(file)), raw: args.raw }
             }
-            Ok(())
-        });
-        read.map_err(ExportError::Failed)?;
-        match stopped {
-            Some(error) => Err(ExportError::Write(error)),
-            None => Ok(()),
         }
     }
 
-    fn head(&mut self) -> io::Result<()> {
+    fn error(&self, error: io::Error) -> OutputError {
         match self {
+            Self::Jsonl(file) => file.error(error),
+            Self::Csv { out, .. } => out.get_ref().error(error),
+        }
+    }
+
+    fn head(&mut self) -> Result<(), OutputError> {
+        let written = match self {
             Self::Jsonl(_) => Ok(()),
-            Self::Csv(out) => out.write_record(COLUMNS).map_err(io::Error::from),
+            Self::Csv { out, .. } => {
+                out.write_record(ReservationView::COLUMNS).map_err(io::Error::from)
+            }
+        };
+        written.map_err(|error| self.error(error))
+    }
+
+    fn page(&mut self, reservations: Vec<pb::Reservation>) -> Result<(), OutputError> {
+        let written = self.write(reservations);
+        written.map_err(|error| self.error(error))
+    }
+
+    /// Flushes after the page, so that a reader of a pipe sees complete pages.
+    fn write(&mut self, reservations: Vec<pb::Reservation>) -> io::Result<()> {
+        for one in reservations.into_iter().map(ReservationView::from) {
+            match self {
+                Self::Jsonl(out) => {
+                    let line = serde_json::to_string(&one)?;
+                    writeln!(out, "{}", text::escape(&line))?;
+                }
+                Self::Csv { out, raw: true } => out.write_record(one.cells())?,
+                Self::Csv { out, raw: false } => {
+                    let cells = one.cells();
+                    let cells = cells.iter().map(|cell| text::spreadsheet_cell(cell));
+                    out.write_record(cells.map(|cell| cell.into_owned()))?;
+                }
+            }
+        }
+        match self {
+            Self::Jsonl(out) => out.flush(),
+            Self::Csv { out, .. } => out.flush(),
         }
     }
 
-    /// Flushes after each page, so that a reader of the pipe sees complete pages.
-    fn page(&mut self, reservations: &[pb::Reservation]) -> io::Result<()> {
+    fn finish(self) -> Result<(), OutputError> {
         match self {
-            Self::Jsonl(out) => {
-                for one in reservations {
-                    writeln!(out, "{}", show::reservation_json(one))?;
+            Self::Jsonl(file) => file.finish(),
+            Self::Csv { mut out, .. } => {
+                let flushed = out.flush();
+                flushed.map_err(|error| out.get_ref().error(error))?;
+                match out.into_inner() {
+                    Ok(file) => file.finish(),
+                    Err(failed) => {
+                        let kind = failed.error().kind();
+                        Err(failed.into_inner().get_ref().error(kind.into()))
+                    }
                 }
-                out.flush()
-            }
-            Self::Csv(out) => {
-                for one in reservations {
-                    out.write_record(row(one))?;
-                }
-                out.flush()
             }
         }
     }
@@ -151,21 +144,4 @@ fn wanted(status: ExportStatus) -> pb::ReservationStatus {
         ExportStatus::Expired => pb::ReservationStatus::Expired,
         ExportStatus::Refunded => pb::ReservationStatus::Refunded,
     }
-}
-
-/// One reservation under [`COLUMNS`].
-fn row(one: &pb::Reservation) -> [String; 10] {
-    let when = |ms| show::time(ms).unwrap_or_default();
-    [
-        one.reservation_id.clone(),
-        one.event_id.clone(),
-        show::status(one).to_owned(),
-        one.quantity.to_string(),
-        one.seat_ids.join(" "),
-        one.order_id.clone(),
-        one.payment_intent_id.clone(),
-        when(one.expires_at_ms),
-        when(one.created_at_ms),
-        when(one.changed_at_ms),
-    ]
 }

@@ -9,9 +9,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::args::HealthArgs;
-use super::{CommandError, client, say};
+use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
 use crate::limits::HEALTH_TIMEOUT;
+use crate::output;
 
 pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     let server = address(args)?;
@@ -28,10 +29,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
         Ok(answer.into_inner().status())
     })?;
     match status {
-        ServingStatus::Serving => {
-            say(&format!("the server at {at} serves"));
-            Ok(())
-        }
+        ServingStatus::Serving => Ok(output::print(format_args!("the server at {at} serves"))?),
         other => Err(CommandError::failed(format!(
             "the server at {at} does not serve: {}",
             other.as_str_name()

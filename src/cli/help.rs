@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::exit;
 use crate::config::variables::{READ_BY_THE_EXPORTER, READ_BY_THE_SDK, VARIABLES};
+use crate::exit;
 
 /// Below the list of commands.
 pub(super) const START_HERE: &str = "\
@@ -14,7 +14,8 @@ Start here:
 Exit codes: 0 success, 1 failure, 64 usage or configuration error, 70 stalled shard, 75 try again";
 
 // The text above is a constant and must agree with the codes.
-const _: () = assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64);
+const _: () =
+    assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64 && exit::STALLED == 70);
 
 /// Below `top`.
 pub(super) const TOP: &str = "\
@@ -35,8 +36,8 @@ Exit codes: 0 success, 1 failure, 64 usage error";
 
 /// Below `seats import`.
 pub(super) const IMPORT: &str = "\
-A CSV file needs a header line; a JSON lines file has one object per line. The first character of the
-file decides which of them it is. Columns or keys:
+A CSV file needs a header line that names its columns, in any case. JSON is one object per line, an
+array of objects, or {\"seats\": [...]}. Columns or keys:
   seat_id        1 to 128 bytes of [A-Za-z0-9._:-]; required, unique
   section        up to 64 bytes each; may be empty or missing
   row
@@ -46,6 +47,9 @@ file decides which of them it is. Columns or keys:
   price_amount   instead of price: an amount in the smallest unit of the currency, such as 4550
   currency       ISO 4217, such as KRW; required with a price
 
+Files are read as spreadsheets write them: UTF-8, UTF-16 or CP949; separated by commas, semicolons or
+tabs; with empty columns, rows and lines. Notes on stderr say what was done. docs/files.md has the rules.
+
 Every line is checked before the first one is sent; nothing is sent if a line is wrong. A seat that
 exists gets the section, row, number and price of the file and keeps its state. Seats that are not in
 the file do not change.
@@ -54,6 +58,8 @@ Exit codes: 0 all seats written, 1 failure, 64 usage error or wrong line";
 
 /// Below `seats block` and `seats unblock`.
 pub(super) const BLOCK: &str = "\
+The file of --file is a list with one or more seat ids per line, a seat file, or JSON.
+
 Held and sold seats do not change and are listed.
 
 Exit codes: 0 all seats have the requested state, 1 some do not, 64 usage error";
@@ -63,6 +69,9 @@ pub(super) const EXPORT: &str = "\
 Columns or keys: reservation_id, event_id, status, quantity, seat_ids, order_id, payment_intent_id,
 expires_at, created_at, changed_at. Times are UTC. Missing values are empty in CSV and null in JSON. In
 CSV, spaces separate the seat_ids.
+
+A CSV file is safe to open in a spreadsheet: an apostrophe stands before a cell that would be a formula
+(=, +, -, @), and control characters are written as \\u202e. --raw writes the cells as they are stored.
 
 The order of the reservations is undefined. An export during a sale is no consistent snapshot.
 

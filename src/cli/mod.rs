@@ -10,58 +10,59 @@ mod event;
 mod export;
 mod health;
 mod help;
+mod input;
 mod log_level;
 mod money;
 mod reservation;
 mod seats;
-mod show;
 mod tables;
 mod top;
 mod verify;
+mod views;
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
+use clap::FromArgMatches as _;
 use clap_complete::Shell;
+use serde::Serialize;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
-use crate::{demo, preflight, server};
+use crate::demo::{self, DemoError};
+use crate::exit::{self, Exit};
+use crate::output::{self, OutputError};
+use crate::{preflight, server};
 use args::{Cli, CliCommand, DevArgs};
 use inventory_store::embedded;
-
-/// Every exit code of the program.
-pub mod exit {
-    /// Success.
-    pub const OK: u8 = 0;
-    /// Failure; the reason is on stderr.
-    pub const FAILED: u8 = 1;
-    /// Usage or configuration error (`EX_USAGE` of sysexits.h); a retry cannot help.
-    pub const USAGE: u8 = 64;
-    /// `verify` found no breach but could not verify everything, because the event changed too fast
-    /// (`EX_TEMPFAIL` of sysexits.h): try again.
-    pub const MOVING: u8 = 75;
-}
 
 /// Why a command failed.
 #[derive(Debug)]
 struct CommandError {
     /// For stderr; empty if the error was reported already.
     message: String,
-    code: u8,
+    exit: Exit,
 }
 
 impl CommandError {
     /// A failure.
     fn failed(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: exit::FAILED }
+        Self { message: message.to_string(), exit: Exit::Code(exit::FAILED) }
     }
 
     /// A usage or configuration error.
     fn usage(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: exit::USAGE }
+        Self { message: message.to_string(), exit: Exit::Code(exit::USAGE) }
+    }
+
+    /// A failure that was reported.
+    fn reported(code: u8) -> Self {
+        Self { message: String::new(), exit: Exit::Code(code) }
+    }
+
+    /// A signal ended the command.
+    fn signal(signal: libc::c_int) -> Self {
+        Self { message: String::new(), exit: Exit::Signal(signal) }
     }
 }
 
@@ -71,30 +72,81 @@ impl From<ConfigErrors> for CommandError {
     }
 }
 
-/// Runs the command of this process's command line.
-pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return explain_usage(&error),
-    };
-    let Some(command) = cli.command else {
-        // A closed pipe is not an error.
-        let _ = Cli::command().print_help();
-        return ExitCode::from(exit::OK);
-    };
-    match dispatch(command) {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                // A closed stderr is ignored.
-                let _ = writeln!(io::stderr(), "inventory-api: {}", failure.message);
-            }
-            ExitCode::from(failure.code)
+impl From<OutputError> for CommandError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Closed => Self::signal(libc::SIGPIPE),
+            error => Self::failed(error),
         }
     }
 }
 
-fn dispatch(command: CliCommand) -> Result<(), CommandError> {
+impl From<DemoError> for CommandError {
+    fn from(error: DemoError) -> Self {
+        match error {
+            DemoError::Output(error) => error.into(),
+            error => Self::failed(error),
+        }
+    }
+}
+
+/// The result of a command: text for people, and the same as JSON for programs.
+trait View: Serialize {
+    fn text(&self) -> String;
+}
+
+/// Prints the result of a command.
+fn show(view: &impl View, json: bool) -> Result<(), CommandError> {
+    match json {
+        true => show_json(view),
+        false => Ok(output::print(view.text())?),
+    }
+}
+
+/// Prints a result for programs.
+fn show_json(view: &impl Serialize) -> Result<(), CommandError> {
+    let value = serde_json::to_value(view).map_err(CommandError::failed)?;
+    Ok(output::print_json(&value)?)
+}
+
+/// Runs the command of this process's command line.
+pub fn run() -> ExitCode {
+    let Err(error) = parse().and_then(dispatch) else {
+        return ExitCode::from(exit::OK);
+    };
+    if !error.message.is_empty() {
+        output::report(format_args!("inventory-api: {}", error.message));
+    }
+    error.exit.end()
+}
+
+/// The command of the command line. Help and usage errors are printed here.
+fn parse() -> Result<Option<CliCommand>, CommandError> {
+    let parsed = args::command().try_get_matches();
+    let error = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => return Ok(cli.command),
+        Err(error) => error,
+    };
+    let text = |is_terminal| match is_terminal {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    if error.use_stderr() {
+        output::report_verbatim(&text(io::stderr().is_terminal()));
+        return Err(CommandError::reported(exit::USAGE));
+    }
+    output::print_verbatim(&text(output::is_terminal()))?;
+    Err(CommandError::reported(exit::OK))
+}
+
+fn dispatch(command: Option<CliCommand>) -> Result<(), CommandError> {
+    let Some(command) = command else {
+        let help = args::command().render_help();
+        return Ok(output::print_verbatim(&match output::is_terminal() {
+            true => help.ansi().to_string(),
+            false => help.to_string(),
+        })?);
+    };
     match command {
         CliCommand::Serve => {
             let config = config_to_serve()?;
@@ -106,7 +158,7 @@ fn dispatch(command: CliCommand) -> Result<(), CommandError> {
         }
         CliCommand::Demo(options) => {
             let config = config_to_serve()?;
-            demo::run(config, &options).map_err(CommandError::failed)
+            Ok(demo::run(config, &options)?)
         }
         CliCommand::Check => check(),
         CliCommand::Tables(command) => tables::run(&command),
@@ -119,10 +171,7 @@ fn dispatch(command: CliCommand) -> Result<(), CommandError> {
         CliCommand::LogLevel(args) => log_level::run(&args),
         CliCommand::Top(args) => top::run(&args),
         CliCommand::Health(args) => health::run(&args),
-        CliCommand::Completions(args) => {
-            completions(args.shell);
-            Ok(())
-        }
+        CliCommand::Completions(args) => completions(args.shell),
     }
 }
 
@@ -133,11 +182,14 @@ fn config_to_serve() -> Result<Config, CommandError> {
     Ok(config)
 }
 
-/// The script goes through memory: the generator panics where a reader has gone.
-fn completions(shell: Shell) {
+fn completions(shell: Shell) -> Result<(), CommandError> {
+    // The generator panics if a write fails.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "inventory-api", &mut script);
-    say(String::from_utf8_lossy(&script).trim_end());
+    clap_complete::generate(shell, &mut args::command(), "inventory-api", &mut script);
+    // The generator for bash writes the hyphen of the program's name in two ways, and finds no subcommand then.
+    let script =
+        String::from_utf8_lossy(&script).replace("inventory__subcmd__api", "inventory__api");
+    Ok(output::print_verbatim(&script)?)
 }
 
 fn dev_data(args: DevArgs) -> embedded::EngineStorage {
@@ -152,31 +204,10 @@ fn check() -> Result<(), CommandError> {
     // With the limits as `serve` would raise them.
     let config = config_to_serve()?;
     let report = preflight::run(&config);
-    say(&report.to_string());
+    output::print(&report)?;
     if report.wrong() > 0 {
         // The report ends in the same words.
-        return Err(CommandError::failed(""));
+        return Err(CommandError::reported(exit::FAILED));
     }
     Ok(())
-}
-
-/// Prints a message of clap: requested help on stdout, errors on stderr.
-fn explain_usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe (`--help | head`) is not an error.
-    let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
-        _ => ExitCode::from(exit::USAGE),
-    }
-}
-
-/// Prints a value for programs.
-fn say_json(value: &serde_json::Value) {
-    say(&format!("{value:#}"));
-}
-
-/// Prints a line; a closed pipe is not an error.
-fn say(text: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }

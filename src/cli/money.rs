@@ -26,7 +26,12 @@ pub(super) fn decimals(currency: &str) -> usize {
 /// # Errors
 /// What is wrong with it, and what would be right.
 pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
-    let wrong = || format!("is {text:?}; want a decimal number, such as 120000 or 45.50");
+    let wrong = || {
+        format!(
+            "is {text:?}; want a decimal number, such as 120000 or 45.50, without a currency sign and without \
+             separators between thousands"
+        )
+    };
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
         Some(_) => return Err(wrong()),
@@ -37,6 +42,9 @@ pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
         return Err(wrong());
     }
     let places = decimals(currency);
+    // Spreadsheets write 120000.00 for any currency.
+    let shorter = fraction.trim_end_matches('0');
+    let fraction = if shorter.len() <= places { shorter } else { fraction };
     if fraction.len() > places {
         let has = fraction.len();
         return Err(format!("has {has} decimals; want at most {places} in {currency}"));
@@ -45,6 +53,24 @@ pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
     amount
         .filter(|amount| *amount <= PRICE_AMOUNT_MAX)
         .ok_or_else(|| format!("is too much; want at most {}", decimal(PRICE_AMOUNT_MAX, currency)))
+}
+
+/// A price with separators that have one meaning: `1,200,000` is 1200000, `1,200.50` is 1200.50, and `45,50` is 45.50.
+/// `None` for any other text: `120,000` may be either.
+pub(super) fn without_separators(text: &str) -> Option<String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let (whole, point) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
+    let groups: Vec<&str> = whole.split(',').collect();
+    if !groups.iter().copied().chain(point).all(is_number) {
+        return None;
+    }
+    let (first, others) = groups.split_first()?;
+    let is_thousands = first.len() <= 3 && others.iter().all(|group| group.len() == 3);
+    match (others, point) {
+        ([fraction], None) if fraction.len() < 3 => Some(format!("{first}.{fraction}")),
+        ([_, _, ..], None) | ([_, ..], Some(_)) if is_thousands => Some(text.replace(',', "")),
+        _ => None,
+    }
 }
 
 /// 4550 of USD is `45.50`.
@@ -78,6 +104,28 @@ mod tests {
         // Decimals left out are zeros.
         assert_eq!(smallest_unit("45.5", "USD"), Ok(4_550));
         assert_eq!(smallest_unit("45", "USD"), Ok(4_500));
+        // Zeros that the currency does not have are no amount.
+        assert_eq!(smallest_unit("120000.00", "KRW"), Ok(120_000));
+        assert_eq!(smallest_unit("45.5000", "USD"), Ok(4_550));
+    }
+
+    #[test]
+    fn separators_are_dropped_where_they_have_one_meaning() {
+        for (text, expected) in [
+            ("1,200,000", Some("1200000")),
+            ("1,200.50", Some("1200.50")),
+            ("45,50", Some("45.50")),
+            ("45,5", Some("45.5")),
+            ("120,000", None),
+            ("1,20,000", None),
+            ("1234,500,000", None),
+            ("45.50", None),
+            ("1.200,50", None),
+            (",50", None),
+            ("a,b", None),
+        ] {
+            assert_eq!(without_separators(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]
@@ -92,6 +140,8 @@ mod tests {
             ("1e3", "USD", "decimal number"),
             ("45.505", "USD", "at most 2 in USD"),
             ("45.5", "KRW", "at most 0 in KRW"),
+            ("120,000", "KRW", "separators between thousands"),
+            ("45.5050", "USD", "at most 2 in USD"),
             ("10000000000.01", "USD", "at most 10000000000.00"),
             ("99999999999999999999", "KRW", "at most 1000000000000"),
         ] {

@@ -4,7 +4,8 @@ use inventory_proto::inventory::v1 as pb;
 
 use super::admin::AdminPort;
 use super::args::{ReservationArgs, ReservationCommand};
-use super::{CommandError, say, say_json, show};
+use super::views::ReservationView;
+use super::{CommandError, show};
 
 pub(super) fn run(command: &ReservationCommand) -> Result<(), CommandError> {
     let (ReservationCommand::Show(args) | ReservationCommand::Refund(args)) = command;
@@ -14,11 +15,7 @@ pub(super) fn run(command: &ReservationCommand) -> Result<(), CommandError> {
         ReservationCommand::Refund(_) => refund(&port, args)?,
     };
     let found = found.ok_or_else(|| port.half_an_answer())?;
-    match args.admin.json {
-        true => say_json(&show::reservation_json(&found)),
-        false => say(&show::reservation(&found)),
-    }
-    Ok(())
+    show(&ReservationView::from(found), args.admin.json)
 }
 
 fn read(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservation>, CommandError> {

@@ -4,7 +4,7 @@
 mod json;
 mod text;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use http::Uri;
@@ -17,8 +17,11 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::admin::address;
 use super::args::{ReconcileArgs, VerifyArgs};
-use super::{CommandError, client, exit, say};
+use super::{CommandError, client};
+use crate::exit;
 use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
+use crate::output::{self, OutputError};
+use crate::text as characters;
 
 /// How long these commands wait: the server gives up first and says why.
 const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
@@ -42,10 +45,10 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
         }
         Err(half(&server))
     })?;
-    say(&match args.admin.json {
-        true => json::shown(&json::report(&report)),
-        false => text::report(&report),
-    });
+    match args.admin.json {
+        true => output::print_json(&json::report(&report)),
+        false => output::print(text::report(&report)),
+    }?;
     outcome(report.verdict())
 }
 
@@ -76,7 +79,10 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
         Ok(())
     })?;
     if args.admin.json {
-        say(&json::shown(&told.json()));
+        output::print_json(&told.json())?;
+    }
+    if let Some(error) = told.unprinted {
+        return Err(error.into());
     }
     let last = told.after.or(told.before).ok_or_else(|| half(&server))?;
     outcome(last.verdict())
@@ -89,6 +95,8 @@ struct ReconciliationSummary {
     plan: Option<pb::RepairPlan>,
     done: Option<pb::RepairsDone>,
     after: Option<pb::AuditReport>,
+    /// The first error of the output. It does not stop the repairs.
+    unprinted: Option<OutputError>,
 }
 
 impl ReconciliationSummary {
@@ -116,7 +124,8 @@ impl ReconciliationSummary {
             }
         };
         if !args.admin.json {
-            say(&format!("{shown}\n"));
+            let printed = output::print(format_args!("{shown}\n"));
+            self.unprinted = self.unprinted.take().or(printed.err());
         }
     }
 
@@ -137,7 +146,7 @@ fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
         pb::AuditVerdict::Moving => exit::MOVING,
         pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => exit::FAILED,
     };
-    Err(CommandError { message: String::new(), code })
+    Err(CommandError::reported(code))
 }
 
 async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, CommandError> {
@@ -181,15 +190,14 @@ impl VerifyProgress {
     fn show(&mut self, step: &pb::AuditProgress) {
         if self.on_terminal {
             self.shown = true;
-            // Nobody left to tell when stderr is closed.
-            let _ = write!(io::stderr(), "\r\x1b[K{}", text::progress(step));
-            let _ = io::stderr().flush();
+            let step = text::progress(step);
+            output::report_verbatim(&format!("\r\x1b[K{}", characters::escape(&step)));
         }
     }
 
     fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            output::report_verbatim("\r\x1b[K");
         }
     }
 }

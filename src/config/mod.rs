@@ -8,6 +8,7 @@
 pub(crate) mod cpus;
 mod duration;
 mod env;
+mod range;
 mod reader;
 mod value_kind;
 pub(crate) mod variables;
@@ -24,6 +25,7 @@ pub(crate) use duration::{format_span, parse_with_unit};
 #[cfg(test)]
 pub(crate) use env::FixedEnv;
 pub(crate) use env::{Env, ProcessEnv};
+pub(crate) use range::whole_number;
 pub(crate) use reader::{ConfigError, ConfigErrors};
 pub(crate) use value_kind::SamplerName;
 

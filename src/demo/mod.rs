@@ -6,17 +6,17 @@
 mod audit;
 
 use std::fmt;
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use inventory_client::sale::{self, SalePlan, SaleProgress, SaleReport};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use self::audit::SaleAudit;
-use crate::config::Config;
+use crate::config::{Config, whole_number};
 use crate::limits;
+use crate::output::{self, OutputError, StandardOutput};
 use crate::preflight::Explanation;
 use crate::server::{self, CounterReader, Server};
 use inventory_core::counters::Counters;
@@ -36,22 +36,22 @@ const SAMPLE_TRANSACTIONS_MIN: u64 = 5;
 pub(crate) struct DemoOptions {
     /// Tickets on sale
     #[arg(long, value_name = "N", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_TICKETS_MAX))]
+          value_parser = whole_number(1..=limits::DEMO_TICKETS_MAX))]
     pub tickets: u64,
 
     /// Buyers of one to ten tickets each [default: four times the demand]
     #[arg(long, value_name = "N",
-          value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_BUYERS_MAX))]
+          value_parser = whole_number(1..=limits::DEMO_BUYERS_MAX))]
     pub buyers: Option<u64>,
 
     /// Connections shared by the buyers
     #[arg(long, value_name = "N", default_value_t = 8,
-          value_parser = clap::value_parser!(u32).range(2..=limits::DEMO_CONNECTIONS_MAX as i64))]
+          value_parser = whole_number(2..=limits::DEMO_CONNECTIONS_MAX))]
     pub connections: u32,
 
     /// Stripes of the event
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=limits::STRIPES_MAX as i64))]
+          value_parser = whole_number(1..=limits::STRIPES_MAX))]
     pub stripes: u16,
 }
 
@@ -64,6 +64,8 @@ pub(crate) enum DemoError {
     Audit(String),
     /// A promise was broken; the table shows which.
     Broken,
+    /// Standard output could not be written.
+    Output(OutputError),
 }
 
 impl fmt::Display for DemoError {
@@ -73,6 +75,7 @@ impl fmt::Display for DemoError {
             Self::Load(why) => write!(f, "the sale could not be played: {why}"),
             Self::Audit(why) => write!(f, "the store could not be read back: {why}"),
             Self::Broken => f.write_str("a promise was broken; the table says which"),
+            Self::Output(error) => error.fmt(f),
         }
     }
 }
@@ -80,6 +83,12 @@ impl fmt::Display for DemoError {
 impl From<Explanation> for DemoError {
     fn from(why: Explanation) -> Self {
         Self::Start(why)
+    }
+}
+
+impl From<OutputError> for DemoError {
+    fn from(error: OutputError) -> Self {
+        Self::Output(error)
     }
 }
 
@@ -99,35 +108,35 @@ pub(crate) fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError
     let server = Server::start(&config, store.clone(), false)?;
 
     let plan = plan(options, server.addresses().grpc.port());
-    println!(
+    output::print(format_args!(
         "{} buyers on {} connections want {} tickets; {} shard(s), engine in memory\n",
         plan.buyers,
         plan.connections,
         plan.tickets,
         config.shard_cpus.len()
-    );
+    ))?;
     let (report, batches) = sell(plan, &server)?;
     let stopped = server.stop();
     let audit = SaleAudit::read(&store, EVENT, &report).map_err(DemoError::Audit)?;
     engine.stop();
 
-    println!("{}", SaleSummary { report: &report, audit: &audit, batches });
+    output::print(SaleSummary { report: &report, audit: &audit, batches })?;
     let settled =
         stopped.unfinished == crate::shard::UnfinishedWork::default() && !stopped.shard_failed;
     if audit.is_clean() && report.is_clean() && settled {
         Ok(())
     } else {
         for line in audit.broken() {
-            println!("broken: {line}");
+            output::print(format_args!("broken: {line}"))?;
         }
         for line in report.ledger.violations() {
-            println!("broken: {line}");
+            output::print(format_args!("broken: {line}"))?;
         }
         for (status, count) in &report.errors {
-            println!("error: {count} × {status}");
+            output::print(format_args!("error: {count} × {status}"))?;
         }
         for example in &report.error_examples {
-            println!("for example: {example}");
+            output::print(format_args!("for example: {example}"))?;
         }
         Err(DemoError::Broken)
     }
@@ -151,18 +160,27 @@ fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, BatchSizes), Dem
     let (progress, seen) = watch::channel(SaleProgress::default());
     let over = Arc::new(AtomicBool::new(false));
     let totals = server.counter_reader();
+    let line = StatusLine::new()?;
+    let (unread, output_failed) = oneshot::channel();
     let (played, batches) = std::thread::scope(|scope| {
         let watching = scope.spawn({
             let over = Arc::clone(&over);
-            move || watch_batches(&totals, &seen, &over)
+            move || watch_batches(&totals, &seen, &over, line, unread)
         });
-        let played = runtime.block_on(sale::run(plan, Some(progress)));
+        let played = runtime.block_on(async {
+            tokio::select! {
+                played = sale::run(plan, Some(progress)) => {
+                    played.map_err(|error| DemoError::Load(error.to_string()))
+                }
+                // A sale that nobody watches ends.
+                Ok(error) = output_failed => Err(DemoError::Output(error)),
+            }
+        });
         over.store(true, Ordering::Release);
         (played, watching.join())
     });
-    let report = played.map_err(|error| DemoError::Load(error.to_string()))?;
     let batches = batches.map_err(|_| DemoError::Load("the watching thread panicked".into()))?;
-    Ok((report, batches))
+    Ok((played?, batches?))
 }
 
 /// Reservations per transaction.
@@ -179,10 +197,12 @@ fn watch_batches(
     totals: &CounterReader,
     progress: &watch::Receiver<SaleProgress>,
     over: &AtomicBool,
-) -> BatchSizes {
+    mut line: StatusLine,
+    unread: oneshot::Sender<OutputError>,
+) -> Result<BatchSizes, OutputError> {
     let mut batches = BatchSizes::default();
     let mut before = Counters::default();
-    let mut line = StatusLine::new();
+    let mut unread = Some(unread);
     while !over.load(Ordering::Acquire) {
         std::thread::sleep(SAMPLE_EVERY);
         let now = totals.read();
@@ -192,41 +212,45 @@ fn watch_batches(
             batches.peak = batches.peak.max(members as f64 / transactions as f64);
         }
         before = now;
-        line.show(&progress.borrow());
+        if let Err(error) = line.show(&progress.borrow())
+            && let Some(unread) = unread.take()
+        {
+            let _ = unread.send(error);
+        }
     }
     let all = totals.read();
     batches.transactions = all.transactions;
     batches.members = all.entries;
     batches.largest = all.entries_max;
-    line.end();
-    batches
+    line.end()?;
+    Ok(batches)
 }
 
 /// The live line: rewritten in place on a terminal, a line a second elsewhere.
 struct StatusLine {
-    terminal: bool,
+    out: StandardOutput,
     last: Instant,
 }
 
 impl StatusLine {
-    fn new() -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), last: Instant::now() }
+    fn new() -> Result<Self, OutputError> {
+        Ok(Self { out: StandardOutput::open()?, last: Instant::now() })
     }
 
-    fn show(&mut self, progress: &SaleProgress) {
-        let mut out = std::io::stdout();
-        if self.terminal {
-            let _ = write!(out, "\r\x1b[2K{progress}");
-            let _ = out.flush();
-        } else if self.last.elapsed() >= Duration::from_secs(1) {
-            self.last = Instant::now();
-            let _ = writeln!(out, "{progress}");
+    fn show(&mut self, progress: &SaleProgress) -> Result<(), OutputError> {
+        if self.out.is_terminal() {
+            return self.out.write(&format!("\r\x1b[2K{progress}"));
         }
+        if self.last.elapsed() < Duration::from_secs(1) {
+            return Ok(());
+        }
+        self.last = Instant::now();
+        self.out.write(&format!("{progress}\n"))
     }
 
-    fn end(&self) {
-        let end = if self.terminal { "\r\x1b[2K" } else { "\n" };
-        let _ = write!(std::io::stdout(), "{end}");
+    fn end(&mut self) -> Result<(), OutputError> {
+        let end = if self.out.is_terminal() { "\r\x1b[2K" } else { "\n" };
+        self.out.write(end)
     }
 }
 

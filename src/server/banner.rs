@@ -1,47 +1,64 @@
 //! What a person sees at start, on stdout. Lines that tools read keep their form: a name, spaces,
-//! an address.
+//! an address. A banner that cannot be written never stops the server.
 
 use std::net::SocketAddr;
 
 use super::ServerAddresses;
 use crate::config::Config;
+use crate::output::{self, OutputError};
 
 pub(super) fn serving(config: &Config, at: ServerAddresses) {
-    println!("inventory-api {}", env!("CARGO_PKG_VERSION"));
-    addresses(at);
     let tables = &config.store.tables;
-    println!(
-        "  store     DynamoDB in {}: {}, {}, {}",
-        config.store.region, tables.inventory, tables.seats, tables.idempotency
-    );
-    println!("  shards    {}", cpus(&config.shard_cpus));
+    print(&format!(
+        "inventory-api {}\n{}\n  store     DynamoDB in {}: {}, {}, {}\n  shards    {}",
+        env!("CARGO_PKG_VERSION"),
+        addresses(at),
+        config.store.region,
+        tables.inventory,
+        tables.seats,
+        tables.idempotency,
+        cpus(&config.shard_cpus)
+    ));
 }
 
 /// `sample` is the event made at the first start, and its tickets.
 pub(super) fn developing(config: &Config, at: ServerAddresses, data: &str, sample: (&str, u64)) {
     let (event, tickets) = sample;
-    println!("inventory-api {} (dev)", env!("CARGO_PKG_VERSION"));
-    addresses(at);
-    println!("  data      {data}");
-    println!("  shards    {}", cpus(&config.shard_cpus));
-    println!("  sample    event {event}, {tickets} tickets at first");
     let grpc = reachable(at.grpc);
-    println!("\nTry:");
-    println!("  grpcurl -plaintext {grpc} list");
-    println!(
-        "  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{event}\", \"qty\": 2}}' \\\n    \
-         {grpc} inventory.v1.Inventory/CommitReservation"
-    );
-    println!("\nStop with Ctrl-C.");
+    print(&format!(
+        "inventory-api {version} (dev)
+{addresses}
+  data      {data}
+  shards    {cpus}
+  sample    event {event}, {tickets} tickets at first
+
+Try:
+  grpcurl -plaintext {grpc} list
+  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{event}\", \"qty\": 2}}' \\
+    {grpc} inventory.v1.Inventory/CommitReservation
+
+Stop with Ctrl-C.",
+        version = env!("CARGO_PKG_VERSION"),
+        addresses = addresses(at),
+        cpus = cpus(&config.shard_cpus),
+    ));
 }
 
-fn addresses(at: ServerAddresses) {
-    println!("  gRPC      {}", reachable(at.grpc));
-    println!("  metrics   http://{}/metrics", reachable(at.metrics));
-    match at.admin {
-        Some(admin) => println!("  admin     {}", reachable(admin)),
-        None => println!("  admin     off"),
+fn print(banner: &str) {
+    match output::print(banner) {
+        // Nobody reads the banner.
+        Ok(()) | Err(OutputError::Closed) => {}
+        Err(error) => tracing::warn!(error = %error, "banner not printed"),
     }
+}
+
+fn addresses(at: ServerAddresses) -> String {
+    let admin = at.admin.map_or("off".to_owned(), |admin| reachable(admin).to_string());
+    format!(
+        "  gRPC      {}\n  metrics   http://{}/metrics\n  admin     {admin}",
+        reachable(at.grpc),
+        reachable(at.metrics)
+    )
 }
 
 /// An address that can be pasted: the unspecified one is reached by loopback.

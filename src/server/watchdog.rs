@@ -13,13 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::control_plane::Readiness;
+use crate::exit;
 use crate::limits;
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use inventory_core::time::Micros;
-
-/// A shard was stalled for longer than `SHARD_STALL_EXIT` (`EX_SOFTWARE` of sysexits.h).
-pub(crate) const EXIT_STALLED: i32 = 70;
 
 /// How long a shard may be stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +138,7 @@ fn report(heartbeats: &Heartbeats, readiness: &Readiness, shard: usize, event: S
             log_stall(heartbeats, shard, stalled_for, what);
             log::close();
             // SAFETY: ends the process at once. `exit` would run handlers that may wait for the shard.
-            unsafe { libc::_exit(EXIT_STALLED) };
+            unsafe { libc::_exit(exit::STALLED.into()) };
         }
     }
 }

@@ -285,7 +285,6 @@ mod tests {
         };
         // The minimum of many rounds excludes noise from other processes.
         let each = (0..100).map(|_| round()).fold(f64::MAX, f64::min);
-        println!("{each:.0} ns per unsampled call");
         let most = if cfg!(debug_assertions) { 3_000.0 } else { 100.0 };
         assert!(each < most, "{each:.0} ns");
     }

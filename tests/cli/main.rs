@@ -4,6 +4,7 @@
 
 mod events;
 mod live;
+mod output;
 mod reservations;
 mod seats;
 

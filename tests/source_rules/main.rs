@@ -16,7 +16,7 @@ const CHECKED_ENDINGS: [&str; 9] =
     [".rs", ".toml", ".proto", ".md", ".py", ".sh", ".yml", ".yaml", "Makefile"];
 
 /// Directories with generated or foreign content.
-const SKIPPED_DIRECTORIES: [&str; 3] = ["target", ".git", "data"];
+const SKIPPED_DIRECTORIES: [&str; 4] = ["target", ".git", "data", "generated"];
 
 /// A text file of the repository.
 struct SourceFile {

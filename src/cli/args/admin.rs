@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Uri;
 
 use super::super::{client, help};
+use crate::config::whole_number;
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
 use crate::telemetry::log::LogLevel;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
@@ -66,7 +67,7 @@ pub(in crate::cli) struct CreateArgs {
 
     /// Number of tickets
     #[arg(long, value_name = "N", required_unless_present = "seated",
-          value_parser = clap::value_parser!(i64).range(TOTALS))]
+          value_parser = whole_number(TOTALS))]
     pub(in crate::cli) total: Option<i64>,
 
     /// Stripes over which the stock is split, 1 to 64; auto is one per 250 tickets, up to 20
@@ -100,7 +101,7 @@ fn stripes(text: &str) -> Result<u16, String> {
 pub(in crate::cli) struct AboutArgs {
     /// Partition keys of the seats; each sells about 500 seats a second [default: 1]
     #[arg(long, value_name = "N", conflicts_with_all = ["total", "stripes"],
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(SEAT_KEYS_MAX)))]
+          value_parser = whole_number(1..=SEAT_KEYS_MAX))]
     pub(in crate::cli) seat_keys: Option<u16>,
 
     /// Name of the event
@@ -130,11 +131,11 @@ pub(in crate::cli) struct RestockArgs {
 
     /// New total, including held and sold tickets
     #[arg(long, value_name = "N", required_unless_present = "add", conflicts_with = "add",
-          value_parser = clap::value_parser!(i64).range(TOTALS))]
+          value_parser = whole_number(TOTALS))]
     pub(in crate::cli) total: Option<i64>,
 
     /// Tickets to add to the current total
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(TOTALS))]
+    #[arg(long, value_name = "N", value_parser = whole_number(TOTALS))]
     pub(in crate::cli) add: Option<i64>,
 
     #[command(flatten)]
@@ -162,7 +163,7 @@ pub(in crate::cli) struct ImportArgs {
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// CSV or JSON lines file; - is standard input
+    /// CSV or JSON file; - is standard input
     #[arg(value_name = "FILE")]
     pub(in crate::cli) file: PathBuf,
 
@@ -186,7 +187,7 @@ pub(in crate::cli) struct ImportArgs {
 pub(in crate::cli) struct ImportAboutArgs {
     /// With --create: partition keys of the seats [default: 1]
     #[arg(long, value_name = "N", requires = "create",
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(SEAT_KEYS_MAX)))]
+          value_parser = whole_number(1..=SEAT_KEYS_MAX))]
     pub(in crate::cli) seat_keys: Option<u16>,
 
     /// With --create: name of the event
@@ -208,7 +209,7 @@ pub(in crate::cli) struct BlockArgs {
     #[arg(value_name = "SEAT", required_unless_present = "file")]
     pub(in crate::cli) seats: Vec<SeatId>,
 
-    /// File with one seat id per line; - is standard input
+    /// File with seat ids; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "seats")]
     pub(in crate::cli) file: Option<PathBuf>,
 
@@ -245,9 +246,13 @@ pub(in crate::cli) struct ExportArgs {
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     pub(in crate::cli) format: ExportFormat,
 
-    /// Output file, written atomically, instead of standard output
+    /// Output file instead of standard output, complete or not at all; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) out: Option<PathBuf>,
+
+    /// With --format csv: write cells as they are stored, also those that a spreadsheet would evaluate
+    #[arg(long)]
+    pub(in crate::cli) raw: bool,
 
     /// Only reservations with this status
     #[arg(long, value_enum)]

@@ -1,9 +1,10 @@
 //! The command line as clap reads it.
 
+use std::any::TypeId;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use http::Uri;
 
@@ -27,6 +28,26 @@ pub(super) use admin::*;
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Option<CliCommand>,
+}
+
+/// The command line. Options with a number or a time take a value that begins with a hyphen, so that the error of
+/// `--total -5` names the range and not another option.
+pub(super) fn command() -> Command {
+    fn with_signs(command: Command) -> Command {
+        let numbers =
+            [TypeId::of::<i64>(), TypeId::of::<u64>(), TypeId::of::<u32>(), TypeId::of::<u16>()];
+        let command = command.mut_args(|arg| {
+            let kind = arg.get_value_parser().type_id();
+            let is_number =
+                kind == TypeId::of::<Duration>() || numbers.iter().any(|id| kind == *id);
+            match is_number && !arg.is_positional() {
+                true => arg.allow_hyphen_values(true),
+                false => arg,
+            }
+        });
+        command.mut_subcommands(with_signs)
+    }
+    with_signs(Cli::command())
 }
 
 #[derive(Debug, Subcommand)]

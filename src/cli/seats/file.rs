@@ -1,18 +1,16 @@
-//! Reads a seat file, CSV or JSON lines: all lines are checked, invalid ones are reported with their number.
+//! Seat files: all records are checked, invalid ones are reported with their place.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use inventory_proto::inventory::v1::{NewSeat, Price};
-use serde_json::Value;
 
+use crate::cli::input::{FileProblems, InputFile, Record, RecordPlace, clean};
 use crate::cli::{CommandError, money};
 use crate::control_plane::admin::check::{is_currency, text_problem};
 use crate::limits::{
-    IMPORT_FILE_BYTES_MAX, IMPORT_PROBLEMS_SHOWN, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX,
-    SEATS_PER_EVENT_MAX,
+    IMPORT_FILE_BYTES_MAX, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX, SEATS_PER_EVENT_MAX,
 };
 use inventory_core::ids::SeatId;
 
@@ -20,132 +18,206 @@ use inventory_core::ids::SeatId;
 const COLUMNS: [&str; 7] =
     ["seat_id", "section", "row", "number", "price", "price_amount", "currency"];
 
-/// The seats of a file, distinct and good.
+/// The column that every table has.
+const KEY: &str = "seat_id";
+
+/// The seats of a file, distinct and valid. Notes about the file are reported on standard error.
 ///
 /// # Errors
-/// The file cannot be read, or some lines are invalid; these are listed.
+/// The file cannot be read, or some records are invalid; these are listed.
 pub(super) fn seats(path: &Path) -> Result<Vec<NewSeat>, CommandError> {
-    parse(path, open(path)?, IMPORT_FILE_BYTES_MAX)
+    let mut file = InputFile::read(path, IMPORT_FILE_BYTES_MAX)?;
+    let seats = seats_of(&mut file);
+    file.report_notes();
+    seats
 }
 
-/// Opens a file, or standard input for `-`.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, CommandError> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    Ok(Box::new(file))
-}
-
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> CommandError {
-    CommandError::usage(format!("{} cannot be read: {error}", shown(path)))
-}
-
-/// What a file is called in messages.
-pub(super) fn shown(path: &Path) -> String {
-    match path == Path::new("-") {
-        true => "standard input".to_owned(),
-        false => path.display().to_string(),
-    }
-}
-
-fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, CommandError> {
-    let mut bytes = Vec::new();
-    let read = input.take(bytes_max + 1).read_to_end(&mut bytes);
-    if read.map_err(|error| unreadable(path, &error))? as u64 > bytes_max {
+fn seats_of(file: &mut InputFile) -> Result<Vec<NewSeat>, CommandError> {
+    let mut reader = SeatReader::default();
+    file.records(&COLUMNS, KEY, &mut |place, record| reader.take(place, record));
+    reader.cleaned.report(file);
+    reader.problems.end(file.place())?;
+    if reader.seats.is_empty() {
         return Err(CommandError::usage(format!(
-            "{} has over {bytes_max} bytes; want one event's seats",
-            shown(path)
+            "{} has no seats; want a first line that names some of {}, and a line for each seat",
+            file.place(),
+            COLUMNS.join(", ")
         )));
     }
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-    let mut found = SeatFileReader {
-        seats: Vec::new(),
-        lines: HashMap::new(),
-        problems: FileProblems::new(path),
-    };
-    match bytes.trim_ascii_start().first() {
-        Some(b'{') => jsonl(bytes, &mut found),
-        _ => csv(bytes, &mut found).map_err(|error| unreadable(path, &error))?,
-    }
-    found.problems.end()?;
-    if found.seats.is_empty() {
-        let file = shown(path);
-        return Err(CommandError::usage(format!("{file} has no seats")));
-    }
-    Ok(found.seats)
+    Ok(reader.seats)
 }
 
-/// What some spreadsheets put before UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// Problems of a file, up to a limit.
-pub(super) struct FileProblems {
-    place: String,
-    told: Vec<String>,
-    count: usize,
-}
-
-impl FileProblems {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { place: shown(path), told: Vec::new(), count: 0 }
-    }
-
-    pub(super) fn add(&mut self, line: u64, problem: impl AsRef<str>) {
-        self.count += 1;
-        if self.told.len() < IMPORT_PROBLEMS_SHOWN {
-            self.told.push(format!("line {line}: {}", problem.as_ref()));
+/// The seat ids of a list or of a seat file. Notes about the file are reported on standard error.
+///
+/// # Errors
+/// As [`seats`].
+pub(super) fn seat_ids(path: &Path) -> Result<Vec<SeatId>, CommandError> {
+    let mut file = InputFile::read(path, IMPORT_FILE_BYTES_MAX)?;
+    let mut seats = Vec::new();
+    let mut problems = FileProblems::default();
+    file.list(&COLUMNS, KEY, &mut |place, record| {
+        let id = record.and_then(|record| {
+            let id = record.first().map(|id| clean(id)).unwrap_or_default();
+            id.parse().map_err(|error| format!("the seat {error}"))
+        });
+        match id {
+            Ok(id) => seats.push(id),
+            Err(problem) => problems.add(place, problem),
         }
+        seats.len() <= SEATS_PER_EVENT_MAX
+    });
+    file.report_notes();
+    problems.end(file.place())?;
+    if seats.is_empty() || seats.len() > SEATS_PER_EVENT_MAX {
+        return Err(CommandError::usage(format!(
+            "{} names {} seats; want 1 to {SEATS_PER_EVENT_MAX}",
+            file.place(),
+            seats.len()
+        )));
     }
-
-    pub(super) fn end(self) -> Result<(), CommandError> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let mut said = format!("{} is not as it should be; nothing was sent\n  ", self.place);
-        said.push_str(&self.told.join("\n  "));
-        match self.count - self.told.len() {
-            0 => {}
-            more => said.push_str(&format!("\n  and {more} more")),
-        }
-        Err(CommandError::usage(said))
-    }
+    Ok(seats)
 }
 
 /// What has been read so far.
-struct SeatFileReader {
+#[derive(Default)]
+struct SeatReader {
     seats: Vec<NewSeat>,
     /// Where each seat was.
-    lines: HashMap<String, u64>,
+    places: HashMap<String, RecordPlace>,
+    /// Where each section, row and number was, and under which id.
+    chairs: HashMap<[String; 3], (RecordPlace, String)>,
+    /// Sections in lower case, as first written.
+    sections: HashMap<String, (RecordPlace, String)>,
+    /// Sections that were reported.
+    reported: HashSet<String>,
+    cleaned: ChangedValues,
     problems: FileProblems,
 }
 
-impl SeatFileReader {
-    /// Takes one line; whether to go on.
-    fn line(&mut self, line: u64, raw: Result<SeatLine, String>) -> bool {
-        let seat = match raw.and_then(SeatLine::check) {
+/// Values that were read as something else than what the file has.
+#[derive(Default)]
+struct ChangedValues {
+    count: usize,
+    first: Option<(RecordPlace, String, String)>,
+}
+
+impl ChangedValues {
+    fn add(&mut self, place: RecordPlace, before: &str, after: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (place, before.to_owned(), after.to_owned()));
+    }
+
+    fn report(&self, file: &mut InputFile) {
+        if let Some((place, before, after)) = &self.first {
+            file.note(format!(
+                "{} values read without invisible characters or separators, the first one on {place}: \
+                 \"{before}\" as {after:?}",
+                self.count
+            ));
+        }
+    }
+}
+
+impl SeatReader {
+    /// Takes one record; whether to go on.
+    fn take(&mut self, place: RecordPlace, record: Result<Record, String>) -> bool {
+        let line = record.map(|record| self.line(place, &record));
+        let seat = match line.and_then(SeatLine::check) {
             Ok(seat) => seat,
             Err(problem) => {
-                self.problems.add(line, problem);
+                self.problems.add(place, problem);
                 return true;
             }
         };
-        if let Some(before) = self.lines.insert(seat.seat_id.clone(), line) {
-            let id = &seat.seat_id;
-            self.problems.add(line, format!("seat_id {id} was on line {before} already"));
-        }
+        self.compare(place, &seat);
         self.seats.push(seat);
         let fits = self.seats.len() <= SEATS_PER_EVENT_MAX;
         if !fits {
             let most = SEATS_PER_EVENT_MAX;
-            self.problems.add(line, format!("is seat {}; want at most {most}", most + 1));
+            self.problems.add(place, format!("is seat {}; want at most {most}", most + 1));
         }
         fits
     }
+
+    /// The values of a record as they are meant.
+    fn line(&mut self, place: RecordPlace, record: &Record) -> SeatLine {
+        let mut value = |column: usize, meaning: fn(&str) -> Option<String>| {
+            let written = record.get(column).map_or("", String::as_str);
+            let cleaned = clean(written);
+            let read = meaning(&cleaned).unwrap_or_else(|| cleaned.into_owned());
+            if read != written.trim_matches(|c: char| c.is_ascii_whitespace()) {
+                self.cleaned.add(place, written, &read);
+            }
+            read
+        };
+        let as_it_is = |_: &str| None;
+        SeatLine {
+            seat_id: value(0, as_it_is),
+            section: value(1, as_it_is),
+            row: value(2, as_it_is),
+            number: value(3, as_it_is),
+            price: value(4, money::without_separators),
+            price_amount: value(5, as_it_is),
+            currency: value(6, |text| Some(text.to_ascii_uppercase())),
+        }
+    }
+
+    /// Compares a valid seat with those before it.
+    fn compare(&mut self, place: RecordPlace, seat: &NewSeat) {
+        let id = &seat.seat_id;
+        match self.places.entry(id.clone()) {
+            Entry::Occupied(before) => {
+                let before = before.get();
+                self.problems.add(place, format!("seat_id {id} was on {before} already"));
+                return;
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(place);
+            }
+        }
+        let section = &seat.section;
+        match self.sections.entry(section.to_lowercase()) {
+            Entry::Occupied(before) => {
+                let (first, written) = before.get();
+                if written != section && self.reported.insert(section.clone()) {
+                    self.problems.add(
+                        place,
+                        format!(
+                            "section {section:?} differs only in case from {written:?} on {first}: \
+                             write it in one way"
+                        ),
+                    );
+                }
+            }
+            Entry::Vacant(entry) => {
+                entry.insert((place, section.clone()));
+            }
+        }
+        // Without a number, the seats of a row may be alike on purpose.
+        if seat.number.is_empty() {
+            return;
+        }
+        let chair = [section, &seat.row, &seat.number].map(String::clone);
+        match self.chairs.entry(chair) {
+            Entry::Occupied(before) => {
+                let (first, other) = before.get();
+                self.problems.add(
+                    place,
+                    format!(
+                        "seat {id} has the section, row and number of seat {other} on {first}: remove one of \
+                         them, or correct its number"
+                    ),
+                );
+            }
+            Entry::Vacant(entry) => {
+                entry.insert((place, id.clone()));
+            }
+        }
+    }
 }
 
-/// One line before it is checked. What is missing is empty.
-#[derive(Debug, Default)]
+/// One record before it is checked. What is missing is empty.
+#[derive(Debug)]
 struct SeatLine {
     seat_id: String,
     section: String,
@@ -157,20 +229,7 @@ struct SeatLine {
 }
 
 impl SeatLine {
-    fn field(&mut self, column: &str) -> Option<&mut String> {
-        match column {
-            "seat_id" => Some(&mut self.seat_id),
-            "section" => Some(&mut self.section),
-            "row" => Some(&mut self.row),
-            "number" => Some(&mut self.number),
-            "price" => Some(&mut self.price),
-            "price_amount" => Some(&mut self.price_amount),
-            "currency" => Some(&mut self.currency),
-            _ => None,
-        }
-    }
-
-    /// All that is wrong with the line, in one text.
+    /// All that is wrong with the record, in one text.
     fn check(self) -> Result<NewSeat, String> {
         let mut wrong = Vec::new();
         if let Err(error) = self.seat_id.parse::<SeatId>() {
@@ -223,139 +282,6 @@ impl SeatLine {
         };
         Ok(Some(Price { amount, currency }))
     }
-}
-
-// ---- CSV ----------------------------------------------------------------------------------------
-
-fn csv(bytes: &[u8], found: &mut SeatFileReader) -> io::Result<()> {
-    let mut reader = csv::ReaderBuilder::new()
-        // Counted here, so that an invalid line is reported and the next ones are checked.
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let mut lines = RecordLines { bytes, at: 0, line: 1 };
-    let head = reader.byte_headers().map_err(io::Error::from)?;
-    let columns = match columns(head) {
-        Ok(columns) => columns,
-        Err(problem) => {
-            found.problems.add(lines.of(head), problem);
-            return Ok(());
-        }
-    };
-    let mut record = csv::ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(io::Error::from)? {
-        if !found.line(lines.of(&record), csv_line(&columns, &record)) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Finds the line on which a record begins. The reader's own count stops before blank lines and
-/// between the two characters of a Windows line end.
-struct RecordLines<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    line: u64,
-}
-
-impl RecordLines<'_> {
-    /// Of records in their order.
-    fn of(&mut self, record: &csv::ByteRecord) -> u64 {
-        let start = record.position().map_or(0, csv::Position::byte);
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
-        while let Some(byte) = self.bytes.get(self.at) {
-            let is_end = matches!(byte, b'\r' | b'\n');
-            if self.at >= start && !is_end {
-                break;
-            }
-            let is_half = *byte == b'\r' && self.bytes.get(self.at + 1) == Some(&b'\n');
-            self.line += u64::from(is_end && !is_half);
-            self.at += 1;
-        }
-        self.line
-    }
-}
-
-fn known() -> String {
-    COLUMNS.join(", ")
-}
-
-/// The columns that the first line names.
-fn columns(head: &csv::ByteRecord) -> Result<Vec<&'static str>, String> {
-    let mut columns: Vec<&'static str> = Vec::with_capacity(head.len());
-    for name in head {
-        let name = String::from_utf8_lossy(name);
-        let Some(column) = COLUMNS.iter().find(|column| **column == name) else {
-            return Err(format!(
-                "{name:?} is no column; want a first line that names some of {}",
-                known()
-            ));
-        };
-        if columns.contains(column) {
-            return Err(format!("names the column {column} twice"));
-        }
-        columns.push(column);
-    }
-    match columns.contains(&"seat_id") {
-        true => Ok(columns),
-        false => Err(format!(
-            "has no column seat_id; want a first line that names it, and some of {}",
-            known()
-        )),
-    }
-}
-
-fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<SeatLine, String> {
-    if record.len() != columns.len() {
-        return Err(format!(
-            "has {} fields; want {}, as the first line has",
-            record.len(),
-            columns.len()
-        ));
-    }
-    let mut raw = SeatLine::default();
-    for (column, bytes) in columns.iter().zip(record) {
-        let text = std::str::from_utf8(bytes);
-        let text = text.map_err(|_| format!("{column} is not UTF-8"))?;
-        if let Some(field) = raw.field(column) {
-            text.clone_into(field);
-        }
-    }
-    Ok(raw)
-}
-
-// ---- JSON lines ---------------------------------------------------------------------------------
-
-fn jsonl(bytes: &[u8], found: &mut SeatFileReader) {
-    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        let line = line.trim_ascii();
-        if !line.is_empty() && !found.line(number, json_line(line)) {
-            break;
-        }
-    }
-}
-
-fn json_line(text: &[u8]) -> Result<SeatLine, String> {
-    let object = match serde_json::from_slice(text) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => return Err("is no JSON object".to_owned()),
-        Err(error) => return Err(format!("is no JSON: {error}")),
-    };
-    let mut raw = SeatLine::default();
-    for (key, value) in object {
-        let Some(field) = raw.field(&key) else {
-            return Err(format!("{key:?} is no key; want some of {}", known()));
-        };
-        *field = match value {
-            Value::String(text) => text.trim().to_owned(),
-            // As it was written, but for zeros at the end: 45.50 is 45.5.
-            Value::Number(number) => number.to_string(),
-            Value::Null => String::new(),
-            _ => return Err(format!("{key} is no text and no number")),
-        };
-    }
-    Ok(raw)
 }
 
 #[cfg(test)]

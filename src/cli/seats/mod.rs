@@ -4,17 +4,17 @@ mod file;
 mod progress;
 mod send;
 
-use std::io::Read as _;
-use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use inventory_proto::inventory::v1 as pb;
-use serde_json::json;
+use serde::Serialize;
 
 use super::admin::AdminPort;
 use super::args::{BlockArgs, ImportArgs, SeatsCommand};
-use super::{CommandError, event, say, say_json, show};
-use crate::limits::{IMPORT_FILE_BYTES_MAX, SEATS_PER_CHUNK_MAX, SEATS_PER_EVENT_MAX};
+use super::views::{EventView, grouped, short_name};
+use super::{CommandError, View, event, show};
+use crate::limits::SEATS_PER_CHUNK_MAX;
+use crate::output::{self, Align, TextTable};
 use inventory_core::ids::SeatId;
 
 pub(super) fn run(command: &SeatsCommand) -> Result<(), CommandError> {
@@ -32,11 +32,8 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
     let seats = file::seats(&args.file)?;
     let count = seats.len();
     if args.check {
-        match args.admin.json {
-            true => say_json(&json!({ "event_id": args.event.as_str(), "seats": count })),
-            false => say(&format!("{} seats, and every line is good", grouped(count))),
-        }
-        return Ok(());
+        let view = CheckedFileView { event_id: args.event.to_string(), seats: count };
+        return show(&view, args.admin.json);
     }
     if args.create {
         create(&port, args)?;
@@ -50,19 +47,49 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
     bar.finish(answer.is_ok());
     let written = answer?.written;
     // The server also reads the seats here, so that the next query does not wait.
-    let stands = event::read(&port, args.event.as_str());
-    if args.admin.json {
-        let stands = stands.ok().map(|event| show::event_json(&event));
-        say_json(&json!({ "event_id": args.event.as_str(), "written": written, "event": stands }));
-        return Ok(());
+    let took = begun.elapsed();
+    let event = event::read(&port, args.event.as_str());
+    if let Err(error) = &event {
+        output::report(format_args!("the event cannot be read: {}", error.message));
     }
-    let took = begun.elapsed().as_secs_f64();
-    let stands = match stands {
-        Ok(event) => show::event(&event),
-        Err(why) => format!("how the event stands cannot be said: {}", why.message),
-    };
-    say(&format!("{} seats written in {took:.1} s\n\n{stands}", show::grouped(written)));
-    Ok(())
+    let event = event.ok().map(EventView::from);
+    let view = ImportView { event_id: args.event.to_string(), written, event, took };
+    show(&view, args.admin.json)
+}
+
+/// A seat file that was checked and not sent.
+#[derive(Debug, Serialize)]
+struct CheckedFileView {
+    event_id: String,
+    seats: usize,
+}
+
+impl View for CheckedFileView {
+    fn text(&self) -> String {
+        format!("{} seats, and every line is good", count_text(self.seats))
+    }
+}
+
+/// A completed import.
+#[derive(Debug, Serialize)]
+struct ImportView {
+    event_id: String,
+    written: i64,
+    /// After the import, if it could be read.
+    event: Option<EventView>,
+    #[serde(skip)]
+    took: Duration,
+}
+
+impl View for ImportView {
+    fn text(&self) -> String {
+        let Self { written, event, took, .. } = self;
+        let text = format!("{} seats written in {:.1} s", grouped(*written), took.as_secs_f64());
+        match event {
+            Some(event) => format!("{text}\n\n{}", event.text()),
+            None => text,
+        }
+    }
 }
 
 fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), CommandError> {
@@ -78,8 +105,8 @@ fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), CommandError> {
     event::create_at(port, wanted).map(drop)
 }
 
-fn grouped(count: usize) -> String {
-    show::grouped(count as i64)
+fn count_text(count: usize) -> String {
+    grouped(count as i64)
 }
 
 // ---- Block and unblock --------------------------------------------------------------------------
@@ -93,7 +120,7 @@ enum SeatChange {
 fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let seats = match &args.file {
-        Some(path) => listed(path)?,
+        Some(path) => file::seat_ids(path)?,
         None => args.seats.clone(),
     };
     distinct(&seats)?;
@@ -104,19 +131,19 @@ fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
             Err(why) if results.is_empty() => return Err(why),
             // Changes are reported even after an error.
             Err(why) => {
-                tell(args, &results);
+                show(&BlockedSeatsView::of(args, &results), args.admin.json)?;
                 return Err(why);
             }
         }
     }
-    tell(args, &results);
+    show(&BlockedSeatsView::of(args, &results), args.admin.json)?;
     let wrong = results.iter().filter(|one| !is_done(one)).count();
     match wrong {
         0 => Ok(()),
         _ => Err(CommandError::failed(format!(
             "{} of {} seats are not {}",
-            grouped(wrong),
-            grouped(results.len()),
+            count_text(wrong),
+            count_text(results.len()),
             match change {
                 SeatChange::Block => "blocked",
                 SeatChange::Unblock => "unblocked",
@@ -156,47 +183,38 @@ fn is_done(result: &pb::SeatResult) -> bool {
     matches!(outcome, pb::SeatOutcome::Changed | pb::SeatOutcome::Unchanged)
 }
 
-fn tell(args: &BlockArgs, results: &[pb::SeatResult]) {
-    if args.admin.json {
-        let one =
-            |one: &pb::SeatResult| json!({ "seat_id": one.seat_id, "outcome": show::outcome(one) });
-        let seats: Vec<_> = results.iter().map(one).collect();
-        say_json(&json!({ "event_id": args.event.as_str(), "seats": seats }));
-        return;
-    }
-    let row = |one: &pb::SeatResult| {
-        let outcome = show::outcome(one).to_lowercase().replace('_', " ");
-        vec![one.seat_id.clone(), outcome]
-    };
-    let rows: Vec<_> = results.iter().map(row).collect();
-    say(&show::table(&["seat", "outcome"], &rows, &[0, 1]));
+/// Outcome for each seat of a command.
+#[derive(Debug, Serialize)]
+struct BlockedSeatsView {
+    event_id: String,
+    seats: Vec<SeatOutcomeRow>,
 }
 
-/// The seats of a file with one per line.
-fn listed(path: &Path) -> Result<Vec<SeatId>, CommandError> {
-    let mut text = String::new();
-    let read = file::open(path)?.take(IMPORT_FILE_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| file::unreadable(path, &error))?;
-    let mut seats = Vec::new();
-    let mut problems = file::FileProblems::new(path);
-    for (number, line) in (1..).zip(text.lines()) {
-        match line.trim() {
-            "" => {}
-            line => match line.parse() {
-                Ok(seat) => seats.push(seat),
-                Err(error) => problems.add(number, format!("the seat {error}")),
-            },
+#[derive(Debug, Serialize)]
+struct SeatOutcomeRow {
+    seat_id: String,
+    outcome: String,
+}
+
+impl BlockedSeatsView {
+    fn of(args: &BlockArgs, results: &[pb::SeatResult]) -> Self {
+        let row = |one: &pb::SeatResult| SeatOutcomeRow {
+            seat_id: one.seat_id.clone(),
+            outcome: short_name(one.outcome().as_str_name(), "SEAT_OUTCOME_").to_owned(),
+        };
+        Self { event_id: args.event.to_string(), seats: results.iter().map(row).collect() }
+    }
+}
+
+impl View for BlockedSeatsView {
+    fn text(&self) -> String {
+        let mut table = TextTable::new(&[Align::Left, Align::Left]);
+        table.row(["seat", "outcome"]);
+        for seat in &self.seats {
+            table.row([&seat.seat_id, &seat.outcome.to_lowercase().replace('_', " ")]);
         }
+        table.to_string()
     }
-    problems.end()?;
-    if seats.is_empty() || seats.len() > SEATS_PER_EVENT_MAX {
-        return Err(CommandError::usage(format!(
-            "{} names {} seats; want 1 to {SEATS_PER_EVENT_MAX}",
-            file::shown(path),
-            seats.len()
-        )));
-    }
-    Ok(seats)
 }
 
 fn distinct(seats: &[SeatId]) -> Result<(), CommandError> {

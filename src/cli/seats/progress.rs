@@ -1,12 +1,13 @@
 //! Progress of a seat import on stderr: a bar on a terminal, a few plain lines elsewhere.
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::grouped;
+use super::count_text;
+use crate::output;
 
 /// Most plain lines of one import.
 const LINES: usize = 10;
@@ -52,10 +53,9 @@ impl ImportProgress {
         }
     }
 
-    /// A closed stderr is ignored.
     fn line(&self, sent: usize) {
-        let (sent, seats) = (grouped(sent), grouped(self.seats));
-        let _ = writeln!(io::stderr(), "{sent} of {seats} seats");
+        let (sent, seats) = (count_text(sent), count_text(self.seats));
+        output::report(format_args!("{sent} of {seats} seats"));
     }
 
     pub(super) fn finish(&self, well: bool) {

@@ -11,7 +11,7 @@ mod parse;
 mod view;
 mod words;
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -27,16 +27,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::model::{TimedScrape, figures};
 use self::view::Screen;
 use super::args::TopArgs;
-use super::{CommandError, client, say, say_json};
+use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
 use crate::limits::{TOP_KEY_WAIT, TOP_ONCE_WIDTH, TOP_SCRAPES_WAITING_MAX};
+use crate::output;
 
 pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     let server = address(args)?;
     if args.once {
         return once(args, &server);
     }
-    if !io::stdout().is_terminal() {
+    if !output::is_terminal() {
         return Err(CommandError::usage(
             "the output is no terminal: use --once, or --once --json for a script",
         ));
@@ -73,12 +74,10 @@ fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
     let figures = figures(&before, &now);
     let shown = client::shown(server);
     if args.json {
-        say_json(&json::of(&shown, &figures));
-        return Ok(());
+        return Ok(output::print_json(&json::of(&shown, &figures))?);
     }
     let screen = Screen { server: shown, figures: Some(figures), ..Screen::default() };
-    say(&text(&screen));
-    Ok(())
+    Ok(output::print(text(&screen))?)
 }
 
 /// The screen as lines, without colours.

@@ -3,10 +3,6 @@
 use inventory_proto::inventory::v1 as pb;
 use serde_json::{Value, json};
 
-pub(super) fn shown(value: &Value) -> String {
-    format!("{value:#}")
-}
-
 /// CLEAN, MOVING or BREACHED.
 fn verdict(report: &pb::AuditReport) -> &'static str {
     let name = report.verdict().as_str_name();

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use inventory_proto::inventory::v1 as pb;
 
-use crate::cli::show::grouped;
+use crate::cli::views::grouped;
 use crate::limits::AUDIT_ITEMS_SHOWN_MAX;
+use crate::output::{Align, TextTable};
 
 /// Number of overdue holds listed with their delay.
 const LATE_TOLD: usize = 5;
@@ -40,8 +41,6 @@ pub(super) fn report(report: &pb::AuditReport) -> String {
     text
 }
 
-type TableRow = [String; 7];
-
 fn stock_table(report: &pb::AuditReport, text: &mut String) {
     let names = [
         if report.seated { "" } else { "stripe" },
@@ -52,7 +51,8 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         "blocked",
         "difference",
     ];
-    let mut rows: Vec<TableRow> = vec![names.map(str::to_owned)];
+    let mut table = TextTable::new(&[Align::Right; 7]).separated_by("   ");
+    table.row(names);
     // The stripe of a seated event has no stock, unless a hand gave it some.
     let has_stock = |stripe: &&pb::StripeAccount| {
         let of = [stripe.capacity, stripe.remaining, stripe.held, stripe.confirmed];
@@ -60,7 +60,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     };
     let stripes: Vec<_> = report.stripes.iter().filter(has_stock).collect();
     for stripe in &stripes {
-        rows.push(row(
+        table.row(row(
             &format!("{}{}", if report.seated { "stripe " } else { "" }, stripe.index),
             [stripe.capacity, stripe.remaining, stripe.held, stripe.confirmed, 0],
             (!stripe.moving).then_some(stripe.difference),
@@ -69,7 +69,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     if stripes.len() > 1 {
         let sum = |of: fn(&pb::StripeAccount) -> i64| stripes.iter().map(|stripe| of(stripe)).sum();
         let still = stripes.iter().all(|stripe| !stripe.moving);
-        rows.push(row(
+        table.row(row(
             "all",
             [sum(|s| s.capacity), sum(|s| s.remaining), sum(|s| s.held), sum(|s| s.confirmed), 0],
             still.then(|| sum(|s| s.difference)),
@@ -77,30 +77,20 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     }
     if report.seated {
         let seats = report.seats.unwrap_or_default();
-        rows.push(row(
+        table.row(row(
             "seats",
             [seats.total, seats.available, seats.held, seats.confirmed, seats.blocked],
             (!report.restless).then_some(seats.difference),
         ));
     }
-    lay_out(&rows, text);
+    let _ = writeln!(text, "{table}");
 }
 
 /// `None` as the difference: it moved.
-fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> TableRow {
+fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> [String; 7] {
     let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
     let difference = difference.map_or_else(|| "moving".to_owned(), grouped);
     [name.to_owned(), capacity, remaining, held, confirmed, blocked, difference]
-}
-
-fn lay_out(rows: &[TableRow], text: &mut String) {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}"));
-        let line = cells.collect::<Vec<_>>().join("   ");
-        let _ = writeln!(text, "{line}");
-    }
 }
 
 fn states(report: &pb::AuditReport, text: &mut String) {

@@ -9,6 +9,7 @@ use tonic_types::ErrorDetails;
 use super::status::invalid;
 use crate::limits;
 use crate::telemetry::log::LogLevel;
+use crate::text::control_character;
 use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
 use inventory_core::seats::{Price, SeatFacts};
 use inventory_core::transaction::ReservationState;
@@ -53,8 +54,8 @@ pub(crate) fn text_problem(text: &str, bytes_max: usize) -> Option<String> {
         let bytes = text.len();
         return Some(format!("has {bytes} bytes; want at most {bytes_max}"));
     }
-    let bad = text.chars().find(|c| c.is_control())?;
-    Some(format!("has {bad:?}; want no control characters"))
+    let bad = control_character(text)?;
+    Some(format!("has {bad}; want no control characters"))
 }
 
 pub(super) fn event_id(text: String) -> Result<EventId, Status> {

@@ -1,13 +1,42 @@
 //! Files of seats, good and bad: what is read of them, and which line is blamed.
 #![allow(clippy::unwrap_used)]
 
+use std::io;
+
+use encoding_rs::EUC_KR;
+
 use super::*;
+use crate::exit::{self, Exit};
 
 fn read(text: impl AsRef<[u8]>) -> Result<Vec<NewSeat>, String> {
-    parse(Path::new("seats.csv"), text.as_ref(), IMPORT_FILE_BYTES_MAX).map_err(|failure| {
-        assert_eq!(failure.code, crate::cli::exit::USAGE);
+    read_with_notes(text).0
+}
+
+/// The seats, or the message of the error, and the notes about the file.
+fn read_with_notes(text: impl AsRef<[u8]>) -> (Result<Vec<NewSeat>, String>, String) {
+    let place = "seats.csv".to_owned();
+    let message = |failure: CommandError| {
+        assert_eq!(failure.exit, Exit::Code(exit::USAGE));
         failure.message
-    })
+    };
+    match InputFile::read_from(place, text.as_ref(), IMPORT_FILE_BYTES_MAX) {
+        Ok(mut file) => {
+            let seats = seats_of(&mut file).map_err(message);
+            (seats, file.notes().join("\n"))
+        }
+        Err(failure) => (Err(message(failure)), String::new()),
+    }
+}
+
+/// Reads seats of a file that is not as the documentation describes it; the notes must say `noted`.
+#[track_caller]
+fn assert_taken(text: impl AsRef<[u8]>, expected: &[NewSeat], noted: &[&str]) {
+    let (seats, notes) = read_with_notes(text);
+    assert_eq!(seats.unwrap(), expected);
+    for noted in noted {
+        assert!(notes.contains(noted), "no {noted:?} in:\n{notes}");
+    }
+    assert_eq!(notes.is_empty(), noted.is_empty(), "{notes}");
 }
 
 #[track_caller]
@@ -72,7 +101,7 @@ fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
                 A 2,Balcony,1,KRW\n\
                 \"A-3\",\"two\nlines\",1,KRW\n\
                 ,Balcony,x,KRW\n\
-                A-5,Balcony,1,won\n\
+                A-5,Balcony,1,won€\n\
                 A-6,Balcony,1\n\
                 A-7,Balcony,1.5,KRW\n";
     assert_reported(
@@ -83,7 +112,7 @@ fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
             "line 4: section has '\\n'; want no control characters",
             // A line break in quotes counts as a line.
             "line 6: seat_id is empty; want 1 to 128 bytes of [A-Za-z0-9._:-]; price is \"x\"",
-            "line 7: currency is \"won\"; want three capital letters",
+            "line 7: currency is \"WON€\"; want three capital letters",
             "line 8: has 3 fields; want 4",
             "line 9: price has 1 decimals; want at most 0 in KRW",
         ],
@@ -143,15 +172,14 @@ fn missing_column_names_are_reported() {
     assert_reported("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
     assert_reported("section,row\nA,1\n", &["line 1: has no column seat_id"]);
     assert_reported("seat_id,row,row\nA,1,2\n", &["line 1: names the column row twice"]);
-    assert_reported("Seat_ID\nA\n", &["\"Seat_ID\" is no column"]);
     assert_reported("", &["seat_id"]);
     assert_reported("seat_id\n", &["has no seats"]);
 }
 
 #[test]
 fn invalid_utf8_is_reported_with_its_line() {
-    assert_reported(b"seat_id,row\nA-1,\xff\n", &["line 2: row is not UTF-8"]);
-    assert_reported(b"{\"seat_id\":\"A\xff\"}\n", &["line 1: is no JSON"]);
+    assert_reported(b"seat_id,row\nA-1,\xff\n", &["on line 2", "CSV UTF-8"]);
+    assert_reported(b"{\"seat_id\":\"A\xff\"}\n", &["on line 1"]);
 }
 
 #[test]
@@ -181,7 +209,8 @@ fn line_numbers_equal_those_of_an_editor() {
 #[test]
 fn endless_input_is_read_up_to_a_limit() {
     let endless = io::repeat(b'x');
-    let failure = parse(Path::new("-"), endless, 100_000).unwrap_err();
+    let place = "standard input".to_owned();
+    let failure = InputFile::read_from(place, endless, 100_000).unwrap_err();
     let said = failure.message;
     assert!(said.contains("standard input has over 100000 bytes"), "{said}");
 }
@@ -190,4 +219,177 @@ fn endless_input_is_read_up_to_a_limit() {
 fn missing_file_is_reported() {
     let failure = seats(Path::new("no/such/file.csv")).unwrap_err();
     assert!(failure.message.contains("no/such/file.csv cannot be read"));
+}
+
+// ---- Files as offices write them ----------------------------------------------------------------
+
+/// Two seats as a table of the separator.
+fn table(separator: &str) -> String {
+    let lines = [
+        "seat_id,section,row,number,price,currency",
+        "A-1,무대 앞,A,1,120000,KRW",
+        "A-2,무대 앞,A,2,120000,KRW",
+        "",
+    ];
+    lines.join("\n").replace(',', separator)
+}
+
+fn table_seats() -> [NewSeat; 2] {
+    let price = Some((120_000, "KRW"));
+    [seat("A-1", "무대 앞", "A", "1", price), seat("A-2", "무대 앞", "A", "2", price)]
+}
+
+#[test]
+fn every_separator_of_a_spreadsheet_is_read() {
+    let expected = table_seats();
+    assert_taken(table(","), &expected, &[]);
+    assert_taken(table(";"), &expected, &["semicolon"]);
+    assert_taken(table("\t"), &expected, &["a tab"]);
+    assert_taken(format!("sep=;\r\n{}", table(";")), &expected, &["semicolon"]);
+    assert_taken(format!("SEP=\t\n{}", table("\t")), &expected, &["a tab"]);
+    assert_taken(format!("sep=,\n{}", table(",")), &expected, &[]);
+    // Values keep the other separators.
+    let text = "seat_id;section;row\nA-1;\"Left; upper, back\";A\n";
+    assert_taken(text, &[seat("A-1", "Left; upper, back", "A", "", None)], &["semicolon"]);
+    assert_taken("seat_id|row\nA-1|A\n", &[seat("A-1", "", "A", "", None)], &["'|'"]);
+    assert_reported("sep=\u{2502}\nseat_id\n", &["has the separator '\u{2502}'", "a semicolon"]);
+    assert_reported(format!("sep=;\n{}", "seat_id;row\nA 1;A\n"), &["line 3: seat_id has"]);
+}
+
+#[test]
+fn every_encoding_of_a_spreadsheet_is_read() {
+    let expected = table_seats();
+    let utf16 = |bytes_of: fn(u16) -> [u8; 2]| {
+        let text = format!("\u{feff}{}", table("\t").replace('\n', "\r\n"));
+        text.encode_utf16().flat_map(bytes_of).collect::<Vec<_>>()
+    };
+    assert_taken(utf16(u16::to_le_bytes), &expected, &["UTF-16LE", "a tab"]);
+    assert_taken(utf16(u16::to_be_bytes), &expected, &["UTF-16BE", "a tab"]);
+    assert_taken(EUC_KR.encode(&table(",")).0, &expected, &["CP949"]);
+    assert_reported(b"PK\x03\x04\x14\0", &[".xlsx", "CSV UTF-8"]);
+}
+
+#[test]
+fn empty_columns_and_rows_are_skipped() {
+    let text = "seat_id,section,row,number,price,currency,,\n\
+                A-1,S,A,1,120000,KRW,,\n\
+                ,,,,,,,\n\
+                \u{20}\u{20} \n\
+                \n\
+                A-2,S,A,2,120000,KRW, ,\n\
+                A-3,S,A,3,120000,KRW\n\
+                A-4,S,A,4,120000,KRW,,,,,\n";
+    let price = Some((120_000, "KRW"));
+    let expected = ["1", "2", "3", "4"].map(|n| seat(&format!("A-{n}"), "S", "A", n, price));
+    assert_taken(text, &expected, &["2 lines without a value skipped"]);
+    assert_reported(",,\nseat_id,row,,\nA-1,A,,left\n", &["line 3: has \"left\" in field 4"]);
+    assert_reported("seat_id,row\nA-1,A,left\n", &["line 2: has \"left\" in field 3"]);
+    assert_reported("seat_id,row\n,,\n", &["has no seats"]);
+}
+
+#[test]
+fn header_names_are_read_in_any_case() {
+    let text = "\u{a0}Seat ID ,SECTION,Row,Number,PRICE,Currency\nA-1,S,A,1,45.50,usd\n";
+    let expected = [seat("A-1", "S", "A", "1", Some((4_550, "USD")))];
+    assert_taken(text, &expected, &["1 values", "\"usd\" as \"USD\""]);
+}
+
+#[test]
+fn json_of_programs_is_read() {
+    let expected = table_seats();
+    let objects = [
+        r#"{"seat_id":"A-1","section":"무대 앞","row":"A","number":1,"price":120000,"currency":"KRW"}"#,
+        r#"{"Seat_ID":"A-2","section":"무대 앞","row":"A","number":"2","price":120000.0,"currency":"KRW"}"#,
+    ];
+    let both = objects.join(",\n");
+    assert_taken(format!("[{both}]"), &expected, &[]);
+    assert_taken(format!("{{\"seats\": [\n{both}\n]}}"), &expected, &["list in \"seats\""]);
+    // Objects over several lines, one after the other.
+    assert_taken(objects.join("\n").replace(',', ",\n  "), &expected, &[]);
+    let broken = both.replace("A-2", "A 2");
+    assert_reported(format!("[{broken}]"), &["element 2: seat_id has ' '"]);
+    assert_reported(
+        format!("{{\"event\": 1, \"seats\": [{both}]}}"),
+        &["line 1: has \"event\" beside"],
+    );
+    assert_reported("{\"seats\": {}}", &["\"seats\" is no list"]);
+    assert_reported("[\n{\"seat_id\": \"A-1\",}\n]", &["line 2: is no JSON"]);
+    assert_reported("[\"A-1\"]", &["element 1: is no JSON object"]);
+    assert_reported("[]", &["has no seats"]);
+    assert_reported("{\"seat_id\":\"A\",\"Seat ID\":\"B\"}", &["seat_id twice"]);
+}
+
+#[test]
+fn values_that_look_equal_are_one_value() {
+    let text = "seat_id,section,row,number\n\
+                A-1,STALLS,A,1\nA-2,STALLS\u{a0},A,2\nA-3,STA\u{200b}LLS,A,\u{feff}3\n";
+    let expected = ["1", "2", "3"].map(|n| seat(&format!("A-{n}"), "STALLS", "A", n, None));
+    assert_taken(text, &expected, &["3 values", "first one on line 3", "as \"STALLS\""]);
+    assert_reported("seat_id,section\nA-1,S\u{202e}A\n", &["line 2: section has '\\u{202e}'"]);
+}
+
+#[test]
+fn sections_that_differ_only_in_case_are_refused_once() {
+    let text = "seat_id,section\nA-1,STALLS\nA-2,Stalls\nA-3,Stalls\nA-4,Balcony\n";
+    let error = read(text).unwrap_err();
+    let expected = "line 3: section \"Stalls\" differs only in case from \"STALLS\" on line 2";
+    assert!(error.contains(expected), "{error}");
+    assert_eq!(error.matches("differs only").count(), 1, "{error}");
+}
+
+#[test]
+fn one_chair_under_two_ids_is_refused() {
+    let text = "seat_id,section,row,number\nA-1,S,A,1\nB-1,S,B,1\nA-9,S,A,1\n";
+    assert_reported(
+        text,
+        &["line 4: seat A-9 has the section, row and number of seat A-1 on line 2"],
+    );
+    // Standing room: no numbers.
+    let text = "seat_id,section,row,number\nA-1,S,,\nA-2,S,,\n";
+    assert_eq!(read(text).unwrap().len(), 2);
+}
+
+#[test]
+fn prices_of_spreadsheets_are_read_where_they_have_one_meaning() {
+    let text =
+        "seat_id,price,currency\nA-1,120000.00,KRW\nA-2,\"1,200,000\",KRW\nA-3,\"45,50\",EUR\n";
+    let expected = [
+        seat("A-1", "", "", "", Some((120_000, "KRW"))),
+        seat("A-2", "", "", "", Some((1_200_000, "KRW"))),
+        seat("A-3", "", "", "", Some((4_550, "EUR"))),
+    ];
+    assert_taken(text, &expected, &["2 values", "\"1,200,000\" as \"1200000\""]);
+    assert_reported(
+        "seat_id,price,currency\nA-1,\"120,000\",KRW\n",
+        &["without separators between"],
+    );
+    assert_reported("seat_id,price,currency\nA-1,120000.50,KRW\n", &["2 decimals; want at most 0"]);
+}
+
+#[test]
+fn ids_are_read_from_a_list_a_seat_file_or_json() {
+    let ids = |text: &str| {
+        let mut ids = Vec::new();
+        let bytes = text.as_bytes();
+        let mut file = InputFile::read_from("list".to_owned(), bytes, 1_000).unwrap();
+        file.list(&COLUMNS, KEY, &mut |_, record| {
+            ids.push(record.unwrap()[0].clone());
+            true
+        });
+        ids.join(" ")
+    };
+    for text in [
+        "A-1\nA-2\n",
+        "\u{feff}A-1\r\n\r\n A-2 \r\n",
+        "A-1,A-2",
+        "A-1;\nA-2;;\n",
+        "\"A-1\"\tA-2",
+        "seat_id\nA-1\nA-2\n",
+        "sep=;\nsection;seat_id\nS;A-1\nS;A-2\n",
+        "[\"A-1\", \"A-2\"]",
+        "{\"seats\":[{\"seat_id\":\"A-1\"},{\"seat_id\":\"A-2\"}]}",
+        "{\"seat_id\":\"A-1\"}\n{\"seat_id\":\"A-2\"}",
+    ] {
+        assert_eq!(ids(text), "A-1 A-2", "{text:?}");
+    }
 }

@@ -1,0 +1,170 @@
+//! Input files of the commands, as offices write them: any common encoding, separator and JSON form.
+//!
+//! What is unambiguous is taken, with a note of what was done; the rest is refused with its place and the cure.
+//! Must not be put here: what the values mean (`seats::file`).
+
+mod encoding;
+mod json;
+mod rows;
+mod value;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+pub(super) use value::clean;
+
+use super::CommandError;
+use crate::limits::IMPORT_PROBLEMS_SHOWN;
+use crate::output;
+
+/// The text of a file, and what was done to read it.
+#[derive(Debug)]
+pub(super) struct InputFile {
+    /// For messages.
+    place: String,
+    /// With `\n` for line ends of any kind.
+    text: String,
+    notes: Vec<String>,
+}
+
+/// The values of a record, one per requested column; empty if missing.
+pub(super) type Record = Vec<String>;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordPlace {
+    Line(u64),
+    /// Of a JSON array, from 1.
+    Element(usize),
+}
+
+impl fmt::Display for RecordPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Element(number) => write!(f, "element {number}"),
+        }
+    }
+}
+
+/// Receives records, or what is wrong with one; returns whether to go on.
+pub(super) type RecordSink<'a> = dyn FnMut(RecordPlace, Result<Record, String>) -> bool + 'a;
+
+impl InputFile {
+    /// Reads a file, or standard input for `-`.
+    pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Self, CommandError> {
+        let place = match path == Path::new("-") {
+            true => "standard input".to_owned(),
+            false => path.display().to_string(),
+        };
+        let input: io::Result<Box<dyn Read>> = match path == Path::new("-") {
+            true => Ok(Box::new(io::stdin().lock())),
+            false => File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
+        };
+        let input = input.map_err(|error| unreadable(&place, &error))?;
+        Self::read_from(place, input, bytes_max)
+    }
+
+    pub(super) fn read_from(
+        place: String,
+        input: impl Read,
+        bytes_max: u64,
+    ) -> Result<Self, CommandError> {
+        let mut bytes = Vec::new();
+        let read = input.take(bytes_max + 1).read_to_end(&mut bytes);
+        if read.map_err(|error| unreadable(&place, &error))? as u64 > bytes_max {
+            return Err(CommandError::usage(format!(
+                "{place} has over {bytes_max} bytes; want one event's seats"
+            )));
+        }
+        match encoding::decode(&bytes) {
+            Ok((text, note)) => {
+                let text = match text.contains('\r') {
+                    true => text.replace("\r\n", "\n").replace('\r', "\n"),
+                    false => text,
+                };
+                Ok(Self { place, text, notes: note.into_iter().collect() })
+            }
+            Err(problem) => Err(CommandError::usage(format!("{place} {problem}"))),
+        }
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Passes each record of a table or of JSON to `take`, with the values of `columns`. `key` is the column that every
+    /// table has.
+    pub(super) fn records(&mut self, columns: &[&str], key: &str, take: &mut RecordSink<'_>) {
+        match self.text.trim_start().starts_with(['{', '[']) {
+            true => json::records(&self.text, columns, None, &mut self.notes, take),
+            false => rows::records(&self.text, columns, key, &mut self.notes, take),
+        }
+    }
+
+    /// As [`InputFile::records`] with the key alone, also from a plain list: one or more values a line.
+    pub(super) fn list(&mut self, columns: &[&str], key: &str, take: &mut RecordSink<'_>) {
+        let is_json = self.text.trim_start().starts_with(['{', '[']);
+        if is_json {
+            json::records(&self.text, columns, Some(key), &mut self.notes, take);
+        } else if rows::has_header(&self.text, columns, key) {
+            rows::records(&self.text, columns, key, &mut self.notes, take);
+        } else {
+            rows::list(&self.text, columns, key, take);
+        }
+    }
+
+    /// Adds a note about the file.
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Reports what was done to read the file, on standard error.
+    pub(super) fn report_notes(&self) {
+        for note in &self.notes {
+            output::report(format_args!("note: {}: {note}", self.place));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+fn unreadable(place: &str, error: &io::Error) -> CommandError {
+    CommandError::usage(format!("{place} cannot be read: {error}"))
+}
+
+/// Problems of a file, up to a limit.
+#[derive(Default)]
+pub(super) struct FileProblems {
+    shown: Vec<String>,
+    count: usize,
+}
+
+impl FileProblems {
+    pub(super) fn add(&mut self, place: RecordPlace, problem: impl AsRef<str>) {
+        self.count += 1;
+        if self.shown.len() < IMPORT_PROBLEMS_SHOWN {
+            self.shown.push(format!("{place}: {}", problem.as_ref()));
+        }
+    }
+
+    /// # Errors
+    /// The problems, if there are any.
+    pub(super) fn end(self, file: &str) -> Result<(), CommandError> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let mut text = format!("{file} is not as it should be; nothing was sent\n  ");
+        text.push_str(&self.shown.join("\n  "));
+        match self.count - self.shown.len() {
+            0 => {}
+            more => text.push_str(&format!("\n  and {more} more")),
+        }
+        Err(CommandError::usage(text))
+    }
+}

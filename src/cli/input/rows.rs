@@ -1,0 +1,221 @@
+//! Tables and lists as text: separators, header, rows.
+
+use super::value::clean;
+use super::{Record, RecordPlace, RecordSink};
+
+/// Separators that spreadsheets write, the first one preferred.
+const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
+
+/// Passes each row with a value to `take`. Columns without a name, rows without a value and values after the last
+/// column are dropped if they are empty.
+pub(super) fn records(
+    text: &str,
+    columns: &[&str],
+    key: &str,
+    notes: &mut Vec<String>,
+    take: &mut RecordSink<'_>,
+) {
+    let (separator, start) = separator(text, columns);
+    let Ok(delimiter) = u8::try_from(separator) else {
+        let problem =
+            format!("has the separator {separator:?}; want a comma, a semicolon or a tab");
+        take(RecordPlace::Line(1), Err(problem));
+        return;
+    };
+    let mut lines = RecordLines::new(text, start);
+    let mut reader = csv::ReaderBuilder::new()
+        // Counted here, so that an invalid line is reported and the next ones are checked.
+        .flexible(true)
+        .has_headers(false)
+        .delimiter(delimiter)
+        .from_reader(text.get(start..).unwrap_or_default().as_bytes());
+    let mut header: Option<Vec<Option<usize>>> = None;
+    let mut dropped = 0_usize;
+    let mut row = csv::StringRecord::new();
+    // The text is in memory and is UTF-8: reading cannot fail.
+    while reader.read_record(&mut row).is_ok_and(|has_row| has_row) {
+        if row.iter().all(|cell| clean(cell).is_empty()) {
+            dropped += 1;
+            continue;
+        }
+        let place = RecordPlace::Line(lines.of(&row));
+        let Some(header) = &header else {
+            match header_of(&row, columns, key) {
+                Ok(found) => header = Some(found),
+                Err(problem) => {
+                    take(place, Err(problem));
+                    return;
+                }
+            }
+            continue;
+        };
+        if !take(place, record(header, &row, columns)) {
+            break;
+        }
+    }
+    if separator != ',' {
+        let name = match separator {
+            '\t' => "a tab".to_owned(),
+            ';' => "a semicolon".to_owned(),
+            other => format!("{other:?}"),
+        };
+        notes.push(format!("read with {name} as the separator"));
+    }
+    if dropped > 0 {
+        notes.push(format!("{dropped} lines without a value skipped"));
+    }
+}
+
+/// Passes the values of a list to `take`, each as a record with the key only: one or more a line.
+pub(super) fn list(text: &str, columns: &[&str], key: &str, take: &mut RecordSink<'_>) {
+    for (number, line) in (1..).zip(text.lines()) {
+        for value in line.split(SEPARATORS) {
+            let value = clean(value.trim().trim_matches('"'));
+            let record = || {
+                columns.iter().map(|column| match *column == key {
+                    true => value.clone().into_owned(),
+                    false => String::new(),
+                })
+            };
+            if !value.is_empty() && !take(RecordPlace::Line(number), Ok(record().collect())) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the first row with a value names `key`.
+pub(super) fn has_header(text: &str, columns: &[&str], key: &str) -> bool {
+    let (separator, start) = separator(text, columns);
+    let first = first_line(text.get(start..).unwrap_or_default());
+    first.split(separator).any(|cell| column_name(cell) == key)
+}
+
+/// The separator, and where the table starts: behind a line `sep=;` or at the beginning.
+fn separator(text: &str, columns: &[&str]) -> (char, usize) {
+    let first = text.lines().next().unwrap_or_default();
+    let declared = first.trim_start_matches('"');
+    if declared.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("sep="))
+        && let Some(separator) = declared.chars().nth(4)
+    {
+        let start = text.find('\n').map_or(text.len(), |end| end + 1);
+        return (separator, start);
+    }
+    let header = first_line(text);
+    let known = |separator: char| {
+        let cells = header.split(separator).map(column_name);
+        cells.filter(|cell| columns.contains(&cell.as_str())).count()
+    };
+    // Of equally good ones the first.
+    let best = SEPARATORS.iter().rev().max_by_key(|separator| known(**separator));
+    match best {
+        Some(best) if known(*best) > 0 => (*best, 0),
+        _ => (SEPARATORS[0], 0),
+    }
+}
+
+/// The first line with more than separators.
+fn first_line(text: &str) -> &str {
+    let is_blank = |c: char| SEPARATORS.contains(&c) || c.is_whitespace() || c == '\u{feff}';
+    text.lines().find(|line| !line.chars().all(is_blank)).unwrap_or_default()
+}
+
+/// A column as the header may write it: in any case, with spaces.
+pub(super) fn column_name(cell: &str) -> String {
+    let cell = cell.trim().trim_matches('"');
+    clean(cell).to_lowercase().replace([' ', '-'], "_")
+}
+
+/// For each cell of the header the column that it names; `None` for an empty one.
+fn header_of(
+    row: &csv::StringRecord,
+    columns: &[&str],
+    key: &str,
+) -> Result<Vec<Option<usize>>, String> {
+    let all = || columns.join(", ");
+    let mut found = Vec::with_capacity(row.len());
+    for cell in row {
+        let name = column_name(cell);
+        let at = columns.iter().position(|column| **column == name);
+        match at {
+            None if name.is_empty() => {}
+            None => {
+                return Err(format!(
+                    "{:?} is no column; want a first line that names some of {}",
+                    cell.trim(),
+                    all()
+                ));
+            }
+            Some(_) if found.contains(&at) => {
+                return Err(format!("names the column {name} twice"));
+            }
+            Some(_) => {}
+        }
+        found.push(at);
+    }
+    let has_key = found.iter().flatten().any(|at| columns.get(*at) == Some(&key));
+    has_key.then_some(found).ok_or_else(|| {
+        format!("has no column {key}; want a first line that names it, and some of {}", all())
+    })
+}
+
+fn record(
+    header: &[Option<usize>],
+    row: &csv::StringRecord,
+    columns: &[&str],
+) -> Result<Record, String> {
+    let named = header.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
+    if row.len() < named {
+        let (has, want) = (row.len(), named);
+        return Err(format!("has {has} fields; want {want}, as the first line has"));
+    }
+    let mut record = vec![String::new(); columns.len()];
+    for (number, cell) in row.iter().enumerate() {
+        match header.get(number).copied().flatten() {
+            Some(at) => {
+                if let Some(value) = record.get_mut(at) {
+                    cell.clone_into(value);
+                }
+            }
+            None if clean(cell).is_empty() => {}
+            None => {
+                let (cell, number) = (cell.trim(), number + 1);
+                return Err(format!(
+                    "has {cell:?} in field {number}, for which the first line has no name; a value with the \
+                     separator in it needs quotes"
+                ));
+            }
+        }
+    }
+    Ok(record)
+}
+
+/// Finds the line on which a record begins. The reader's own count stops before blank lines.
+struct RecordLines<'a> {
+    bytes: &'a [u8],
+    /// Where the table starts.
+    start: usize,
+    at: usize,
+    line: u64,
+}
+
+impl<'a> RecordLines<'a> {
+    fn new(text: &'a str, start: usize) -> Self {
+        Self { bytes: text.as_bytes(), start, at: 0, line: 1 }
+    }
+
+    /// Of records in their order.
+    fn of(&mut self, record: &csv::StringRecord) -> u64 {
+        let start = record.position().map_or(0, csv::Position::byte);
+        let start = usize::try_from(start).map_or(usize::MAX, |at| at.saturating_add(self.start));
+        while let Some(byte) = self.bytes.get(self.at) {
+            let is_end = *byte == b'\n';
+            if self.at >= start && !is_end {
+                break;
+            }
+            self.line += u64::from(is_end);
+            self.at += 1;
+        }
+        self.line
+    }
+}
