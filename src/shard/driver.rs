@@ -342,7 +342,9 @@ impl Driver {
             Effect::ReadFreeSeats { event, seat_keys, at } => {
                 self.read_free_seats(event, seat_keys, at)
             }
-            Effect::Transact { lane, transaction } => self.transact(lane, transaction),
+            Effect::Transact { lane, transaction, limit } => {
+                self.transact(lane, transaction, limit)
+            }
             Effect::ReadStripes { event, stripes_hint } => self.read_event(event, stripes_hint),
             Effect::Forward { shard, layout, operation, hint } => {
                 self.forward(shard, layout, operation, hint)
@@ -350,16 +352,18 @@ impl Driver {
         }
     }
 
-    fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>) {
+    fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>, limit: Micros) {
         let driver = Rc::clone(self);
         self.in_flight.set(self.in_flight.get() + 1);
         let span = self.start_span(&transaction);
         inventory_runtime::spawn(async move {
             // A panic may have come after the request was sent: the outcome is unknown, and the lane resends.
-            let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
-                .catch_unwind()
-                .await
-                .unwrap_or((TransactionOutcome::Unknown, 0.0));
+            let limit = Duration::from_micros(limit.0);
+            let (outcome, units) =
+                AssertUnwindSafe(driver.store.transact_counted(&transaction, limit))
+                    .catch_unwind()
+                    .await
+                    .unwrap_or((TransactionOutcome::Unknown, 0.0));
             driver.in_flight.set(driver.in_flight.get() - 1);
             if outcome == TransactionOutcome::Committed {
                 let reservations = transaction.records.len();

@@ -274,6 +274,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             late_commit: config.late_commit,
             sold_out_latch: Micros(config.sold_out_latch.as_micros() as u64),
             read_staleness: Micros(config.read_staleness.as_micros() as u64),
+            attempt_timeout: Micros(config.store.attempt_timeout.as_micros() as u64),
         };
         let tracing = config.tracing.clone();
         let tracer = tracing.map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));

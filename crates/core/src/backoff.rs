@@ -18,12 +18,26 @@ pub fn leave(times: u32, rng: &mut impl Rng) -> Micros {
     doubled(times, limits::LANE_YIELD_MAX, rng)
 }
 
-fn doubled(attempt: u32, max: Duration, rng: &mut impl Rng) -> Micros {
-    let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
-    let max = max.as_micros() as u64;
-    let doublings = attempt.saturating_sub(1).min(16);
-    let whole = (min << doublings).min(max);
+/// Pause before the next resend after `failures` in a row, drawn likewise. `timed_out`: the time-out of the last one, if it
+/// timed out; a store that answers nothing gets longer pauses than one that refuses at once.
+pub(crate) fn resend_pause(failures: u32, timed_out: Option<Micros>, rng: &mut impl Rng) -> Micros {
+    let (least, max) = match timed_out {
+        Some(limit) => (limit, limits::RESEND_PAUSE_MAX),
+        None => (Micros(0), limits::RESEND_PAUSE_REFUSED_MAX),
+    };
+    let whole = whole(failures, max).max(least.0);
     Micros(rng.random_range(whole / 2..=whole))
+}
+
+fn doubled(attempt: u32, max: Duration, rng: &mut impl Rng) -> Micros {
+    let whole = whole(attempt, max);
+    Micros(rng.random_range(whole / 2..=whole))
+}
+
+fn whole(attempt: u32, max: Duration) -> u64 {
+    let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
+    let doublings = attempt.saturating_sub(1).min(16);
+    (min << doublings).min(max.as_micros() as u64)
 }
 
 #[cfg(test)]

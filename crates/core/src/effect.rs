@@ -7,7 +7,7 @@ use super::answer::{Answer, Rejection};
 use super::ids::{EventId, ReservationId};
 use super::operation::Operation;
 use super::query::{Query, QueryResult};
-use super::time::UnixMillis;
+use super::time::{Micros, UnixMillis};
 use super::transaction::{EventLayout, RecordView, Transaction};
 
 /// A caller, by the number that the driver gave it. The engine only returns it.
@@ -109,8 +109,8 @@ pub enum Effect {
     AnswerQuery { call: CallId, result: Result<QueryResult, Rejection> },
     /// Pass a caller's query to another shard's `handle_forwarded_query`, which answers it.
     ForwardQuery { shard: usize, call: CallId, event: EventId, layout: EventLayout, query: Query },
-    /// Send to the store; report with `Engine::handle_transaction_outcome`.
-    Transact { lane: LaneId, transaction: Rc<Transaction> },
+    /// Send to the store, and wait for at most `limit`; report with `Engine::handle_transaction_outcome`.
+    Transact { lane: LaneId, transaction: Rc<Transaction>, limit: Micros },
     /// Read all stripes of an event strongly; report with `Engine::handle_stripes_read`.
     ReadStripes { event: EventId, stripes_hint: Option<u16> },
     /// Read records strongly; report with `Engine::handle_records_read`.

@@ -77,6 +77,8 @@ faults! {
     SplitMeasured: "the halves of a rejected body count for the rate of the queue",
     OldWriteProvesSoldOut: "the outcome of an older write proves that the last seat is taken",
     TombstoneMissing: "a release of an unknown reservation leaves no tombstone",
+    ResendsUnpaced: "transactions are sent again without longer pauses and time-outs",
+    ResendsUnbounded: "all transactions with an unknown outcome are sent again at the same time",
     UnexplainedRetried: "a cancellation without a reason is retried without a pause",
 }
 

@@ -170,6 +170,26 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between attempts.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
+/// Transactions with an unknown outcome that a shard sends again at the same time: each of them costs the store as much as
+/// a new one. Four resolve some hundred a second if the store is well.
+pub const RESEND_SLOTS_MAX: usize = 4;
+
+/// Longest time-out of an attempt to resolve an unknown outcome: thrice the slowest store that is worth waiting for, and
+/// short enough that an answer which never comes does not delay the next attempt for long.
+pub const RESEND_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+
+/// Longest pause between two resends of a shard that time out. With it, 12 shards use up a store that takes 5 s for each
+/// transaction, one after the other, and 400 shards one that takes 150 ms.
+pub const RESEND_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Longest pause between two resends that the store refuses, or that cannot be sent: they cost the store little, and
+/// everything must be resolved within seconds of its return.
+pub const RESEND_PAUSE_REFUSED_MAX: Duration = Duration::from_secs(2);
+
+/// A lane whose transaction has had an unknown outcome for this long rejects what waits behind it: longer than a lost
+/// answer takes to resolve, and shorter than most callers wait.
+pub const LANE_STUCK_AFTER: Duration = Duration::from_secs(1);
+
 /// Longest time that a repeatedly conflicting lane leaves the queue to other lanes: long enough for processes that
 /// share stripes to separate, short enough to recover.
 pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);

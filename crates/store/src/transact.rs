@@ -1,5 +1,7 @@
 //! TransactWriteItems: the one write of the request path, and administrative transactions.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::{
@@ -27,12 +29,16 @@ impl Store {
     /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
     /// outcome unknown.
     pub async fn transact(&self, transaction: &Transaction) -> TransactionOutcome {
-        self.transact_counted(transaction).await.0
+        self.transact_counted(transaction, self.inner.attempt_timeout).await.0
     }
 
-    /// As [`Store::transact`], with the consumed capacity units that the store reports; 0 if it reports none, as
+    /// As [`Store::transact`], with a time limit of its own, and with the consumed capacity units that the store reports; 0 if it reports none, as
     /// for failed writes.
-    pub async fn transact_counted(&self, transaction: &Transaction) -> (TransactionOutcome, f64) {
+    pub async fn transact_counted(
+        &self,
+        transaction: &Transaction,
+        limit: Duration,
+    ) -> (TransactionOutcome, f64) {
         let tables = self.tables();
         let table = match transaction.stripes.is_empty() {
             true => &tables.idempotency,
@@ -47,7 +53,6 @@ impl Store {
                 None => Box::pin(self.transact_by_sdk(transaction, body)).await,
             }
         };
-        let limit = self.inner.attempt_timeout;
         match self.call(OPERATION, table, limit, attempt).await {
             Ok(output) => (TransactionOutcome::Committed, output.units()),
             Err(failure) => (self.outcome_of_failure(transaction, &failure), 0.0),

@@ -307,11 +307,26 @@ impl Engine {
         self.apply_pool_output(id, out);
     }
 
+    /// Sends transactions with an unknown outcome again, as far as they may be.
+    pub(super) fn send_unresolved(&mut self) {
+        while let Some((lane, limit)) = self.resends.take_due(self.now.mono) {
+            let pool = self.pools.get_mut(lane.pool);
+            if let Some(transaction) = pool.and_then(|pool| pool.unresolved(lane.lane)) {
+                self.counters.resends += 1;
+                self.effects.push_back(Effect::Transact { lane, transaction, limit });
+            }
+        }
+    }
+
     /// Sends what a pool wants sent, records its writes, and pushes its results.
     pub(super) fn apply_pool_output(&mut self, pool: PoolId, mut out: PoolOutput) {
         for (lane, transaction) in out.send.drain(..) {
             let lane = LaneId { pool, lane };
-            self.effects.push_back(Effect::Transact { lane, transaction });
+            let limit = self.resends.attempt_timeout();
+            self.effects.push_back(Effect::Transact { lane, transaction, limit });
+        }
+        for lane in out.unresolved.drain(..) {
+            self.resends.push(LaneId { pool, lane }, self.now.mono, &mut self.rng);
         }
         let reads_stripes = std::mem::take(&mut out.read_stripes);
         let layout = out.learned_shape.take();

@@ -43,6 +43,7 @@
 //! | `in_flight.rs` | calls in flight by reservation, and the calls that wait for them |
 //! | `hold_predictor.rs` | which events sell by hold and commit, so that a commit's record is read first |
 //! | `record_reads.rs` | batched reads of records |
+//! | `resends.rs` | which transactions with an unknown outcome are sent again, and when |
 //! | `seated_event.rs` | a seated event: seat map, seat locks, operations that wait for them |
 //! | `pools.rs` | pools of lanes, their timers, and which shard owns which stripe |
 //!
@@ -60,6 +61,7 @@ mod queries;
 #[cfg(test)]
 mod query_tests;
 mod record_reads;
+mod resends;
 #[cfg(test)]
 mod seat_tests;
 mod seated_event;
@@ -79,6 +81,7 @@ use self::hold_predictor::HoldPredictor;
 use self::in_flight::{Caller, InFlightCalls};
 use self::pools::Pools;
 use self::record_reads::{RecordReads, RecordWaiter};
+use self::resends::ResendQueue;
 use self::seated_event::{SeatMapWaiter, SeatedEvents};
 use super::answer::{Answer, Rejection};
 use super::counters::Counters;
@@ -115,6 +118,8 @@ pub struct EngineSettings {
     pub sold_out_latch: Micros,
     /// Maximum age of the stock snapshot that answers a query about units; 0: no snapshots.
     pub read_staleness: Micros,
+    /// Time-out of the first attempt of a transaction.
+    pub attempt_timeout: Micros,
 }
 
 /// An operation between two steps, with what is known of its event and its record.
@@ -141,6 +146,7 @@ pub struct Engine {
     stock_reads: StockReads,
     snapshots: StockSnapshots,
     record_reads: RecordReads,
+    resends: ResendQueue,
     hold_predictor: HoldPredictor,
     /// The seated events that this shard owns and has been asked about.
     seated_events: SeatedEvents,
@@ -175,6 +181,7 @@ impl Engine {
             stock_reads: StockReads::new(settings.read_staleness),
             snapshots: StockSnapshots::new(settings.read_staleness),
             record_reads: RecordReads::default(),
+            resends: ResendQueue::new(settings.attempt_timeout),
             hold_predictor: HoldPredictor::new(),
             seated_events: SeatedEvents::default(),
             layouts: LruCache::with_hasher(layouts, hasher),
@@ -192,7 +199,8 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Micros> {
-        self.pools.wake_at()
+        let pools = self.pools.wake_at();
+        pools.into_iter().chain(self.resends.wake_at()).min()
     }
 
     pub fn counters(&self) -> Counters {
@@ -341,10 +349,12 @@ impl Engine {
         now: Now,
     ) {
         self.now = now;
+        self.resends.record_outcome(lane, &outcome, now.mono, &mut self.rng);
         self.with_pool(lane.pool, |pool, cx| {
             pool.handle_outcome(lane.lane, outcome, cx);
         });
         self.run();
+        self.send_unresolved();
     }
 
     /// The result of [`Effect::ReadRecords`].
@@ -507,6 +517,13 @@ impl Engine {
         self.cache.remove(reservation);
     }
 
+    /// The store answers again after an outage: unknown outcomes need not wait for the end of a pause.
+    pub fn handle_store_available(&mut self, now: Now) {
+        self.now = now;
+        self.resends.store_answers(now.mono);
+        self.send_unresolved();
+    }
+
     /// The time that [`Engine::poll_timeout`] returned has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
@@ -514,5 +531,6 @@ impl Engine {
             self.with_pool(pool, Pool::wake);
             self.run();
         }
+        self.send_unresolved();
     }
 }

@@ -22,6 +22,7 @@ pub(super) const SETTINGS: EngineSettings = EngineSettings {
     late_commit: LateCommit::Reacquire,
     sold_out_latch: Micros::from_millis(50),
     read_staleness: Micros(0),
+    attempt_timeout: Micros::from_millis(200),
 };
 
 pub(super) fn at(mono: u64) -> Now {
@@ -420,7 +421,7 @@ fn hold_of(n: u64, units: u32) -> (ReservationId, RecordView) {
 
 fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
     let sent = fx.iter().filter_map(|effect| match effect {
-        Effect::Transact { lane, transaction } => Some((*lane, (**transaction).clone())),
+        Effect::Transact { lane, transaction, .. } => Some((*lane, (**transaction).clone())),
         _ => None,
     });
     sent.collect()

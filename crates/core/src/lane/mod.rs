@@ -61,10 +61,20 @@ struct InFlightTransaction {
     transaction: Rc<Transaction>,
     /// When the transaction was first sent.
     sent: Micros,
-    /// When to send the same body again; set while the outcome of the last attempt is unknown.
-    resend_at: Option<Micros>,
-    /// An attempt had an unknown outcome: a failed repeat proves nothing about that attempt.
-    was_unknown: bool,
+    /// Since when the outcome is unknown: a failed repeat proves nothing about the attempt of that time.
+    unknown_since: Option<Micros>,
+}
+
+impl InFlightTransaction {
+    fn was_unknown(&self) -> bool {
+        self.unknown_since.is_some()
+    }
+
+    /// When callers no longer wait behind this transaction.
+    fn stuck_at(&self) -> Option<Micros> {
+        let after = Micros(limits::LANE_STUCK_AFTER.as_micros() as u64);
+        self.unknown_since.map(|since| since.plus(after))
+    }
 }
 
 /// See the module's head.
@@ -78,6 +88,8 @@ struct Lane {
     /// that a short stripe has capacity for.
     groups: Vec<Vec<BatchEntry>>,
     flight: Option<InFlightTransaction>,
+    /// What waited behind the unresolved transaction in flight is rejected.
+    is_swept: bool,
     /// Attempts in a row that backed off.
     attempts: u32,
     pause_until: Option<Micros>,
@@ -96,6 +108,7 @@ impl Lane {
             own: Queue::default(),
             groups: Vec::new(),
             flight: None,
+            is_swept: false,
             attempts: 0,
             pause_until: None,
             collisions: 0,
@@ -125,7 +138,7 @@ impl Lane {
     /// When [`Lane::wake`] is next due.
     fn wake_at(&self) -> Option<Micros> {
         match &self.flight {
-            Some(flight) => flight.resend_at,
+            Some(flight) => flight.stuck_at().filter(|_| !self.is_swept),
             None => match (self.pause_until, self.yields_until) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -138,19 +151,26 @@ impl Lane {
         self.flight.is_none() && self.pause_until.is_none()
     }
 
-    /// Does what is due: sends an unresolved transaction again, or ends a pause.
+    /// Whether the outcome in flight has been unknown for so long that callers do not wait behind it.
+    fn is_stuck(&self, now: Micros) -> bool {
+        self.flight.as_ref().and_then(InFlightTransaction::stuck_at).is_some_and(|at| at <= now)
+    }
+
+    /// The transaction in flight, if its outcome is unknown.
+    fn unresolved(&self) -> Option<Rc<Transaction>> {
+        let flight = self.flight.as_ref().filter(|flight| flight.was_unknown())?;
+        Some(Rc::clone(&flight.transaction))
+    }
+
+    /// Does what is due: rejects what waits behind an unresolved transaction, or ends a pause.
     fn wake(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         let now = cx.now.mono;
-        match &mut self.flight {
-            Some(flight) => {
-                if flight.resend_at.is_some_and(|at| at <= now) {
-                    flight.resend_at = None;
-                    cx.counters.resends += 1;
-                    let again = Rc::clone(&flight.transaction);
-                    cx.out.send.push((self.index, again));
-                    self.reject_expired(cx);
-                }
+        match &self.flight {
+            Some(_) if self.is_stuck(now) => {
+                self.is_swept = true;
+                self.reject_own(cx);
             }
+            Some(_) => {}
             None => {
                 let over = |until: &mut Option<Micros>| until.take_if(|at| *at <= now);
                 over(&mut self.pause_until);
@@ -221,13 +241,8 @@ impl Lane {
         }
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
-        self.flight = Some(InFlightTransaction {
-            queue,
-            transaction,
-            sent: now,
-            resend_at: None,
-            was_unknown: false,
-        });
+        self.flight =
+            Some(InFlightTransaction { queue, transaction, sent: now, unknown_since: None });
     }
 
     /// Rejects entries whose deadline has passed.

@@ -36,6 +36,7 @@ impl Lane {
         let Some(flight) = self.flight.take() else {
             return;
         };
+        self.is_swept = false;
         Self::record_outcome(&outcome, &flight, state, cx);
         match outcome {
             TransactionOutcome::Committed => {
@@ -51,9 +52,13 @@ impl Lane {
             TransactionOutcome::Conflict
             | TransactionOutcome::Throttled
             | TransactionOutcome::Refused
-                if flight.was_unknown =>
+                if flight.was_unknown() =>
             {
+                let is_refused = outcome == TransactionOutcome::Refused;
                 self.resend_later(flight, cx);
+                if is_refused {
+                    self.reject_queued(state, cx);
+                }
                 return;
             }
             TransactionOutcome::Conflict => {
@@ -91,7 +96,7 @@ impl Lane {
         // applied just now, and nobody else has acted on it.
         cx.out.as_of = match outcome {
             TransactionOutcome::Committed
-                if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
+                if !flight.was_unknown() || fault::planted(Fault::LateOutcomeFresh) =>
             {
                 cx.now.mono
             }
@@ -99,13 +104,13 @@ impl Lane {
         };
         let is_written = *outcome == TransactionOutcome::Committed;
         // An earlier attempt may have been applied whose token the store no longer knows.
-        let may_be = flight.was_unknown
+        let may_be = flight.was_unknown()
             && matches!(outcome, TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected);
         if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
             cx.out.stock.extend_from_slice(&flight.transaction.stripes);
             cx.out.stock_sent = is_written.then_some(flight.sent);
         }
-        if flight.was_unknown {
+        if flight.was_unknown() {
             match outcome {
                 TransactionOutcome::Committed => cx.counters.unknown_applied += 1,
                 TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected => {
@@ -123,9 +128,16 @@ impl Lane {
     /// Rejects what waits for this lane: the store would refuse it too, and the callers would find out only one transaction
     /// after the other.
     pub(super) fn reject_queued(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
+        self.reject_own(cx);
+        for entry in state.queue.take_all() {
+            cx.out.reject(entry, Rejection::store_unavailable());
+        }
+    }
+
+    /// Rejects the entries that only this lane can write.
+    pub(super) fn reject_own(&mut self, cx: &mut PoolContext<'_>) {
         let groups = std::mem::take(&mut self.groups).into_iter().flatten();
-        let queued = groups.chain(self.own.take_all()).chain(state.queue.take_all());
-        for entry in queued {
+        for entry in groups.chain(self.own.take_all()) {
             cx.out.reject(entry, Rejection::store_unavailable());
         }
     }
@@ -153,13 +165,12 @@ impl Lane {
         state.retry_awaiting(given);
     }
 
-    /// Keeps the transaction, to send the same body under the same token after a pause.
+    /// Keeps the transaction, to send the same body under the same token: the engine says when.
     fn resend_later(&mut self, mut flight: InFlightTransaction, cx: &mut PoolContext<'_>) {
         self.attempts = self.attempts.saturating_add(1);
-        flight.was_unknown = true;
-        let pause = backoff::pause(self.attempts, cx.rng);
-        flight.resend_at = Some(cx.now.mono.plus(pause));
+        flight.unknown_since.get_or_insert(cx.now.mono);
         self.flight = Some(flight);
+        cx.out.unresolved.push(self.index);
     }
 
     /// Requeues entries in order, and pauses. Entries that only this lane can write and that would be too

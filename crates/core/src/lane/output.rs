@@ -62,6 +62,10 @@ pub struct PoolOutput {
     pub completions: Vec<Completion>,
     /// Transactions to send, each with its lane.
     pub send: Vec<(u16, Rc<Transaction>)>,
+    /// Lanes whose transaction has an unknown outcome: send [`Pool::unresolved`] again.
+    ///
+    /// [`Pool::unresolved`]: super::Pool::unresolved
+    pub unresolved: Vec<u16>,
     /// Start a strong read of all stripes.
     pub read_stripes: bool,
     /// The layout of the event, if the store has just returned it.

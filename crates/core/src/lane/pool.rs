@@ -5,6 +5,7 @@
 //! returns units belongs to the stripe that its record names, and waits there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::Lane;
 use super::batch_entry::{BatchEntry, WriteIntent};
@@ -15,7 +16,7 @@ use crate::limits;
 use crate::operation::Operation;
 use crate::rules::StockChange;
 use crate::time::Micros;
-use crate::transaction::{EventLayout, TransactionOutcome};
+use crate::transaction::{EventLayout, Transaction, TransactionOutcome};
 
 /// The stripes of an event that a shard sells from: `first`, and then every `step`-th.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +146,10 @@ impl Pool {
             cx.out.reject(entry, Rejection::overloaded());
             return;
         }
+        if self.is_stuck(home, now) {
+            cx.out.reject(entry, Rejection::store_unavailable());
+            return;
+        }
         if home.is_none() {
             let ahead = self.state.queue.foreground.len();
             let expected = self.state.latency.expected_wait(ahead, now);
@@ -194,7 +199,12 @@ impl Pool {
         self.dispatch_queue(cx);
     }
 
-    /// Does what is due: sends unresolved transactions again, and ends pauses.
+    /// The transaction of a lane whose outcome is unknown.
+    pub fn unresolved(&self, lane: u16) -> Option<Rc<Transaction>> {
+        self.lanes.get(&lane)?.unresolved()
+    }
+
+    /// Does what is due: ends pauses, and rejects what waits behind transactions that stay unresolved.
     pub fn wake(&mut self, cx: &mut PoolContext<'_>) {
         let now = cx.now.mono;
         while let Some((at, index)) = self.timers.first().copied() {
@@ -202,15 +212,28 @@ impl Pool {
                 break;
             }
             self.timers.pop_first();
-            if let Some(lane) = self.lanes.get(&index)
-                && lane.flight.is_some()
-                && self.sweep_due <= now
-            {
-                self.reject_expired(cx);
-            }
             self.with_lane(index, |lane, state| lane.wake(state, cx));
         }
+        if self.is_stuck(None, now) {
+            for entry in self.state.queue.take_all() {
+                cx.out.reject(entry, Rejection::store_unavailable());
+            }
+        }
         self.dispatch_queue(cx);
+    }
+
+    /// Whether all lanes that may write an entry are stuck: its only lane, or those that serve the queue.
+    fn is_stuck(&self, home: Option<u16>, now: Micros) -> bool {
+        let is_stuck = |index| self.lanes.get(&index).is_some_and(|lane| lane.is_stuck(now));
+        match home {
+            Some(home) => is_stuck(home),
+            None => {
+                let owned = self.state.owned;
+                let mut lanes = (0..limits::STRIPES_MAX).filter(|index| owned & bit(*index) != 0);
+                // Most of the time a lane is free.
+                self.state.busy & owned == owned && lanes.all(is_stuck)
+            }
+        }
     }
 
     /// Whether an entry with this expected wait would most likely miss its deadline. Returns are never

@@ -19,6 +19,7 @@
 //! | `report.rs` | counts of calls, faults and reached cases |
 //! | `mutations.rs` | the mutation run: plants faults in the core |
 //! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
+//! | `slow_store.rs` | engines before a store that is slower than their time-outs |
 //!
 //! A run depends on its seed alone: no clock, no thread and no other randomness belongs here.
 
@@ -35,6 +36,7 @@ mod network;
 mod oracle;
 mod report;
 mod scenario;
+mod slow_store;
 mod trace;
 mod violation;
 mod world;

@@ -47,7 +47,7 @@ fn caught_by(fault: Fault, seeds: u64) -> Option<(String, String)> {
     }
     let program = std::env::current_exe().ok()?;
     let found_by = |what: &str| Some(("–".to_owned(), format!("found by {what}")));
-    if fails(program.to_str()?, &["lane::"], fault) {
+    if fails(program.to_str()?, &["lane::", "slow_store::"], fault) {
         return found_by("the lane tests");
     }
     let unit_tests = ["test", "-q", "-p", "inventory-core", "--lib"];

@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 
 use super::scenario::Faults;
 
-/// The time after which a sender gives up on one attempt: the default of DDB_TIMEOUT.
-const ATTEMPT_TIMEOUT: Micros = Micros::from_millis(200);
+/// The time after which a sender gives up on a first attempt: the default of DDB_TIMEOUT.
+pub(crate) const ATTEMPT_TIMEOUT: Micros = Micros::from_millis(200);
 
 /// One arrival of a transaction at the store.
 #[derive(Clone, Debug)]
@@ -37,8 +37,14 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn of_transaction(now: Micros, faults: &Faults, rng: &mut SmallRng) -> Self {
-        let timeout = now.plus(ATTEMPT_TIMEOUT);
+    /// `limit`: the time after which the sender gives up.
+    pub(crate) fn of_transaction(
+        now: Micros,
+        limit: Micros,
+        faults: &Faults,
+        rng: &mut SmallRng,
+    ) -> Self {
+        let timeout = now.plus(limit);
         let at = now.plus(latency(rng));
         let answered = at.plus(latency(rng));
         let mut arrival = Arrival {

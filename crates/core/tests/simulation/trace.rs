@@ -73,7 +73,7 @@ impl Display for Words<'_, Effect> {
                 let (shape, query) = (Words(shape), Words(query));
                 write!(f, "ask shard {shard} for {}: {event} {shape} {query}", call.0)
             }
-            Effect::Transact { lane, transaction } => {
+            Effect::Transact { lane, transaction, .. } => {
                 write!(f, "transact {}: {}", Words(lane), Words(&**transaction))
             }
             Effect::ReadStripes { event, stripes_hint } => {

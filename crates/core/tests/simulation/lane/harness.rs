@@ -116,6 +116,8 @@ pub(crate) struct PoolHarness {
     in_flight: BTreeMap<u16, Rc<Transaction>>,
     /// What a lane must send again before anything else.
     unresolved: BTreeMap<u16, Rc<Transaction>>,
+    /// Lanes that ask for a resend.
+    resend: BTreeSet<u16>,
     /// When what a lane has in flight was first sent.
     sent_at: BTreeMap<u16, Micros>,
     /// The `as_of` of the last output.
@@ -194,6 +196,7 @@ impl PoolHarness {
             waiting: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             unresolved: BTreeMap::new(),
+            resend: BTreeSet::new(),
             sent_at: BTreeMap::new(),
             as_of: Micros(0),
             reading: None,
@@ -356,6 +359,17 @@ impl PoolHarness {
         if self.pool.wake_at().is_some_and(|at| at <= self.now) {
             self.with(|pool, turn| pool.wake(turn))?;
         }
+        self.send_unresolved()
+    }
+
+    fn send_unresolved(&mut self) -> Result<(), Violation> {
+        for lane in std::mem::take(&mut self.resend) {
+            let transaction = self.pool.unresolved(lane);
+            let transaction = transaction.ok_or_else(|| {
+                Violation(format!("lane {lane} asked for a resend and has nothing unresolved"))
+            })?;
+            self.sends(lane, transaction)?;
+        }
         Ok(())
     }
 
@@ -483,6 +497,8 @@ impl PoolHarness {
                 self.answer(StoreFault::None)?;
             } else if self.reading.is_some() {
                 self.end_read(true)?;
+            } else if !self.resend.is_empty() {
+                self.send_unresolved()?;
             } else if let Some(at) = self.pool.wake_at() {
                 let until = at.since(self.now);
                 self.now = self.now.plus(until);
@@ -510,6 +526,7 @@ impl PoolHarness {
         for (lane, transaction) in out.send {
             self.sends(lane, transaction)?;
         }
+        self.resend.extend(out.unresolved);
         if out.read_stripes {
             ensure!(self.reading.is_none(), "asked twice for a read");
             // The earliest view that a correct read can give.

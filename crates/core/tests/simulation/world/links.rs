@@ -26,7 +26,13 @@ use super::{ShardRef, World, WorldStep, origin_of};
 pub(super) type HalfRead = (BTreeSet<SeatId>, Vec<(SeatId, SeatState)>);
 
 impl World {
-    pub(super) fn send(&mut self, from: ShardRef, lane: LaneId, transaction: Rc<Transaction>) {
+    pub(super) fn send(
+        &mut self,
+        from: ShardRef,
+        lane: LaneId,
+        transaction: Rc<Transaction>,
+        limit: Micros,
+    ) {
         if transaction.stripes.len() > 1 {
             self.report.count("transactions over several stripes");
         }
@@ -34,7 +40,7 @@ impl World {
             self.report.write(write);
         }
         let faults = self.faults();
-        let delivery = Delivery::of_transaction(self.now, &faults, &mut self.network_rng);
+        let delivery = Delivery::of_transaction(self.now, limit, &faults, &mut self.network_rng);
         for fault in delivery.faults {
             self.report.fault(fault);
         }

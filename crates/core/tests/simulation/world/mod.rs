@@ -258,6 +258,7 @@ impl World {
                 late_commit: self.scenario.late,
                 sold_out_latch: self.scenario.latch,
                 read_staleness: self.scenario.read_staleness,
+                attempt_timeout: network::ATTEMPT_TIMEOUT,
             };
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
@@ -536,14 +537,14 @@ impl World {
                 self.pass_on(at, to, call, event, layout, query);
                 Ok(())
             }
-            Effect::Transact { lane, transaction } => {
+            Effect::Transact { lane, transaction, limit } => {
                 let in_flight = shard.lanes_in_flight.insert(lane, Rc::clone(&transaction));
                 ensure!(in_flight.is_none(), "two transactions in flight in one lane: {lane:?}");
                 self.oracle.sends(&transaction, self.now);
                 if self.store.check_transaction(&transaction)? {
                     self.oracle.dispatched(at.process, &transaction, self.now)?;
                 }
-                self.send(at, lane, transaction);
+                self.send(at, lane, transaction, limit);
                 Ok(())
             }
             Effect::ReadStripes { event, .. } => {

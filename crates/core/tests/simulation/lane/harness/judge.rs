@@ -71,7 +71,7 @@ impl PoolHarness {
             }
             Rejection::DeadlineExceeded => entry.operation.deadline <= self.now,
             Rejection::StoreBusy { .. } => !self.put_off.is_empty(),
-            Rejection::StoreUnavailable { .. } => self.refused,
+            Rejection::StoreUnavailable { .. } => self.refused || !self.unresolved.is_empty(),
             Rejection::Overloaded { .. } => {
                 // Or the queue is too long for the entry: rejected on arrival, with a time to wait, and never for an
                 // entry that returns units.
