@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use inventory_proto::inventory::v1::{
-    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes,
-};
+use inventory_proto::inventory::v1::{CommitReq, CommitRes, ReleaseReq, ReleaseRes};
 use tonic::{Request, Response, Status};
 
 use crate::connect::{ConnectError, InventoryClient, connect_lazy};
@@ -68,7 +66,7 @@ impl FailoverClient {
     }
 
     /// Releases within `timeout`.
-    pub async fn release(
+    pub(crate) async fn release(
         &self,
         call: &ReleaseReq,
         timeout: Duration,
@@ -78,14 +76,6 @@ impl FailoverClient {
             timeout,
             |mut server, request| async move { server.release_hold(request).await },
         )
-        .await
-    }
-
-    /// Checks availability within `timeout`.
-    pub async fn check(&self, call: &CheckReq, timeout: Duration) -> Result<CheckRes, Status> {
-        self.call(call, timeout, |mut server, request| async move {
-            server.check_availability(request).await
-        })
         .await
     }
 
@@ -160,7 +150,8 @@ mod tests {
         let address = free.local_addr().unwrap().to_string();
         drop(free);
         let client = FailoverClient::new(&[address], 0).unwrap();
-        let status = client.check(&CheckReq::default(), Duration::from_secs(2)).await.unwrap_err();
+        let call = CommitReq::default();
+        let status = client.commit(&call, Duration::from_secs(2)).await.unwrap_err();
         assert_eq!(CallOutcome::of(&status), CallOutcome::NeverProcessed, "{status:?}");
         let stats = client.stats();
         assert_eq!((stats.answered, stats.failed), (0, 1));

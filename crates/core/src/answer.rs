@@ -104,7 +104,7 @@ impl Rejection {
     }
 
     /// With the wait to expect until there is capacity again, within bounds.
-    pub fn overloaded_for(wait: Micros) -> Self {
+    pub(crate) fn overloaded_for(wait: Micros) -> Self {
         let most = Micros(limits::RETRY_AFTER_MAX.as_micros() as u64);
         Self::Overloaded { retry_after: wait.clamp(RETRY_AFTER, most) }
     }

@@ -9,12 +9,12 @@ use crate::limits;
 
 /// Pause before attempt `attempt` (1 is the first retry): doubled each time up to a limit, and drawn between half and
 /// the whole of it, so that lanes that collided do not collide again.
-pub fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
+pub(crate) fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
     doubled(attempt, limits::RETRY_BACKOFF_MAX, rng)
 }
 
 /// How long a lane that has conflicted `times` leaves the queue to other lanes, drawn likewise.
-pub fn leave(times: u32, rng: &mut impl Rng) -> Micros {
+pub(crate) fn leave(times: u32, rng: &mut impl Rng) -> Micros {
     doubled(times, limits::LANE_YIELD_MAX, rng)
 }
 

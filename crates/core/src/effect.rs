@@ -48,7 +48,7 @@ pub enum RecordHint {
 
 impl RecordHint {
     /// The record, if one is known to exist.
-    pub fn record(&self) -> Option<&RecordView> {
+    pub(crate) fn record(&self) -> Option<&RecordView> {
         match self {
             Self::None => None,
             Self::Cached(record) => Some(record),
@@ -56,7 +56,7 @@ impl RecordHint {
         }
     }
 
-    pub fn into_record(self) -> Option<RecordView> {
+    pub(crate) fn into_record(self) -> Option<RecordView> {
         match self {
             Self::None => None,
             Self::Cached(record) => Some(record),
@@ -65,14 +65,14 @@ impl RecordHint {
     }
 
     /// Whether the store returned it for the operation at hand.
-    pub fn is_confirmed(&self) -> bool {
+    pub(crate) fn is_confirmed(&self) -> bool {
         matches!(self, Self::Confirmed(_))
     }
 
     /// What remains of the hint after a wait: a record may have changed. That there was none stays
     /// good enough for a write.
     #[must_use]
-    pub fn after_wait(self) -> Self {
+    pub(crate) fn after_wait(self) -> Self {
         match self {
             Self::Confirmed(Some(record)) => Self::Cached(record),
             other => other,
@@ -81,7 +81,7 @@ impl RecordHint {
 
     /// What another shard can use of the hint: a record, as a guess.
     #[must_use]
-    pub fn for_other_shard(self) -> Self {
+    pub(crate) fn for_other_shard(self) -> Self {
         self.into_record().map_or(Self::None, Self::Cached)
     }
 }

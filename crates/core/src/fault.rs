@@ -111,7 +111,7 @@ mod state {
     static FROM_ENVIRONMENT: Once = Once::new();
 
     /// Plants a fault, or removes the planted one.
-    pub fn plant(fault: Option<Fault>) {
+    pub(crate) fn plant(fault: Option<Fault>) {
         FROM_ENVIRONMENT.call_once(|| {});
         PLANTED.store(fault.map_or(NONE, |fault| fault as usize), Ordering::Relaxed);
     }

@@ -102,7 +102,7 @@ identifier! {
 impl ReservationId {
     /// Creates the id of a release record: a record that carries the stock of many expired holds until it is returned.
     /// Clients cannot send such an id, because `#` is not legal in client ids.
-    pub fn of_slip(token: u128) -> Self {
+    pub(crate) fn of_slip(token: u128) -> Self {
         Self(format!("{SLIP}{token:032x}"))
     }
 
@@ -134,22 +134,8 @@ identifier! {
 /// carries them; `None` for a quantity event.
 pub type Seats = std::sync::Arc<[SeatId]>;
 
-/// One item of an event's stock. Index 0 is the event's own item, the only one of an event with one stripe.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StripeId {
-    pub event: EventId,
-    pub index: u16,
-}
-
-impl StripeId {
-    /// The item's key: `event` for stripe 0, `event#3` for stripe 3. `#` is not legal in an event
-    /// id, so no event can collide with another's stripe.
-    pub fn key(&self) -> String {
-        stripe_key(&self.event, self.index)
-    }
-}
-
-/// See [`StripeId::key`].
+/// Key of a stripe's item: `event` for stripe 0, `event#3` for stripe 3. `#` is not legal in an event id, so no event
+/// can collide with another's stripe.
 pub fn stripe_key(event: &EventId, index: u16) -> String {
     match index {
         0 => event.as_str().to_owned(),
@@ -250,7 +236,7 @@ impl Fingerprint {
     }
 
     /// Fingerprint of a request that refers to the recorded stock.
-    pub fn of_whatever(event: &EventId) -> Self {
+    pub(crate) fn of_whatever(event: &EventId) -> Self {
         Self(digest(&[b"whatever/v1", event.as_str().as_bytes()]))
     }
 }

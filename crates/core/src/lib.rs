@@ -11,7 +11,7 @@
 
 pub mod answer;
 pub mod audit;
-pub mod backoff;
+pub(crate) mod backoff;
 pub mod counters;
 pub mod effect;
 pub mod engine;
@@ -21,7 +21,7 @@ pub mod lane;
 pub mod limits;
 pub mod operation;
 pub mod query;
-pub mod record_cache;
+pub(crate) mod record_cache;
 pub mod rules;
 pub mod seat_map;
 pub mod seats;

@@ -29,7 +29,7 @@ pub const STRIPES_AUTO_MAX: u16 = 20;
 
 /// Fewest tickets per stripe of such an event: a smaller stripe is sold out within a few transactions, and then
 /// reservations search the other stripes.
-pub const STRIPE_UNITS_MIN: u64 = 250;
+pub(crate) const STRIPE_UNITS_MIN: u64 = 250;
 
 /// Number of stripes of an event with `total` tickets whose creator gives no number.
 pub const fn stripes_for(total: u64) -> u16 {
@@ -68,39 +68,39 @@ pub const LANE_QUEUE_MAX: usize = 8_192;
 
 /// Below this many units a stripe is tracked exactly: the units of one full transaction at the largest default
 /// quantity.
-pub const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_DEFAULT as u64;
+pub(crate) const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_DEFAULT as u64;
 
 /// Default of SOLD_OUT_LATCH_MS: how long one strong read of all stripes may be reused to answer "sold out". The end of
 /// a sale then costs one read per interval, not one write per call.
 pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
 
 /// How long a low stripe is assumed to be low, since other processes may return units to it.
-pub const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
+pub(crate) const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 
 /// Most overdue holds waiting in one lane: a few batches. The reclaimer finds the rest again.
-pub const LANE_BACKGROUND_MAX: usize = 1_024;
+pub(crate) const LANE_BACKGROUND_MAX: usize = 1_024;
 
 /// How often a full lane searches its queue for expired entries: a search passes over the whole queue and must not
 /// become the cost of every rejected call.
-pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
 
 /// Most lanes of one shard. Lanes of idle events are dropped, so this limits the events that are sold at the same
 /// time.
-pub const LANES_MAX: usize = 16_384;
+pub(crate) const LANES_MAX: usize = 16_384;
 
 /// Events whose layout a shard caches.
-pub const EVENTS_CACHED_MAX: usize = 16_384;
+pub(crate) const EVENTS_CACHED_MAX: usize = 16_384;
 
 /// Weight of a commit that confirmed a hold in the hold predictor (`engine/hold_predictor.rs`), against 1 for a commit
 /// without a record. 4: reading the record first pays off when more than one commit in five confirms a hold, because a
 /// transaction cancelled for a wrong guess costs every entry a second one, and a read costs each of them some of 20 ms.
-pub const HOLD_SCORE_STEP: u8 = 4;
+pub(crate) const HOLD_SCORE_STEP: u8 = 4;
 
 /// Score from which records are read first: one confirmed hold is enough.
-pub const HOLD_SCORE_THRESHOLD: u8 = 4;
+pub(crate) const HOLD_SCORE_THRESHOLD: u8 = 4;
 
 /// Upper bound of the score, so that the predictor adapts within a few commits.
-pub const HOLD_SCORE_MAX: u8 = 8;
+pub(crate) const HOLD_SCORE_MAX: u8 = 8;
 
 /// Most operations in flight on a shard.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 65_536;
@@ -110,59 +110,59 @@ pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 
 /// How often one operation may find its record or seats changed. Each attempt uses the newer state; beyond this the
 /// operation is rejected as busy.
-pub const ATTEMPTS_PER_OPERATION_MAX: u32 = 16;
+pub(crate) const ATTEMPTS_PER_OPERATION_MAX: u32 = 16;
 
 /// How often a choice of seats may collide before the seats are read again: each collision reveals the seats it met
 /// only, which is too little for an event that other processes have half sold.
-pub const SEAT_COLLISIONS_MAX: u32 = 1;
+pub(crate) const SEAT_COLLISIONS_MAX: u32 = 1;
 
 /// Unstriped lanes per event and shard, for writes that share no item: a few parallel transactions hide the store's
 /// latency, and batches still form.
-pub const UNSTRIPED_LANES: u16 = 4;
+pub(crate) const UNSTRIPED_LANES: u16 = 4;
 
 /// Unstriped lanes of a seated event on its shard: all of its reservations use them.
 pub const SEAT_LANES: u16 = 8;
 
 /// From this many expiries in flight on a shard, expiries are batched into release records: fewer fit into one
 /// transaction of the stripe beside the sales.
-pub const EXPIRY_BATCH_THRESHOLD: usize = 24;
+pub(crate) const EXPIRY_BATCH_THRESHOLD: usize = 24;
 
 /// Lanes of expiry batches per stripe and shard. One transaction in flight returns thousands of holds per second; more
 /// would compete with sales.
-pub const EXPIRY_BATCH_LANES: u16 = 1;
+pub(crate) const EXPIRY_BATCH_LANES: u16 = 1;
 
 /// Reads of records in flight on a shard, of up to [`BATCH_GET_KEYS_MAX`] records each.
-pub const RECORD_READS_IN_FLIGHT_MAX: usize = 4;
+pub(crate) const RECORD_READS_IN_FLIGHT_MAX: usize = 4;
 
 /// Operations of one event that wait for a seat lock.
-pub const SEAT_WAITERS_MAX: usize = 8_192;
+pub(crate) const SEAT_WAITERS_MAX: usize = 8_192;
 
 /// Idle seated events whose seats a shard keeps in memory.
-pub const SEATED_EVENTS_MAX: usize = 64;
+pub(crate) const SEATED_EVENTS_MAX: usize = 64;
 
 /// Lower bound of the age at which a seat map is refreshed for a query: a refresh reads every seat, so the bound grows
 /// with the duration of the read.
-pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// Upper bound of this age.
 pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Age from which a status is refreshed in the background; the answer states its time.
-pub const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
+pub(crate) const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// Most free seats for which only the free seats are read to verify "sold out": decoding a seat costs some
 /// microseconds, and a request for more seats than are free is rejected once per read.
-pub const VERIFIABLE_SEATS_MAX: u64 = 2_000;
+pub(crate) const VERIFIABLE_SEATS_MAX: u64 = 2_000;
 
 /// Fraction of its time that a shard may spend on reading one event's seats: one in this many.
-pub const SEAT_MAP_READ_SHARE: u64 = 16;
+pub(crate) const SEAT_MAP_READ_SHARE: u64 = 16;
 
 /// Events with a stock snapshot: more than are queried within a snapshot's age. 24 bytes per stripe, 1.6 MB in total
 /// if all events have [`STRIPES_MAX`] stripes.
-pub const SNAPSHOTS_MAX: usize = 1_024;
+pub(crate) const SNAPSHOTS_MAX: usize = 1_024;
 
 /// Queries that wait for one read of one event.
-pub const READ_WAITERS_MAX: usize = 16_384;
+pub(crate) const READ_WAITERS_MAX: usize = 16_384;
 
 /// First pause after a conflict or throttling; doubled each time, drawn between half and the whole.
 pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
@@ -195,27 +195,27 @@ pub const LANE_STUCK_AFTER: Duration = Duration::from_secs(1);
 pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
 
 /// Fewer lanes than this are not paced, because each of them is most of the queue's capacity.
-pub const PACED_LANES_MIN: u64 = 4;
+pub(crate) const PACED_LANES_MIN: u64 = 4;
 
 /// Pacing starts when one in this many lanes is busy.
-pub const PACED_FROM_SHARE: u64 = 4;
+pub(crate) const PACED_FROM_SHARE: u64 = 4;
 
 /// Longest pacing interval: what a call may wait although a lane is free.
-pub const PACE_MAX: Duration = Duration::from_millis(2);
+pub(crate) const PACE_MAX: Duration = Duration::from_millis(2);
 
 /// Entries from which a free lane does not wait for more: each of them then costs a third of what it would in a
 /// transaction of two.
-pub const BATCHING_DELAY_ENTRIES_MAX: usize = 16;
+pub(crate) const BATCHING_DELAY_ENTRIES_MAX: usize = 16;
 
 /// Length of one sample of the queue's throughput: a few transactions.
-pub const RATE_WINDOW: Duration = Duration::from_millis(50);
+pub(crate) const RATE_WINDOW: Duration = Duration::from_millis(50);
 
 /// Age up to which a throughput sample may be used to reject calls.
-pub const RATE_AGE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RATE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// How long short-queue mode lasts after the last rejection: several transactions, so that a single call makes no
 /// difference.
-pub const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
+pub(crate) const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
 
 /// A rejected call with a deadline shorter than this does not start short-queue mode: most calls have
 /// the default deadline, and the queue is not too long for them.
@@ -244,7 +244,7 @@ pub const SEATS_PER_EVENT_MAX: usize = 200_000;
 
 /// How long a seat that is known to be taken is rejected without a write. Another process may have released the seat
 /// meanwhile; a repeated call finds it after this time.
-pub const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
+pub(crate) const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
 
 /// How long offered seats are not offered again: the time from the answer to the client's hold and its write.
 pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);

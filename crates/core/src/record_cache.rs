@@ -17,20 +17,20 @@ struct CachedRecord {
 }
 
 /// Evicts the least recently used record, and each record at its maximum age.
-pub struct RecordCache {
+pub(crate) struct RecordCache {
     entries: Option<LruCache<ReservationId, CachedRecord, foldhash::fast::RandomState>>,
     keep_for: Micros,
 }
 
 impl RecordCache {
     /// Caches up to `capacity` records (0: none) for `keep_for` each.
-    pub fn new(capacity: usize, keep_for: Micros) -> Self {
+    pub(crate) fn new(capacity: usize, keep_for: Micros) -> Self {
         let entries = NonZeroUsize::new(capacity)
             .map(|cap| LruCache::with_hasher(cap, foldhash::fast::RandomState::default()));
         Self { entries, keep_for }
     }
 
-    pub fn get(&mut self, reservation: &ReservationId, now: Micros) -> Option<RecordView> {
+    pub(crate) fn get(&mut self, reservation: &ReservationId, now: Micros) -> Option<RecordView> {
         let entries = self.entries.as_mut()?;
         let entry = entries.get(reservation)?;
         if entry.stale_at > now {
@@ -40,7 +40,7 @@ impl RecordCache {
         None
     }
 
-    pub fn insert(&mut self, reservation: ReservationId, record: RecordView, now: Micros) {
+    pub(crate) fn insert(&mut self, reservation: ReservationId, record: RecordView, now: Micros) {
         if let Some(entries) = self.entries.as_mut() {
             let stale_at = now.plus(self.keep_for);
             entries.put(reservation, CachedRecord { record, stale_at });
@@ -48,18 +48,10 @@ impl RecordCache {
     }
 
     /// Drops a record that no longer exists, or may have changed.
-    pub fn remove(&mut self, reservation: &ReservationId) {
+    pub(crate) fn remove(&mut self, reservation: &ReservationId) {
         if let Some(entries) = self.entries.as_mut() {
             entries.pop(reservation);
         }
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.as_ref().map_or(0, LruCache::len)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -104,7 +96,7 @@ mod tests {
         cache.insert(id(1), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(99)).is_some());
         assert!(cache.get(&id(1), Micros(100)).is_none());
-        assert!(cache.is_empty());
+        assert!(cache.get(&id(1), Micros(0)).is_none(), "dropped");
 
         let mut off = RecordCache::new(0, Micros(100));
         off.insert(id(1), record(), Micros(0));

@@ -124,7 +124,7 @@ fn without_record(operation: &Operation) -> Decision {
 }
 
 /// The answer for `write`, which was stored at `at`.
-pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
+pub(crate) fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
     match write.to {
         ReservationState::Held => held(&write.view(at)),
         ReservationState::Confirmed => confirmed(write.reservation(), &write.view(at)),

@@ -17,7 +17,7 @@ impl<const N: usize> Default for Spread<N> {
 
 impl<const N: usize> Spread<N> {
     /// Counts `value`. `bounds` must be the same in every call.
-    pub fn record(&mut self, bounds: &[u64; N], value: u64) {
+    pub(crate) fn record(&mut self, bounds: &[u64; N], value: u64) {
         match self.counts.get_mut(bounds.partition_point(|b| *b < value)) {
             Some(count) => *count += 1,
             None => self.beyond += 1,
@@ -26,23 +26,12 @@ impl<const N: usize> Spread<N> {
     }
 
     /// Adds the values of another histogram with the same bounds.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
         self.beyond += other.beyond;
         self.sum = self.sum.saturating_add(other.sum);
-    }
-
-    /// The values since `before`, an earlier copy of this histogram.
-    pub fn since(&self, before: &Self) -> Self {
-        let mut grown = *self;
-        for (now, then) in grown.counts.iter_mut().zip(&before.counts) {
-            *now = now.saturating_sub(*then);
-        }
-        grown.beyond = self.beyond.saturating_sub(before.beyond);
-        grown.sum = self.sum.saturating_sub(before.sum);
-        grown
     }
 
     /// Cumulative number of values at or below each bound.
@@ -81,15 +70,12 @@ mod tests {
     }
 
     #[test]
-    fn what_came_since_added_to_what_was_is_what_is() {
-        let mut spread = Spread::default();
-        spread.record(&BOUNDS, 7);
-        let mut before = spread;
-        spread.record(&BOUNDS, 70);
-        spread.record(&BOUNDS, 700);
-        let grown = spread.since(&before);
-        assert_eq!((grown.at_most(), grown.count()), ([0, 0, 1], 2));
-        before.add(&grown);
-        assert_eq!(before, spread);
+    fn the_sum_of_two_counts_the_values_of_both() {
+        let (mut one, mut other) = (Spread::default(), Spread::default());
+        one.record(&BOUNDS, 7);
+        other.record(&BOUNDS, 70);
+        other.record(&BOUNDS, 700);
+        one.add(&other);
+        assert_eq!((one.at_most(), one.count(), one.sum()), ([0, 1, 2], 3, 777));
     }
 }

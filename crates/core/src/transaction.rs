@@ -189,7 +189,7 @@ pub struct EventLayout {
 
 impl EventLayout {
     /// The layout of an event with these stripes, complete and by index.
-    pub fn of(stripes: &[StripeView]) -> Self {
+    pub(crate) fn of(stripes: &[StripeView]) -> Self {
         let first = stripes.first();
         Self {
             stripes: (stripes.len() as u16).max(1),
@@ -198,7 +198,7 @@ impl EventLayout {
         }
     }
 
-    pub fn is_seated(self) -> bool {
+    pub(crate) fn is_seated(self) -> bool {
         self.seat_keys > 0
     }
 }

@@ -47,14 +47,14 @@ impl CallTrace {
     }
 
     /// Records the event and the reservation of the call.
-    pub fn set_subject(&self, event: &str, reservation: &str) {
+    pub(crate) fn set_subject(&self, event: &str, reservation: &str) {
         let mut attributes = self.attributes.borrow_mut();
         attributes.event = event.to_owned();
         attributes.reservation = reservation.to_owned();
     }
 
     /// Records the outcome of the call.
-    pub fn set_outcome(&self, outcome: &'static str) {
+    pub(crate) fn set_outcome(&self, outcome: &'static str) {
         self.attributes.borrow_mut().outcome = outcome;
     }
 

@@ -21,41 +21,41 @@ pub mod reason {
     /// The deadline passed before the response was ready.
     pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
     /// `grpc-timeout` does not parse.
-    pub const TIMEOUT_INVALID: &str = "TIMEOUT_INVALID";
+    pub(crate) const TIMEOUT_INVALID: &str = "TIMEOUT_INVALID";
     /// The service exists, the method does not.
-    pub const METHOD_UNKNOWN: &str = "METHOD_UNKNOWN";
+    pub(crate) const METHOD_UNKNOWN: &str = "METHOD_UNKNOWN";
     /// No such service on this port.
-    pub const SERVICE_UNKNOWN: &str = "SERVICE_UNKNOWN";
+    pub(crate) const SERVICE_UNKNOWN: &str = "SERVICE_UNKNOWN";
     /// The HTTP method is not POST.
-    pub const HTTP_METHOD_INVALID: &str = "HTTP_METHOD_INVALID";
+    pub(crate) const HTTP_METHOD_INVALID: &str = "HTTP_METHOD_INVALID";
     /// The content-type is not one of gRPC with protobuf.
-    pub const CONTENT_TYPE_INVALID: &str = "CONTENT_TYPE_INVALID";
+    pub(crate) const CONTENT_TYPE_INVALID: &str = "CONTENT_TYPE_INVALID";
     /// A compression other than identity and gzip.
-    pub const COMPRESSION_UNSUPPORTED: &str = "COMPRESSION_UNSUPPORTED";
+    pub(crate) const COMPRESSION_UNSUPPORTED: &str = "COMPRESSION_UNSUPPORTED";
     /// A message flagged as compressed in a call that declared no compression.
-    pub const COMPRESSION_UNDECLARED: &str = "COMPRESSION_UNDECLARED";
+    pub(crate) const COMPRESSION_UNDECLARED: &str = "COMPRESSION_UNDECLARED";
     /// The request message exceeds the limit, before or after decompression.
-    pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+    pub(crate) const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
     /// The request ended within its message.
-    pub const MESSAGE_TRUNCATED: &str = "MESSAGE_TRUNCATED";
+    pub(crate) const MESSAGE_TRUNCATED: &str = "MESSAGE_TRUNCATED";
     /// Not exactly one message on a unary method.
-    pub const MESSAGE_COUNT: &str = "MESSAGE_COUNT";
+    pub(crate) const MESSAGE_COUNT: &str = "MESSAGE_COUNT";
     /// The prefix, the gzip or the protobuf does not parse.
-    pub const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
+    pub(crate) const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
     /// A handler panicked; the shard is not affected.
-    pub const PANIC: &str = "PANIC";
+    pub(crate) const PANIC: &str = "PANIC";
     /// The response could not be encoded.
-    pub const RESPONSE_INVALID: &str = "RESPONSE_INVALID";
+    pub(crate) const RESPONSE_INVALID: &str = "RESPONSE_INVALID";
     /// The caller reset the stream or disconnected.
-    pub const CANCELLED: &str = "CANCELLED";
+    pub(crate) const CANCELLED: &str = "CANCELLED";
     /// A health check of a service that the port does not have.
-    pub const HEALTH_SERVICE_UNKNOWN: &str = "HEALTH_SERVICE_UNKNOWN";
+    pub(crate) const HEALTH_SERVICE_UNKNOWN: &str = "HEALTH_SERVICE_UNKNOWN";
     /// Too many health watches of one connection or shard.
-    pub const HEALTH_WATCHES_EXCEEDED: &str = "HEALTH_WATCHES_EXCEEDED";
+    pub(crate) const HEALTH_WATCHES_EXCEEDED: &str = "HEALTH_WATCHES_EXCEEDED";
     /// Too many concurrent reflection calls of one connection or of the process.
-    pub const AUXILIARY_CALLS_EXCEEDED: &str = "AUXILIARY_CALLS_EXCEEDED";
+    pub(crate) const AUXILIARY_CALLS_EXCEEDED: &str = "AUXILIARY_CALLS_EXCEEDED";
     /// The control plane, which serves reflection, has ended.
-    pub const AUXILIARY_SERVICES_UNAVAILABLE: &str = "AUXILIARY_SERVICES_UNAVAILABLE";
+    pub(crate) const AUXILIARY_SERVICES_UNAVAILABLE: &str = "AUXILIARY_SERVICES_UNAVAILABLE";
     /// The connection or the server shuts down; retry on another connection.
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 }
@@ -93,7 +93,10 @@ impl Status {
         Self::new(Code::Internal, reason, message)
     }
 
-    pub fn unimplemented(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn unimplemented(
+        reason: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self::new(Code::Unimplemented, reason, message)
     }
 
@@ -138,7 +141,7 @@ impl Status {
 
     /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and, with a retry pause,
     /// `grpc-retry-pushback-ms`.
-    pub fn write_to(&self, headers: &mut HeaderMap) {
+    pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let details = Bytes::from(self.to_rpc_status().encode_to_vec());
         let status = tonic::Status::with_details(self.code, self.message.as_ref(), details);
         if status.add_header(headers).is_err() {

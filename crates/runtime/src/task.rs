@@ -16,11 +16,6 @@ impl<T: 'static> Task<T> {
     pub async fn cancel(self) -> Option<T> {
         self.0.cancel().await
     }
-
-    /// Waits for the task's result.
-    pub async fn join(self) -> T {
-        self.0.await
-    }
 }
 
 /// Starts `future` on the current shard. A panic in a task ends the shard: the caller wraps what

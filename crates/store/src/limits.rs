@@ -41,33 +41,33 @@ pub const STORE_CONNECTIONS_MAX: usize = 128;
 pub const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 
 /// How long a TCP and TLS connect to the store may take.
-pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause between two connects to a store that could not be connected to; calls fail at once meanwhile. A shard then makes
 /// at most 20 connects a second, and notices within this time that the store is back.
 pub const STORE_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that a connect tries in turn, all within the connect timeout.
-pub const STORE_ADDRESSES_TRIED_MAX: usize = 4;
+pub(crate) const STORE_ADDRESSES_TRIED_MAX: usize = 4;
 
 /// How long a resolved name is used for new connections: the time to live of DynamoDB's own names.
-pub const STORE_RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const STORE_RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Names whose addresses a shard caches: the store and the sources of its credentials.
-pub const STORE_NAMES_RESOLVED_MAX: usize = 16;
+pub(crate) const STORE_NAMES_RESOLVED_MAX: usize = 16;
 
 /// Maximum age of a request template. A changed endpoint or clock offset takes effect after at most this time; under
 /// load one call in about 100,000 then uses the SDK.
 pub const REQUEST_TEMPLATE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Read buffer of one store connection. An answer with 99 stored records fits in a few of them.
-pub const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
+pub(crate) const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Largest answer of the store: BatchGetItem's 16 MB as JSON, with room for its overhead.
-pub const STORE_RESPONSE_BYTES_MAX: usize = 24 * 1024 * 1024;
+pub(crate) const STORE_RESPONSE_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// How long a call outside the request path (tables, creating an event, a scan page) may take.
-pub const STORE_ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const STORE_ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Attempts of a call outside the request path that was throttled or whose outcome is unknown.
 pub const STORE_ADMIN_ATTEMPTS_MAX: u32 = 5;
@@ -97,13 +97,13 @@ pub const STORE_ADMIN_CALLS_IN_PARALLEL: usize = 8;
 pub const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
 
 /// Lines a shard logs about the store in one second; further lines are counted and dropped.
-pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
+pub(crate) const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
 /// Longest text of the store that goes into a log line, in bytes.
-pub const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
+pub(crate) const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
 
 /// How long a fetch of credentials may take.
-pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Credentials are renewed this long before they expire, off the request path.
 pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -118,16 +118,16 @@ pub const EXPIRY_SHARDS: u16 = 32;
 
 /// Holds in one page of overdue holds: about two transactions, because many of the holds have already ended when they
 /// are found. Decoding a page takes about 1 ms.
-pub const STORE_DUE_PAGE_MAX: usize = 200;
+pub(crate) const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
-pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
+pub(crate) const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
 
 /// Poll interval while a table is being created.
-pub const TABLE_POLL: Duration = Duration::from_millis(250);
+pub(crate) const TABLE_POLL: Duration = Duration::from_millis(250);
 
 /// How long the embedded engine may take to finish its requests when it is stopped.
-pub const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Default bound of one attempt at the store (DDB_TIMEOUT).
 pub const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);

@@ -22,7 +22,7 @@ use inventory_runtime::clock;
 /// The index that finds overdue holds. Its partition key is a time bucket with a part number, so that no
 /// index key is hot; its sort key is the expiry time. Only records that can expire carry both keys and are in
 /// the index. It projects all attributes: a record fits one write unit either way.
-pub const EXPIRY_INDEX: &str = "expiry";
+pub(crate) const EXPIRY_INDEX: &str = "expiry";
 
 /// One key attribute, by name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub struct StoredEvent {
 
 impl StoredEvent {
     /// Reads all of an event and checks that its stock is conserved.
-    pub fn read(store: SocketAddr, event: &str) -> Self {
+    pub(crate) fn read(store: SocketAddr, event: &str) -> Self {
         let event: EventId = event.parse().unwrap();
         let (stripes, records) = on_store(store, async move |store| {
             let StripesRead::Found(stripes) = store.read_event(&event, None).await else {

@@ -9,7 +9,7 @@ use crate::limits::VIOLATIONS_QUOTED_MAX;
 
 /// The request of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaleCall {
+pub(crate) enum SaleCall {
     /// Commit with the reservation's own payload, first or repeated.
     Commit,
     /// Commit of the same reservation_id with a different quantity.
@@ -19,7 +19,7 @@ pub enum SaleCall {
 
 /// The final answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallResult {
+pub(crate) enum CallResult {
     Confirmed {
         order_id: String,
     },
@@ -102,7 +102,7 @@ pub struct SaleLedger {
 
 /// Logical clock of the ledger: orders first requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogicalTime(u64);
+pub(crate) struct LogicalTime(u64);
 
 /// The first refusal of a quantity as sold out.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ struct FirstRefusal {
 
 impl SaleLedger {
     /// An empty ledger; reservation number `i` is named by [`reservation_id`].
-    pub fn new(prefix: &str, quantities: impl Iterator<Item = i32>) -> Self {
+    pub(crate) fn new(prefix: &str, quantities: impl Iterator<Item = i32>) -> Self {
         Self {
             prefix: prefix.to_owned(),
             rows: quantities.map(|q| (q, ReservationOutcome::NotRequested)).collect(),
@@ -126,7 +126,7 @@ impl SaleLedger {
     }
 
     /// The time at which a call is sent for the first time, for [`SaleLedger::record`].
-    pub fn now(&mut self) -> LogicalTime {
+    pub(crate) fn now(&mut self) -> LogicalTime {
         self.time += 1;
         LogicalTime(self.time)
     }
@@ -135,7 +135,7 @@ impl SaleLedger {
     ///
     /// # Panics
     /// If `index` is not in the ledger.
-    pub fn record(
+    pub(crate) fn record(
         &mut self,
         index: usize,
         call: SaleCall,
@@ -236,15 +236,11 @@ impl SaleLedger {
         &self.quoted
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    pub fn outcome(&self, index: usize) -> Option<&ReservationOutcome> {
+    pub(crate) fn outcome(&self, index: usize) -> Option<&ReservationOutcome> {
         self.rows.get(index).map(|(_, outcome)| outcome)
     }
 
@@ -258,12 +254,12 @@ impl SaleLedger {
     }
 
     /// Units of confirmed reservations.
-    pub fn sold_units(&self) -> u64 {
+    pub(crate) fn sold_units(&self) -> u64 {
         self.units(|outcome| matches!(outcome, ReservationOutcome::Confirmed { .. }))
     }
 
     /// Units of reservations with an unknown outcome: they may be sold in addition.
-    pub fn unknown_units(&self) -> u64 {
+    pub(crate) fn unknown_units(&self) -> u64 {
         self.units(|outcome| *outcome == ReservationOutcome::Unknown)
     }
 
@@ -276,7 +272,7 @@ impl SaleLedger {
     }
 
     /// Units sold beyond `tickets`.
-    pub fn oversold_units(&self, tickets: u64) -> u64 {
+    pub(crate) fn oversold_units(&self, tickets: u64) -> u64 {
         self.sold_units().saturating_sub(tickets)
     }
 
@@ -285,7 +281,7 @@ impl SaleLedger {
     /// Stock only decreases during a sale (nothing confirmed is returned), so the units available at the
     /// end were available at every refusal: one refused quantity that fits into them proves the refusal
     /// wrong. Units of unknown outcome count as sold.
-    pub fn undersold_units(&self, tickets: u64) -> u64 {
+    pub(crate) fn undersold_units(&self, tickets: u64) -> u64 {
         let available = tickets.saturating_sub(self.sold_units() + self.unknown_units());
         match self.refused.keys().next() {
             Some(smallest) if u64::from(smallest.unsigned_abs()) <= available => available,
@@ -295,7 +291,7 @@ impl SaleLedger {
 }
 
 /// The reservation_id of number `index`.
-pub fn reservation_id(prefix: &str, index: usize) -> String {
+pub(crate) fn reservation_id(prefix: &str, index: usize) -> String {
     format!("{prefix}-{index:07}")
 }
 

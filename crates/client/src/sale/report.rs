@@ -87,7 +87,7 @@ impl SaleReport {
         self.latency_us.value_at_percentile(percentile)
     }
 
-    pub fn errors_total(&self) -> u64 {
+    pub(crate) fn errors_total(&self) -> u64 {
         self.errors.values().sum()
     }
 

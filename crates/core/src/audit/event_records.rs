@@ -71,11 +71,11 @@ pub struct AuditRecord {
 
 impl AuditRecord {
     /// Whether the record holds stock: released, expired and refunded records hold none.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         matches!(self.state, ReservationState::Held | ReservationState::Confirmed)
     }
 
-    pub fn names(&self, seat: &SeatId) -> bool {
+    pub(crate) fn names(&self, seat: &SeatId) -> bool {
         self.seats.as_deref().unwrap_or_default().contains(seat)
     }
 }
@@ -149,7 +149,7 @@ impl EventRecords {
         }
     }
 
-    pub fn is_seated(&self) -> bool {
+    pub(crate) fn is_seated(&self) -> bool {
         self.seat_keys > 0
     }
 

@@ -212,11 +212,6 @@ impl Engine {
         self.in_flight.calls()
     }
 
-    /// Reservations in the record cache.
-    pub fn cached_records(&self) -> usize {
-        self.cache.len()
-    }
-
     /// Whether nothing is in flight, in a lane or being read.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()

@@ -69,7 +69,7 @@ pub struct PoolOutput {
     /// Start a strong read of all stripes.
     pub read_stripes: bool,
     /// The layout of the event, if the store has just returned it.
-    pub learned_shape: Option<EventLayout>,
+    pub(crate) learned_shape: Option<EventLayout>,
     /// Operations to be decided again.
     pub redecisions: Vec<Redecision>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.
@@ -77,7 +77,7 @@ pub struct PoolOutput {
     /// Writes to the event's stripes.
     pub stock: Vec<StripeUpdate>,
     /// When these were first sent; `None`: they may not have been applied, or long ago.
-    pub stock_sent: Option<Micros>,
+    pub(crate) stock_sent: Option<Micros>,
 }
 
 impl PoolOutput {

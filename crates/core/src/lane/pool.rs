@@ -74,12 +74,12 @@ impl Pool {
         }
     }
 
-    pub fn key(&self) -> &PoolKey {
+    pub(crate) fn key(&self) -> &PoolKey {
         &self.state.key
     }
 
     /// Lanes that have been used.
-    pub fn lanes(&self) -> usize {
+    pub(crate) fn lanes(&self) -> usize {
         self.lanes.len()
     }
 
@@ -98,7 +98,7 @@ impl Pool {
     }
 
     /// Callers that wait for any of the lanes, or for a read.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.state.queue.foreground.len() + self.state.awaiting_read.len()
     }
 
@@ -112,12 +112,12 @@ impl Pool {
     }
 
     /// What the last read of all stripes shows for a call for `units` that arrived at `arrived`.
-    pub fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
+    pub(crate) fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
         self.state.sold_out_hint(units, arrived)
     }
 
     /// An operator may have added stock.
-    pub fn reopen(&mut self, now: Micros) {
+    pub(crate) fn reopen(&mut self, now: Micros) {
         self.state.reopen(now);
     }
 

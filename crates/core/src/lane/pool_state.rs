@@ -57,7 +57,7 @@ struct TotalStock {
 
 /// Whether there may be enough units, by the last read of all stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SoldOutHint {
+pub(crate) enum SoldOutHint {
     /// Nothing is known that speaks against it.
     None,
     /// There were too few, and the read is recent enough to reject on it.

@@ -17,7 +17,7 @@ impl SeatMap {
 
     /// Unchanged as long as no count of this map has changed, including holds that expire by `now`. May restart after the
     /// map is read again.
-    pub fn changes(&mut self, now: UnixMillis) -> u64 {
+    pub(crate) fn changes(&mut self, now: UnixMillis) -> u64 {
         self.advance(now);
         self.changes
     }

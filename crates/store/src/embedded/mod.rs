@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 use crate::limits;
 
 /// The database's file inside its directory.
-pub const DATABASE_FILE: &str = "inventory.sqlite";
+pub(crate) const DATABASE_FILE: &str = "inventory.sqlite";
 
 /// Locked exclusively while an engine runs on the directory.
-pub const LOCK_FILE: &str = "inventory.lock";
+pub(crate) const LOCK_FILE: &str = "inventory.lock";
 
 /// Where the data is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
