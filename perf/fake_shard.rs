@@ -37,6 +37,7 @@ impl FakeShard {
             late_commit: LateCommit::Reacquire,
             read_staleness: Micros(inventory_api::limits::READ_STALENESS_DEFAULT.as_micros() as u64),
             sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
+            attempt_timeout: Micros::from_millis(200),
         };
         let mut shard = Self {
             engine: Engine::new(settings, SmallRng::seed_from_u64(1)),
@@ -104,7 +105,7 @@ impl FakeShard {
         now.extend(std::iter::from_fn(|| self.engine.poll_effect()));
         for effect in now.drain(..) {
             match effect {
-                Effect::Transact { lane, transaction } => {
+                Effect::Transact { lane, transaction, .. } => {
                     drop(transaction);
                     let outcome = TransactionOutcome::Committed;
                     self.engine.handle_transaction_outcome(lane, outcome, at(1));

@@ -33,7 +33,7 @@ const STRIPES: u16 = 16;
 const PATIENCE: u64 = 2 * SECOND;
 
 #[derive(Debug)]
-enum Step {
+enum StoreStep {
     Wakes(usize),
     /// The sender's time-out, or the answer of the store, whichever comes first.
     Answered(usize, LaneId, TransactionOutcome),
@@ -43,7 +43,7 @@ enum Step {
 struct SlowStore {
     engines: Vec<Engine>,
     wakes: Vec<Option<u64>>,
-    agenda: BTreeMap<(u64, u64), Step>,
+    agenda: BTreeMap<(u64, u64), StoreStep>,
     made: u64,
     now: u64,
     /// Time of one transaction.
@@ -91,7 +91,7 @@ impl SlowStore {
         Now { mono: Micros(self.now), unix: UnixMillis(self.now / MS) }
     }
 
-    fn plan(&mut self, at: u64, step: Step) {
+    fn plan(&mut self, at: u64, step: StoreStep) {
         self.made += 1;
         self.agenda.insert((at, self.made), step);
     }
@@ -123,7 +123,7 @@ impl SlowStore {
                     self.transact(shard, lane, &transaction, limit);
                 }
                 Effect::ReadStripes { event, .. } => {
-                    self.plan(self.now + MS, Step::Read(shard, event))
+                    self.plan(self.now + MS, StoreStep::Read(shard, event))
                 }
                 Effect::ReadRecords { read, reservations } => {
                     let found = RecordsRead::Found(vec![Ok(None); reservations.len()]);
@@ -145,7 +145,7 @@ impl SlowStore {
             let due = due.0.max(self.now + 1);
             if self.wakes[shard].is_none_or(|at| due < at) {
                 self.wakes[shard] = Some(due);
-                self.plan(due, Step::Wakes(shard));
+                self.plan(due, StoreStep::Wakes(shard));
             }
         }
     }
@@ -165,7 +165,7 @@ impl SlowStore {
             true => (self.free_at, TransactionOutcome::Committed),
             false => (timeout, TransactionOutcome::Unknown),
         };
-        self.plan(at, Step::Answered(shard, lane, outcome));
+        self.plan(at, StoreStep::Answered(shard, lane, outcome));
     }
 
     /// Runs until `until`, or until nothing is in flight.
@@ -178,16 +178,16 @@ impl SlowStore {
             self.now = at;
             let now = self.clock();
             let shard = match step {
-                Step::Wakes(shard) => {
+                StoreStep::Wakes(shard) => {
                     self.wakes[shard] = None;
                     self.engines[shard].handle_timeout(now);
                     shard
                 }
-                Step::Answered(shard, lane, outcome) => {
+                StoreStep::Answered(shard, lane, outcome) => {
                     self.engines[shard].handle_transaction_outcome(lane, outcome, now);
                     shard
                 }
-                Step::Read(shard, event) => {
+                StoreStep::Read(shard, event) => {
                     let stripes = (0..STRIPES).map(|stripe| StripeView {
                         capacity: 1_000_000,
                         remaining: 1_000_000,
