@@ -1,6 +1,7 @@
-//! Every bound of the server, with its reason, and the defaults of the settings. The bounds of the crates under
-//! `crates/` are re-exported, so that all bounds can be found here. Relations between bounds are asserted at compile
-//! time in `limits/coherence.rs`.
+//! Every bound of the server, with its reason, and the defaults of the settings.
+//!
+//! The bounds of the crates under `crates/` are re-exported, so that all bounds can be found here. Relations between
+//! bounds are asserted at compile time in `limits/coherence.rs`.
 
 mod audit;
 mod coherence;

@@ -180,8 +180,9 @@ impl ReservationService {
     }
 
     /// Submits an operation. A retry of a settled reservation is answered from the cache.
-    /// The pending future is boxed, so that the future of a call answered from the cache stays small; moving the
-    /// large one cost 10 % of such a call.
+    ///
+    /// The pending future is boxed, so that the future of a call answered from the cache stays small; moving the large
+    /// one cost 10 % of such a call.
     pub(super) fn submit<'a>(
         &'a self,
         call: &'a CallContext,

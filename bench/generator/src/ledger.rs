@@ -103,7 +103,7 @@ pub struct EventSales {
     pub first_refused: u64,
 }
 
-/// Broken promises: all are counted by kind, the first are examples.
+/// Broken promises: all are counted by kind, the first are kept as examples.
 #[derive(Clone, Debug, Default)]
 pub struct ViolationLog {
     pub counts: BTreeMap<&'static str, u64>,

@@ -126,7 +126,7 @@ pub(crate) const REPEAT_AFTER_MAX: Duration = Duration::from_millis(2_000);
 /// Longer latencies are recorded as this.
 pub(crate) const LATENCY_MAX_US: u64 = 60_000_000;
 
-/// Broken promises that are examples. All are counted.
+/// Broken promises that are kept as examples. All are counted.
 pub(crate) const EXAMPLES_MAX: usize = 20;
 
 /// Time limit of one request to the admin port.

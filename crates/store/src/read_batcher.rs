@@ -1,7 +1,9 @@
-//! Reads the stripes of several events in one request. While fewer than [`limits::STRIPE_READS_BEFORE_BATCHING`] reads
-//! are in flight, each read is sent at once. Further reads wait until one of these has finished or has batch
-//! [`limits::STRIPE_READ_BATCHING_MAX`], or until a request is full. Checks of fifty events then cost a shard about 200
-//! requests per second instead of 1,000, each of which must be built, signed and sent.
+//! Reads the stripes of several events in one request.
+//!
+//! While fewer than [`limits::STRIPE_READS_BEFORE_BATCHING`] reads are in flight, each read is sent at once. Further
+//! reads wait until one of these has finished or has taken [`limits::STRIPE_READ_BATCHING_MAX`], or until a request is
+//! full. Checks of fifty events then cost a shard about 200 requests per second instead of 1,000, each of which must be
+//! built, signed and sent.
 //!
 //! Must not be put here: which event is read when, and how a stripe is decoded.
 

@@ -1,6 +1,8 @@
-//! JSON writer for the body of the hot request. The SDK builds a map of named values for every item and serializes the
-//! maps: some forty allocations per reservation. Reservations differ in a few short texts only, so only these are
-//! written, between parts that are built once ([`super::expression`]). Signing and sending: `direct_client`.
+//! JSON writer for the body of the hot request.
+//!
+//! The SDK builds a map of named values for every item and serializes the maps: some forty allocations per reservation.
+//! Reservations differ in a few short texts only, so only these are written, between parts that are built once
+//! ([`super::expression`]). Signing and sending: `direct_client`.
 //!
 //! Must not be put here: items, expressions, tables.
 
