@@ -36,7 +36,7 @@ const _: () = {
     // A reservation with units of every stripe must fit into one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
-    assert!(USUAL_DEADLINE_MIN.as_nanos() < CALL_TIMEOUT_DEFAULT.as_nanos());
+    assert!(SHORT_QUEUE_DEADLINE_MIN.as_nanos() < CALL_TIMEOUT_DEFAULT.as_nanos());
     // A queue in short-queue mode still fills a transaction.
     assert!(BATCH_ENTRIES_MAX < LANE_QUEUE_MAX);
     assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());

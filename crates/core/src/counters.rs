@@ -42,8 +42,8 @@ counters! {
     cache_hits: sum;
     /// Operations not answered from that cache.
     cache_misses: sum;
-    /// Operations that joined, or queued behind, one with the same reservation_id.
-    coalesced: sum;
+        /// Operations that waited for another one with the same reservation_id.
+    joined: sum;
     /// Operations forwarded to the shard that owns the stripe.
     forwarded: sum;
     /// Dispatched transactions, without retries.
@@ -72,14 +72,15 @@ counters! {
     throttles: sum;
     /// Transactions split because the store refused the body.
     splits: sum;
-    /// Entries that a condition found to exist already.
+        /// Entries whose record already existed.
     duplicates: sum;
     /// Entries for which a stripe had too few units.
     stripe_shortages: sum;
-    /// Operations answered as sold out after a read of their record, without a write.
+        /// Operations on units rejected without a write, after a read of their record: sold out, or the hold has
+        /// expired and its units are sold.
     sold_out: sum;
     /// Entries whose deadline passed before dispatch.
-    expired: sum;
+    deadline_missed: sum;
     /// Operations and reads rejected because of overload.
     rejected_overloaded: sum;
     /// Those of `rejected_overloaded` that admission control rejected: they would have missed their deadline, or came
@@ -101,8 +102,8 @@ counters! {
     seat_verifications: sum;
     /// Those that differed from the seat map, so that all seats were read.
     seat_verification_mismatches: sum;
-    /// Operations refused by the seat map because the seats are taken.
-    seats_refused: sum;
-    /// Operations refused by a failed write because the seats are taken.
-    seats_taken: sum;
+        /// Operations rejected without a write, because the seat map has the seats as taken.
+    seats_rejected_by_map: sum;
+        /// Operations rejected by a failed write, because the seats are taken.
+    seats_rejected_by_write: sum;
 }

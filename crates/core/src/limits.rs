@@ -219,7 +219,7 @@ pub(crate) const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
 
 /// A rejected call with a deadline shorter than this does not start short-queue mode: most calls have
 /// the default deadline, and the queue is not too long for them.
-pub const USUAL_DEADLINE_MIN: Duration = Duration::from_millis(100);
+pub const SHORT_QUEUE_DEADLINE_MIN: Duration = Duration::from_millis(100);
 
 /// Lower bound of the retry delay sent to clients when a queue is full or the store is busy.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -329,7 +329,7 @@ impl Engine {
             self.resends.push(LaneId { pool, lane }, self.now.mono, &mut self.rng);
         }
         let reads_stripes = std::mem::take(&mut out.read_stripes);
-        let layout = out.learned_shape.take();
+        let layout = out.layout_read.take();
         let as_of = out.as_of;
         let mut completions = std::mem::take(&mut out.completions);
         let mut redecisions = std::mem::take(&mut out.redecisions);
@@ -344,7 +344,7 @@ impl Engine {
         };
         if let Some(event) = &event {
             // Before a read begins, which will have seen the write.
-            self.record_stock_write(event, &out.stock, out.stock_sent);
+            self.record_stock_write(event, &out.stock, out.stripe_updates_sent);
             if let Some(layout) = layout {
                 self.layouts.put(event.clone(), layout);
             }
@@ -365,7 +365,7 @@ impl Engine {
             return;
         };
         // Before an operation that waited for one of these seats is decided.
-        for one in completions.iter().filter(|one| one.wrote) {
+        for one in completions.iter().filter(|one| one.is_own_write) {
             if let (Some(record), Some(seated)) = (&one.record, self.seated_events.get_mut(&event))
             {
                 seated.record_write(&one.reservation, record, as_of);

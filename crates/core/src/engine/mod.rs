@@ -494,7 +494,7 @@ impl Engine {
         self.now = now;
         self.layouts.pop(event);
         if let Some(pool) = self.pools.selling(event) {
-            pool.reopen(now.mono);
+            pool.discard_sold_out_hint(now.mono);
         }
         if !fault::planted(Fault::SnapshotSurvivesAdmin) {
             self.snapshots.invalidate(event);

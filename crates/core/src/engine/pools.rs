@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 
 use crate::effect::PoolId;
 use crate::ids::{EventId, ReservationId};
-use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeShare};
+use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeSet};
 use crate::limits;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
@@ -100,8 +100,7 @@ impl Pools {
                 }
                 let id = PoolId(self.next);
                 self.next += 1;
-                let share =
-                    StripeShare { first: self.first(event) as u16, step: self.shards as u16 };
+                let share = StripeSet { first: self.first(event) as u16, step: self.shards as u16 };
                 let slot = PoolSlot {
                     pool: Pool::new(key.clone(), share, shape, self.settings),
                     timer: None,

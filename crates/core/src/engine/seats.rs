@@ -55,7 +55,7 @@ impl Engine {
                     self.read_record(task);
                     return;
                 }
-                self.counters.seats_refused += 1;
+                self.counters.seats_rejected_by_map += 1;
                 self.reject(&task.operation, rejection);
                 return;
             }
@@ -229,7 +229,7 @@ impl Engine {
             Some(Rejection::SeatsUnavailable { seats: conflict.taken })
         };
         if let Some(rejection) = rejection {
-            self.counters.seats_taken += 1;
+            self.counters.seats_rejected_by_write += 1;
             // After those that the operation had blocked are decided.
             let completed = Completed {
                 reservation: operation.reservation,

@@ -64,8 +64,8 @@ impl Engine {
     }
 
     pub(super) fn apply_completion(&mut self, event: &EventId, completion: Completion) {
-        let Completion { reservation, answer, record, wrote } = completion;
-        if !(wrote && reservation.is_slip()) {
+        let Completion { reservation, answer, record, is_own_write } = completion;
+        if !(is_own_write && reservation.is_slip()) {
             let completed = Completed { reservation, answer, record };
             self.complete(event, completed);
             return;
@@ -117,7 +117,7 @@ impl Engine {
         let OperationTask { operation, layout, hint } = task;
         let now = self.now.mono;
         if operation.deadline <= now {
-            self.counters.expired += 1;
+            self.counters.deadline_missed += 1;
             let rejection = Answer::Rejected(Rejection::DeadlineExceeded);
             self.answer(caller, rejection, None);
             return;
@@ -127,7 +127,7 @@ impl Engine {
                 self.expiries += usize::from(operation.verb == Verb::Expire);
                 self.advance(OperationTask { operation, layout, hint });
             }
-            Registration::Waiting => self.counters.coalesced += 1,
+            Registration::Waiting => self.counters.joined += 1,
             Registration::Full(caller) => {
                 self.counters.rejected_overloaded += 1;
                 self.answer(caller, Answer::Rejected(Rejection::overloaded()), None);
@@ -160,7 +160,7 @@ impl Engine {
         let now = self.now;
         let operation = &task.operation;
         if operation.deadline <= now.mono {
-            self.counters.expired += 1;
+            self.counters.deadline_missed += 1;
             self.reject(operation, Rejection::DeadlineExceeded);
             return;
         }

@@ -1,11 +1,4 @@
 //! A batch: entries that become one transaction within the store's limits.
-//!
-//! Each expiry of a hold returns units to a stripe's item, which sales need too. So when many holds
-//! expire, an expiry batch writes up to 99 of them in one transaction that touches no stripe: their
-//! units go to a *release record*, which is held and past its expiry. The release record is then
-//! expired like any hold: the stripe gets one return for 99 reservations. At every moment each unit is
-//! in the stripe or in one record, and the next reclaimer finds a release record that a crash leaves
-//! behind.
 
 use crate::fault::{self, Fault};
 use std::collections::VecDeque;
@@ -27,16 +20,16 @@ use crate::transaction::{
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) entries: Vec<BatchEntry>,
-    pub(super) expired: Vec<BatchEntry>,
+    pub(super) late: Vec<BatchEntry>,
     /// Actions of the entries' records and seats.
     actions: usize,
     stripes: Vec<u16>,
-    /// The front of the queue is not for this stripe.
-    pub(super) leaves_queue: bool,
-    /// The batch was filled from the shared queue.
-    pub(super) serves_queue: bool,
+    /// The first entry of the shared queue cannot be written to this stripe.
+    pub(super) front_is_for_other_stripe: bool,
+    /// The batch takes entries from the shared queue.
+    pub(super) uses_shared_queue: bool,
     /// Foreground entries taken from the shared queue.
-    pub(super) from_queue: usize,
+    pub(super) taken_from_queue: usize,
 }
 
 impl Batch {
@@ -48,22 +41,22 @@ impl Batch {
     /// Takes entries from a lane's own queue and from the shared one, in order of arrival, while one more
     /// fits; then background entries, for which a quarter of the capacity is kept.
     pub(super) fn collect(lane: u16, own: &mut Queue, state: &mut PoolState, now: Micros) -> Self {
-        let all = action_budget(state.key.kind);
+        let budget = action_budget(state.key.kind);
         // Only lanes that share the queue take from it.
-        let shares = bit(lane) & state.serving() != 0 && !state.is_paced(now);
-        let waiting = own.len() + if shares { state.queue.len() } else { 0 };
-        let any_quiet =
-            !own.background.is_empty() || (shares && !state.queue.background.is_empty());
-        let foreground = if any_quiet { all - all / 4 } else { all };
+        let uses_shared_queue = bit(lane) & state.serving() != 0 && !state.is_delayed(now);
+        let waiting = own.len() + if uses_shared_queue { state.queue.len() } else { 0 };
+        let has_background =
+            !own.background.is_empty() || (uses_shared_queue && !state.queue.background.is_empty());
+        let foreground = if has_background { budget - budget / 4 } else { budget };
         let mut batch = Self {
-            entries: Vec::with_capacity(waiting.min(all)),
-            serves_queue: shares,
+            entries: Vec::with_capacity(waiting.min(budget)),
+            uses_shared_queue: uses_shared_queue,
             ..Self::default()
         };
-        while batch.take_next(lane, own, state, shares, foreground, now) {}
-        batch.fill_from_background(&mut own.background, all, now);
-        if shares {
-            batch.fill_from_background(&mut state.queue.background, all, now);
+        while batch.take_next(lane, own, state, uses_shared_queue, foreground, now) {}
+        batch.fill_from_background(&mut own.background, budget, now);
+        if uses_shared_queue {
+            batch.fill_from_background(&mut state.queue.background, budget, now);
         }
         batch
     }
@@ -74,13 +67,14 @@ impl Batch {
         lane: u16,
         own: &mut Queue,
         state: &mut PoolState,
-        shares: bool,
-        most: usize,
+        uses_shared_queue: bool,
+        limit: usize,
         now: Micros,
     ) -> bool {
-        let number = |queue: &Queue| queue.foreground.front().map(|entry| entry.queue.number);
-        let in_line = number(&state.queue).filter(|_| shares && !self.leaves_queue);
-        let is_own = match (number(own), in_line) {
+        let sequence = |queue: &Queue| queue.foreground.front().map(|entry| entry.queue.sequence);
+        let front_of_queue =
+            sequence(&state.queue).filter(|_| uses_shared_queue && !self.front_is_for_other_stripe);
+        let is_own = match (sequence(own), front_of_queue) {
             (None, None) => return false,
             (Some(own), Some(other)) => own < other,
             (own, _) => own.is_some(),
@@ -99,16 +93,16 @@ impl Batch {
             let stripe = lane ^ u16::from(fault::planted(Fault::OtherStripe));
             entry.write.draws = drawn_from(stripe, units);
         }
-        let has_no_room = state.needs_remainder(&entry) && !state.may_have(lane, units);
-        if !is_own && !is_late && (has_no_room || state.needs_read(&entry)) {
+        let is_too_short = state.needs_remainder(&entry) && !state.may_have(lane, units);
+        if !is_own && !is_late && (is_too_short || state.needs_read(&entry)) {
             // The entry is for another stripe, or for a read. The lane's own entries do not wait behind it.
             state.queue.foreground.push_front(entry);
-            self.leaves_queue = true;
+            self.front_is_for_other_stripe = true;
             return true;
         }
-        match self.take(entry, most, now) {
+        match self.take(entry, limit, now) {
             None => {
-                self.from_queue += usize::from(!is_own && !is_late);
+                self.taken_from_queue += usize::from(!is_own && !is_late);
                 if draws && !is_late {
                     state.reserve_units(lane, units);
                 }
@@ -120,11 +114,11 @@ impl Batch {
         false
     }
 
-    /// Takes an entry in, or marks it as expired; returns it if it does not fit.
-    fn take(&mut self, entry: BatchEntry, most: usize, now: Micros) -> Option<BatchEntry> {
+    /// Adds an entry to the batch, or to the late entries; returns it if it does not fit.
+    fn take(&mut self, entry: BatchEntry, limit: usize, now: Micros) -> Option<BatchEntry> {
         if entry.deadline() <= now {
-            self.expired.push(entry);
-        } else if self.fits(&entry.write, most) {
+            self.late.push(entry);
+        } else if self.fits(&entry.write, limit) {
             self.entries.push(entry);
         } else {
             return Some(entry);
@@ -132,9 +126,9 @@ impl Batch {
         None
     }
 
-    fn fill_from_background(&mut self, from: &mut VecDeque<BatchEntry>, most: usize, now: Micros) {
+    fn fill_from_background(&mut self, from: &mut VecDeque<BatchEntry>, limit: usize, now: Micros) {
         while let Some(entry) = from.pop_front() {
-            if let Some(entry) = self.take(entry, most, now) {
+            if let Some(entry) = self.take(entry, limit, now) {
                 from.push_front(entry);
                 break;
             }
@@ -142,7 +136,7 @@ impl Batch {
     }
 
     /// Whether one more write fits, with the stripes that it is the first to touch; counts it in.
-    fn fits(&mut self, write: &RecordWrite, most: usize) -> bool {
+    fn fits(&mut self, write: &RecordWrite, limit: usize) -> bool {
         let known = self.stripes.len();
         if moves_units(write) {
             for draw in &write.draws {
@@ -152,8 +146,8 @@ impl Batch {
             }
         }
         let actions = self.actions + 1 + write.seats_moved().len();
-        // A reservation that is too large for its share still goes alone.
-        let fits = self.stripes.len() + actions <= most
+        // A reservation that exceeds the limit for foreground entries is sent alone.
+        let fits = self.stripes.len() + actions <= limit
             || (self.entries.is_empty()
                 && self.stripes.len() + actions <= limits::TRANSACTION_ACTIONS_MAX);
         match fits {
@@ -163,7 +157,7 @@ impl Batch {
         fits
     }
 
-    pub(super) fn reject_expired(&mut self, now: Micros) {
+    pub(super) fn remove_late(&mut self, now: Micros) {
         if self.entries.iter().all(|m| m.deadline() > now) {
             return;
         }
@@ -171,7 +165,7 @@ impl Batch {
             if entry.deadline() > now {
                 self.entries.push(entry);
             } else {
-                self.expired.push(entry);
+                self.late.push(entry);
             }
         }
     }
@@ -180,7 +174,7 @@ impl Batch {
     pub(super) fn into_transaction(
         self,
         event: &EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         token: RequestToken,
         at: UnixMillis,
     ) -> (Vec<QueueMetadata>, Transaction) {
@@ -193,7 +187,7 @@ impl Batch {
         let transaction = Transaction {
             token,
             event: event.clone(),
-            seat_keys: shape.seat_keys,
+            seat_keys: layout.seat_keys,
             stripes: updates(&records),
             records,
             at,
@@ -202,7 +196,13 @@ impl Batch {
     }
 }
 
-/// Sends what the writes of `transaction` return to a release record instead of to the stripes.
+/// Redirects the returned units of `transaction` from the stripes to a release record.
+///
+/// Each expiry of a hold returns units to a stripe's item, which sales need too. So when many holds expire, an expiry
+/// batch writes up to 99 of them in one transaction that touches no stripe: their units go to a *release record*, which
+/// is held and overdue. The release record is then expired like any hold, so the stripe gets one return for 99
+/// reservations. At every moment each unit is in the stripe or in one record. After a crash in between, the next
+/// reclaimer finds the release record.
 pub(super) fn add_release_record(transaction: &mut Transaction) {
     let mut draws = StripeAllocations::new();
     for draw in transaction.records.iter().flat_map(|write| &write.draws) {
@@ -213,7 +213,7 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
     }
     let (id, event) = (ReservationId::of_slip(transaction.token.0), transaction.event.clone());
     let operation = Operation::new(Verb::Hold, id, event, Selection::AsRecorded, Micros(0));
-    let slip = RecordWrite {
+    let release_record = RecordWrite {
         fingerprint: operation.fingerprint,
         operation,
         from: None,
@@ -223,14 +223,14 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         draws,
         seats: None,
         order: None,
-        // Past its expiry from the beginning.
+        // Overdue at once.
         expires_at: Some(transaction.at),
     };
     transaction.stripes.clear();
     if fault::planted(Fault::ReleaseRecordMissing) {
         return;
     }
-    transaction.records.push(slip);
+    transaction.records.push(release_record);
 }
 
 fn moves_units(write: &RecordWrite) -> bool {

@@ -8,7 +8,7 @@ use crate::rules::{self, StockChange, Transition};
 use crate::time::Micros;
 use crate::transaction::{RecordView, RecordWrite, ReservationState, StripeAllocations};
 
-/// See the module's head.
+/// One operation in a lane, with its write and its place in the queue.
 #[derive(Clone, Debug)]
 pub(super) struct BatchEntry {
     /// The write, with the operation.
@@ -16,17 +16,17 @@ pub(super) struct BatchEntry {
     pub(super) queue: QueueMetadata,
 }
 
-/// The part of an entry that the transaction does not carry.
+/// The metadata of an entry, which is not written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueMetadata {
     /// Position in the order of arrival in the pool.
-    pub(super) number: u64,
+    pub(super) sequence: u64,
     pub(super) arrived: Micros,
     /// Expected time in the queue, if it was known on arrival; else zero.
-    pub(super) expected: Micros,
-    /// A read of all stripes fixed its allocations. Otherwise an entry that takes units takes them from the
-    /// stripe of the lane that sends it.
-    pub(super) planned: bool,
+    pub(super) expected_wait: Micros,
+    /// A read of all stripes fixed the stripe allocations of the entry. Without a plan an entry takes its units
+    /// from the stripe of the lane that sends it.
+    pub(super) has_stripe_plan: bool,
 }
 
 /// What a transition of one reservation writes, beside what the operation contains.
@@ -43,7 +43,7 @@ impl BatchEntry {
     pub(super) fn new(
         operation: Operation,
         intent: WriteIntent,
-        number: u64,
+        sequence: u64,
         arrived: Micros,
     ) -> Self {
         let WriteIntent { transition, record, seats } = intent;
@@ -53,7 +53,8 @@ impl BatchEntry {
             }
             (_, record) => write_of_requested_stock(operation, transition, record.as_ref(), seats),
         };
-        let queue = QueueMetadata { number, arrived, expected: Micros(0), planned: false };
+        let queue =
+            QueueMetadata { sequence, arrived, expected_wait: Micros(0), has_stripe_plan: false };
         Self { write, queue }
     }
 
@@ -62,7 +63,7 @@ impl BatchEntry {
         self.write.operation.deadline
     }
 
-    pub(super) fn movement(&self) -> StockChange {
+    pub(super) fn stock_change(&self) -> StockChange {
         rules::stock_change(self.write.from, self.write.to)
     }
 
@@ -71,21 +72,21 @@ impl BatchEntry {
         Operation { expectation: RecordExpectation::Present, ..self.write.operation }
     }
 
-    /// The rejection if its stock is sold: an expired hold cannot be confirmed any more.
-    pub(super) fn too_little(&self, remaining: u64) -> Rejection {
+    /// The rejection for too few units: sold out, or that the hold has expired if its units were returned before.
+    pub(super) fn shortage_rejection(&self, remaining: u64) -> Rejection {
         match self.write.from {
             Some(ReservationState::Expired) => Rejection::HoldExpired,
             _ => Rejection::InsufficientInventory { remaining },
         }
     }
 
-    /// Nobody waits for the entry: the reclaimer asks again later.
+    /// Whether no caller waits for the entry. The reclaimer finds an expired hold again later.
     pub(super) fn is_background(&self) -> bool {
         self.write.operation.verb == Verb::Expire
     }
 }
 
-/// A write that keeps or returns what the record holds: the record keeps its stock and its fingerprint.
+/// A write that keeps or returns the stock of an existing record. The record keeps its allocations and its fingerprint.
 fn write_of_recorded_stock(
     operation: Operation,
     transition: Transition,

@@ -30,9 +30,9 @@ pub(super) enum StripeCapacity {
     Unknown,
     /// Remaining units; those allocated to earlier entries are subtracted.
     Limited { reported: u64, left: u64 },
-    /// Too few units, except for what entries of the same transaction return: entries that take units are
-    /// judged after the returns.
-    Refilling,
+    /// Too few units unless the returns of the same transaction are applied first: entries that take units are
+    /// retried after the returns.
+    AwaitingReturns,
     /// The event takes no new reservations.
     Closed,
     /// There is no such item.
@@ -41,36 +41,36 @@ pub(super) enum StripeCapacity {
 
 /// The entries of a cancelled transaction that are retried.
 #[derive(Debug)]
-pub(super) struct Admission {
-    /// Together they fit the remaining units.
+pub(super) struct RetryGroups {
+    /// Entries that together fit the remaining units.
     pub(super) fitting: Vec<BatchEntry>,
-    /// They wait for the outcome of the others.
+    /// Entries that wait for the outcome of the fitting ones.
     pub(super) later: Vec<BatchEntry>,
-    /// Their stripe has too few units for them: they try other stripes.
+    /// Entries for which their stripe has too few units; they may use other stripes.
     pub(super) too_large: Vec<BatchEntry>,
 }
 
-/// What each stripe's action showed. A stripe that has enough and failed all the same was changed in
-/// between: a conflict.
+/// What each stripe's action showed. If a stripe failed although it reports enough units, it was changed meanwhile:
+/// treated as a conflict.
 pub(super) fn stripe_capacities(
     updates: &[StripeUpdate],
     reasons: &[ActionOutcome],
-    put: &mut Option<BackoffCause>,
+    backoff: &mut Option<BackoffCause>,
     state: &mut PoolState,
     out: &mut PoolOutput,
 ) -> Vec<(u16, StripeCapacity)> {
     let mut capacities = Vec::with_capacity(updates.len());
     for (update, reason) in updates.iter().zip(reasons) {
-        let room = match reason {
+        let capacity = match reason {
             ActionOutcome::Stripe(Some(view)) => {
-                learn_shape(view, state, out);
+                record_layout(view, state, out);
                 if view.closed && update.take > 0 {
                     StripeCapacity::Closed
                 } else if view.remaining.saturating_add(update.give) >= update.take {
-                    put.get_or_insert(BackoffCause::Conflict);
+                    backoff.get_or_insert(BackoffCause::Conflict);
                     StripeCapacity::Unknown
                 } else if update.give > 0 {
-                    StripeCapacity::Refilling
+                    StripeCapacity::AwaitingReturns
                 } else {
                     StripeCapacity::Limited { reported: view.remaining, left: view.remaining }
                 }
@@ -78,18 +78,18 @@ pub(super) fn stripe_capacities(
             ActionOutcome::Stripe(None) => StripeCapacity::Missing,
             _ => StripeCapacity::Unknown,
         };
-        capacities.push((update.stripe, room));
+        capacities.push((update.stripe, capacity));
     }
     capacities
 }
 
-fn learn_shape(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {
+fn record_layout(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {
     if let Some(stripes) = view.stripes {
-        state.shape.stripes = stripes.max(1);
-        state.shape.seat_keys = view.seat_keys;
+        state.layout.stripes = stripes.max(1);
+        state.layout.seat_keys = view.seat_keys;
     }
-    state.shape.closed |= view.closed;
-    out.learned_shape = Some(state.shape);
+    state.layout.closed |= view.closed;
+    out.layout_read = Some(state.layout);
 }
 
 /// Splits the retried entries: those that fit the remaining units, in order of arrival, and those that
@@ -98,13 +98,13 @@ fn learn_shape(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {
 /// later.
 ///
 /// Stock decides nothing about an entry that may have a record: it is sent again.
-pub(super) fn admit(
+pub(super) fn group_retries(
     entries: Vec<(BatchEntry, RecordStatus)>,
     capacities: &mut [(u16, StripeCapacity)],
     sent: Micros,
     state: &mut PoolState,
     cx: &mut PoolContext<'_>,
-) -> Admission {
+) -> RetryGroups {
     let mut fitting = Vec::with_capacity(entries.len());
     let mut later = Vec::new();
     let mut too_large = Vec::new();
@@ -127,18 +127,18 @@ pub(super) fn admit(
             Fit::NoSuchStripe(_) => cx.out.reject(entry, Rejection::Internal),
             Fit::TooLarge { reported } => {
                 cx.counters.stripe_shortages += 1;
-                if state.shape.stripes <= 1 {
+                if state.layout.stripes <= 1 {
                     state.record_total(reported, sent);
-                    let why = entry.too_little(reported);
+                    let why = entry.shortage_rejection(reported);
                     cx.out.reject(entry, why);
                 } else {
-                    entry.queue.planned = false;
+                    entry.queue.has_stripe_plan = false;
                     too_large.push(entry);
                 }
             }
         }
     }
-    Admission { fitting, later, too_large }
+    RetryGroups { fitting, later, too_large }
 }
 
 enum Fit {
@@ -155,14 +155,14 @@ enum Fit {
 
 /// What an entry takes from stripes.
 fn drawn(entry: &BatchEntry) -> &[crate::transaction::StripeAllocation] {
-    match entry.movement() {
+    match entry.stock_change() {
         StockChange::Reserve => &entry.write.draws,
         _ => &[],
     }
 }
 
 fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
-    if entry.movement() == StockChange::Return {
+    if entry.stock_change() == StockChange::Return {
         let missing = |draw: &&crate::transaction::StripeAllocation| {
             matches!(
                 capacities.iter().find(|(index, _)| *index == draw.stripe),
@@ -184,7 +184,7 @@ fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
             Some(StripeCapacity::Limited { reported, .. }) if units > *reported => {
                 return Fit::TooLarge { reported: *reported };
             }
-            Some(StripeCapacity::Refilling) => verdict = Fit::NotNow,
+            Some(StripeCapacity::AwaitingReturns) => verdict = Fit::NotNow,
             Some(StripeCapacity::Limited { left, .. }) if units > *left => verdict = Fit::NotNow,
             _ => {}
         }
@@ -196,5 +196,5 @@ fn capacity_of(
     capacities: &mut [(u16, StripeCapacity)],
     stripe: u16,
 ) -> Option<&mut StripeCapacity> {
-    capacities.iter_mut().find(|(index, _)| *index == stripe).map(|(_, room)| room)
+    capacities.iter_mut().find(|(index, _)| *index == stripe).map(|(_, capacity)| capacity)
 }

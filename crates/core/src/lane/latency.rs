@@ -1,8 +1,8 @@
 //! Latency estimator: the rate of a queue and the duration of a transaction, as measured, and the wait
 //! that a new call has to expect.
 //!
-//! The rate is measured only while entries are left waiting, because then the lanes determine it and
-//! not the arrivals. Old figures are ignored: without a figure no call is rejected.
+//! The rate is measured only while entries wait, because then the lanes determine it and not the arrivals. An estimate
+//! that is too old is not used; then no call is rejected.
 
 use crate::limits;
 use crate::time::Micros;
@@ -10,27 +10,27 @@ use crate::time::Micros;
 /// Weight of a new rate in the mean: a few windows of [`limits::RATE_WINDOW`] each.
 const RATE_GAIN: f64 = 0.3;
 
-/// Weights of a new duration in its mean and its deviation, as TCP measures round trips.
-const TIME_GAIN: f64 = 0.125;
-const DEVIATION_GAIN: f64 = 0.25;
+/// Weights of a new duration in the mean and in the deviation, as TCP measures round trips.
+const DURATION_GAIN: f64 = 0.125;
+const DURATION_DEVIATION_GAIN: f64 = 0.25;
 
-/// Weight of a ratio of actual to expected wait in its mean: so the estimator corrects for what the
-/// figures leave out (variance, pauses, requeued entries).
-const ERROR_GAIN: f64 = 0.1;
+/// Gain of the correction factor (actual ÷ expected wait), which covers what the estimate leaves out: variance, pauses,
+/// requeued entries.
+const WAIT_RATIO_GAIN: f64 = 0.1;
 
-/// Bounds of that mean.
-const ERROR_MIN: f64 = 0.35;
-const ERROR_MAX: f64 = 3.0;
+/// Bounds of the correction factor.
+const WAIT_RATIO_MIN: f64 = 0.35;
+const WAIT_RATIO_MAX: f64 = 3.0;
 
-/// Shorter waits are not measured, in microseconds.
-const WAIT_TOLD: u64 = 5_000;
+/// Shortest expected wait, in microseconds, whose actual wait is measured.
+const MEASURED_WAIT_MIN_US: u64 = 5_000;
 
-/// Deviations over the mean within which nearly every transaction, and nearly every wait, ends.
-const TIME_DEVIATIONS: f64 = 4.0;
-const ERROR_DEVIATIONS: f64 = 3.0;
+/// Number of deviations added to the mean for an upper bound of transaction times and of waits.
+const DURATION_DEVIATIONS: f64 = 4.0;
+const WAIT_RATIO_DEVIATIONS: f64 = 3.0;
 
-/// Spacing of two transactions, as part of an even share of the duration of one.
-const PACE: f64 = 0.8;
+/// Factor of the spacing: interval = factor × duration of a transaction ÷ lanes.
+const SPACING_FACTOR: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug)]
 struct LatencySamples {
@@ -38,20 +38,20 @@ struct LatencySamples {
     taken: usize,
 }
 
-/// See the module's head.
+/// Measures the queue and its transactions, and estimates the wait of a new call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LatencyEstimator {
     /// Start of the interval in which every dispatch has left entries waiting.
     window: Option<LatencySamples>,
     /// Entries that leave the queue, per microsecond.
     rate: f64,
-    rated: Option<Micros>,
+    rate_measured_at: Option<Micros>,
     /// Mean duration of a transaction and its deviation, in microseconds.
-    took: f64,
-    deviation: f64,
-    /// Ratio of actual to expected waits: mean and deviation.
-    error: f64,
-    error_deviation: f64,
+    duration_us: f64,
+    duration_deviation: f64,
+    /// Actual ÷ expected wait: mean and deviation.
+    wait_ratio: f64,
+    wait_ratio_deviation: f64,
 }
 
 impl Default for LatencyEstimator {
@@ -59,11 +59,11 @@ impl Default for LatencyEstimator {
         Self {
             window: None,
             rate: 0.0,
-            rated: None,
-            took: 0.0,
-            deviation: 0.0,
-            error: 1.0,
-            error_deviation: 0.0,
+            rate_measured_at: None,
+            duration_us: 0.0,
+            duration_deviation: 0.0,
+            wait_ratio: 1.0,
+            wait_ratio_deviation: 0.0,
         }
     }
 }
@@ -76,11 +76,11 @@ impl LatencyEstimator {
             let elapsed = now.since(window.began);
             if elapsed.0 >= limits::RATE_WINDOW.as_micros() as u64 {
                 let rate = window.taken as f64 / elapsed.0 as f64;
-                self.rate = match self.rated {
+                self.rate = match self.rate_measured_at {
                     Some(at) if !is_old(at, now) => self.rate + RATE_GAIN * (rate - self.rate),
                     _ => rate,
                 };
-                self.rated = Some(now);
+                self.rate_measured_at = Some(now);
                 self.window = None;
             }
         }
@@ -97,52 +97,52 @@ impl LatencyEstimator {
     }
 
     /// Records the duration of a transaction, from its first attempt to a known outcome.
-    pub(super) fn record_transaction(&mut self, took: Micros) {
-        let took = took.0 as f64;
-        if self.took == 0.0 {
-            self.took = took;
-            self.deviation = took / 4.0;
+    pub(super) fn record_transaction(&mut self, duration: Micros) {
+        let duration_us = duration.0 as f64;
+        if self.duration_us == 0.0 {
+            self.duration_us = duration_us;
+            self.duration_deviation = duration_us / 4.0;
             return;
         }
-        let off = took - self.took;
-        self.took += TIME_GAIN * off;
-        self.deviation += DEVIATION_GAIN * (off.abs() - self.deviation);
+        let off = duration_us - self.duration_us;
+        self.duration_us += DURATION_GAIN * off;
+        self.duration_deviation += DURATION_DEVIATION_GAIN * (off.abs() - self.duration_deviation);
     }
 
     /// Records an actual wait and the expected one.
     pub(super) fn record_wait(&mut self, expected: Micros, waited: Micros) {
-        if expected.0 < WAIT_TOLD {
+        if expected.0 < MEASURED_WAIT_MIN_US {
             return;
         }
-        let ratio = (waited.0 as f64 / expected.0 as f64).clamp(ERROR_MIN, ERROR_MAX);
-        let off = ratio - self.error;
-        self.error += ERROR_GAIN * off;
-        self.error_deviation += ERROR_GAIN * (off.abs() - self.error_deviation);
+        let ratio = (waited.0 as f64 / expected.0 as f64).clamp(WAIT_RATIO_MIN, WAIT_RATIO_MAX);
+        let off = ratio - self.wait_ratio;
+        self.wait_ratio += WAIT_RATIO_GAIN * off;
+        self.wait_ratio_deviation += WAIT_RATIO_GAIN * (off.abs() - self.wait_ratio_deviation);
     }
 
     /// Expected wait of a new entry behind `ahead` others; `None`: not known.
     pub(super) fn expected_wait(&self, ahead: usize, now: Micros) -> Option<Micros> {
-        let at = self.rated.filter(|at| !is_old(*at, now))?;
+        let at = self.rate_measured_at.filter(|at| !is_old(*at, now))?;
         debug_assert!(at <= now);
         (self.rate > 0.0).then(|| Micros((ahead as f64 / self.rate) as u64))
     }
 
-    /// Spacing of transactions at which that many lanes are all in use: somewhat less than an even share,
-    /// so that no lane idles when transactions are quick.
+    /// Spacing of transactions at which that many lanes are all in use. Somewhat shorter than duration ÷ lanes, so
+    /// that no lane idles while transactions are fast.
     pub(super) fn spacing(&self, lanes: u64) -> Micros {
-        let apart = (PACE * self.took / lanes.max(1) as f64) as u64;
+        let apart = (SPACING_FACTOR * self.duration_us / lanes.max(1) as f64) as u64;
         Micros(apart.min(limits::PACE_MAX.as_micros() as u64))
     }
 
     /// Upper bound of nearly every wait for which `expected` was estimated.
     pub(super) fn wait_bound(&self, expected: Micros) -> Micros {
-        let most = self.error + ERROR_DEVIATIONS * self.error_deviation;
+        let most = self.wait_ratio + WAIT_RATIO_DEVIATIONS * self.wait_ratio_deviation;
         Micros((expected.0 as f64 * most) as u64)
     }
 
     /// Upper bound of nearly every transaction.
     pub(super) fn transaction_time_bound(&self) -> Micros {
-        Micros((self.took + TIME_DEVIATIONS * self.deviation) as u64)
+        Micros((self.duration_us + DURATION_DEVIATIONS * self.duration_deviation) as u64)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The group commit: lanes with at most ONE transaction in flight each, which share a queue.
+//! The group commit: lanes with at most one transaction in flight each, which share a queue.
 //!
 //! An idle lane dispatches at once. While all lanes are busy, entries collect in the queue, and the
 //! lane that finishes first sends them. The batch size follows the load.
@@ -11,14 +11,14 @@
 //! | `queue.rs` | waiting entries, in order |
 //! | `latency.rs` | the latency estimator behind admission control |
 //! | `batch_entry.rs` | one operation in a lane, and the write that it became |
-//! | `batch.rs` | entries into one transaction within the store's limits |
-//! | `outcome.rs` | the outcome of a transaction into answers, retries, splits, redecisions |
+//! | `batch.rs` | collects entries into one transaction within the store's limits |
+//! | `outcome.rs` | turns the outcome of a transaction into answers, retries, splits, redecisions |
 //! | `capacity.rs` | remaining capacity of short stripes, and which entries fit |
 //! | `stripe_planner.rs` | short stripes: a strong read of all stripes, allocation from others, sold out |
 //! | `output.rs` | context and output of a call into a pool |
 //!
-//! A lane writes either the units of one stripe, or no stripe at all: commits of holds, tombstones,
-//! seats.
+//! A lane of a stripe writes units of that stripe; entries with a stripe plan may take units of other stripes, too. An
+//! unstriped lane writes no stripe: commits of holds, tombstones, seats.
 //!
 //! Must not be put here: which shard owns a stripe, coalescing of equal calls, seat locks (all in
 //! [`crate::engine`]).
@@ -43,7 +43,7 @@ use self::batch::Batch;
 pub use self::batch_entry::WriteIntent;
 use self::batch_entry::{BatchEntry, QueueMetadata};
 pub use self::output::{Completion, PoolContext, PoolOutput, Redecision, RedecisionCause};
-pub use self::pool::{Pool, StripeShare};
+pub use self::pool::{Pool, StripeSet};
 pub(crate) use self::pool_state::SoldOutHint;
 pub use self::pool_state::{LaneSettings, PoolKey, PoolKind};
 use self::pool_state::{PoolState, bit};
@@ -78,25 +78,25 @@ impl InFlightTransaction {
     }
 }
 
-/// See the module's head.
+/// Sends at most one transaction at a time.
 #[derive(Debug)]
 struct Lane {
-    /// Its stripe, or its number among unstriped lanes.
+    /// The stripe of the lane, or its number among unstriped lanes.
     index: u16,
     /// Entries that only this lane can write: returns to its stripe, and planned allocations.
     own: Queue,
     /// Batches whose entries go together and before all others: halves of a rejected body, or the entries
     /// that a short stripe has capacity for.
     groups: Vec<Vec<BatchEntry>>,
-    flight: Option<InFlightTransaction>,
+    in_flight: Option<InFlightTransaction>,
     /// What waited behind the unresolved transaction in flight is rejected.
     is_swept: bool,
-    /// Attempts in a row that backed off.
-    attempts: u32,
+    /// Attempts in a row that ended with a pause.
+    consecutive_backoffs: u32,
     pause_until: Option<Micros>,
-    /// Conflicts on its stripe, less the successes since.
-    collisions: u32,
-    /// Until then the lane leaves the queue to other lanes: another process uses its stripe.
+    /// Conflicts of this lane, less one for each success since.
+    conflict_score: u32,
+    /// Until then the lane leaves the queue to other lanes, because another process writes its stripe.
     yields_until: Option<Micros>,
     /// The time in the pool's timers.
     timer: Option<Micros>,
@@ -108,11 +108,11 @@ impl Lane {
             index,
             own: Queue::default(),
             groups: Vec::new(),
-            flight: None,
+            in_flight: None,
             is_swept: false,
-            attempts: 0,
+            consecutive_backoffs: 0,
             pause_until: None,
-            collisions: 0,
+            conflict_score: 0,
             yields_until: None,
             timer: None,
         }
@@ -120,14 +120,14 @@ impl Lane {
 
     /// Whether nothing of its own waits, and nothing is in flight.
     fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.own.is_empty() && self.groups.is_empty()
+        self.in_flight.is_none() && self.own.is_empty() && self.groups.is_empty()
     }
 
     /// Operations in the lane that have not been answered.
     fn depth(&self) -> usize {
         self.waiting()
             + self.own.background.len()
-            + self.flight.as_ref().map_or(0, |f| f.queue.len())
+            + self.in_flight.as_ref().map_or(0, |f| f.queue.len())
     }
 
     /// Callers that wait for a transaction of this lane.
@@ -138,8 +138,8 @@ impl Lane {
 
     /// When [`Lane::wake`] is next due.
     fn wake_at(&self) -> Option<Micros> {
-        match &self.flight {
-            Some(flight) => flight.stuck_at().filter(|_| !self.is_swept),
+        match &self.in_flight {
+            Some(in_flight) => in_flight.stuck_at().filter(|_| !self.is_swept),
             None => match (self.pause_until, self.yields_until) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -149,24 +149,24 @@ impl Lane {
 
     /// Whether the lane can send at once.
     fn is_free(&self) -> bool {
-        self.flight.is_none() && self.pause_until.is_none()
+        self.in_flight.is_none() && self.pause_until.is_none()
     }
 
     /// Whether the outcome in flight has been unknown for so long that callers do not wait behind it.
     fn is_stuck(&self, now: Micros) -> bool {
-        self.flight.as_ref().and_then(InFlightTransaction::stuck_at).is_some_and(|at| at <= now)
+        self.in_flight.as_ref().and_then(InFlightTransaction::stuck_at).is_some_and(|at| at <= now)
     }
 
     /// The transaction in flight, if its outcome is unknown.
     fn unresolved(&self) -> Option<Rc<Transaction>> {
-        let flight = self.flight.as_ref().filter(|flight| flight.was_unknown())?;
-        Some(Rc::clone(&flight.transaction))
+        let in_flight = self.in_flight.as_ref().filter(|in_flight| in_flight.was_unknown())?;
+        Some(Rc::clone(&in_flight.transaction))
     }
 
     /// Does what is due: rejects what waits behind an unresolved transaction, or ends a pause.
     fn wake(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         let now = cx.now.mono;
-        match &self.flight {
+        match &self.in_flight {
             Some(_) if self.is_stuck(now) => {
                 self.is_swept = true;
                 self.reject_own(cx);
@@ -195,11 +195,11 @@ impl Lane {
                 Some(group) => Batch::of_group(group),
                 None => Batch::collect(self.index, &mut self.own, state, now),
             };
-            batch.reject_expired(now);
-            let found = !batch.expired.is_empty();
-            for gone in batch.expired.drain(..) {
-                cx.counters.expired += 1;
-                cx.out.reject(gone, self.lateness_rejection());
+            batch.remove_late(now);
+            let found = !batch.late.is_empty();
+            for late_entry in batch.late.drain(..) {
+                cx.counters.deadline_missed += 1;
+                cx.out.reject(late_entry, self.lateness_rejection());
             }
             if !batch.entries.is_empty() {
                 break batch;
@@ -208,22 +208,22 @@ impl Lane {
                 return;
             }
         };
-        if batch.from_queue > 0 {
+        if batch.taken_from_queue > 0 {
             state.pace(now);
         }
         // A group that is sent again, and the lane's own entries, do not show the rate of the queue.
         let counts_all = fault::planted(Fault::SplitMeasured);
-        if batch.serves_queue || counts_all {
-            let is_full = !batch.leaves_queue && !state.queue.foreground.is_empty();
+        if batch.uses_shared_queue || counts_all {
+            let is_full = !batch.front_is_for_other_stripe && !state.queue.foreground.is_empty();
             let taken = match counts_all {
                 true => batch.entries.len(),
-                false => batch.from_queue,
+                false => batch.taken_from_queue,
             };
             state.latency.record_dispatch(taken, is_full, now);
         }
         if let Some(last) = batch.entries.last() {
             let waited = now.since(last.queue.arrived);
-            state.latency.record_wait(last.queue.expected, waited);
+            state.latency.record_wait(last.queue.expected_wait, waited);
         }
         for entry in &batch.entries {
             let waited = now.since(entry.queue.arrived);
@@ -236,29 +236,29 @@ impl Lane {
         cx.counters.entries_max = cx.counters.entries_max.max(entries);
         let token = RequestToken(cx.rng.random());
         let (queue, mut transaction) =
-            batch.into_transaction(&state.key.event, state.shape, token, cx.now.unix);
+            batch.into_transaction(&state.key.event, state.layout, token, cx.now.unix);
         if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
             batch::add_release_record(&mut transaction);
         }
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
-        self.flight =
+        self.in_flight =
             Some(InFlightTransaction { queue, transaction, sent: now, unknown_since: None });
     }
 
     /// Rejects entries whose deadline has passed.
-    fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
-        let mut gone = Vec::new();
-        self.own.reject_expired(cx.now.mono, &mut gone);
-        for entry in gone {
-            cx.counters.expired += 1;
+    fn reject_late(&mut self, cx: &mut PoolContext<'_>) {
+        let mut late = Vec::new();
+        self.own.remove_late(cx.now.mono, &mut late);
+        for entry in late {
+            cx.counters.deadline_missed += 1;
             cx.out.reject(entry, self.lateness_rejection());
         }
     }
 
-    /// If the store made the lane back off until the deadline, the store is the reason.
+    /// The store is the reason if the lane backed off until the deadline.
     fn lateness_rejection(&self) -> Rejection {
-        if self.attempts > 0 && self.flight.is_none() {
+        if self.consecutive_backoffs > 0 && self.in_flight.is_none() {
             Rejection::store_busy()
         } else {
             Rejection::DeadlineExceeded

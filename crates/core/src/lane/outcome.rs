@@ -33,54 +33,56 @@ impl Lane {
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
-        let Some(flight) = self.flight.take() else {
+        let Some(in_flight) = self.in_flight.take() else {
             return;
         };
         self.is_swept = false;
-        Self::record_outcome(&outcome, &flight, state, cx);
+        Self::record_outcome(&outcome, &in_flight, state, cx);
         match outcome {
             TransactionOutcome::Committed => {
-                self.attempts = 0;
-                self.complete_all(flight, state, cx);
+                self.consecutive_backoffs = 0;
+                self.complete_all(in_flight, state, cx);
             }
             TransactionOutcome::Unknown => {
                 cx.counters.unknown_outcomes += 1;
-                self.resend_later(flight, cx);
+                self.resend_later(in_flight, cx);
                 return;
             }
             // A repeat that backs off leaves the outcome of the first attempt unknown.
             TransactionOutcome::Conflict
             | TransactionOutcome::Throttled
             | TransactionOutcome::Refused
-                if flight.was_unknown() =>
+                if in_flight.was_unknown() =>
             {
                 let is_refused = outcome == TransactionOutcome::Refused;
-                self.resend_later(flight, cx);
+                self.resend_later(in_flight, cx);
                 if is_refused {
                     self.reject_queued(state, cx);
                 }
                 return;
             }
             TransactionOutcome::Conflict => {
-                self.back_off(into_entries(flight), BackoffCause::Conflict, state, cx);
+                self.back_off(into_entries(in_flight), BackoffCause::Conflict, state, cx);
             }
             TransactionOutcome::Throttled => {
-                self.back_off(into_entries(flight), BackoffCause::Throttled, state, cx);
+                self.back_off(into_entries(in_flight), BackoffCause::Throttled, state, cx);
             }
             TransactionOutcome::Rejected => {
-                self.attempts = 0;
+                self.consecutive_backoffs = 0;
                 // The transactions of a split do not show the rate of the queue behind them.
                 state.latency.reset_window();
-                self.split(into_entries(flight), cx);
+                self.split(into_entries(in_flight), cx);
             }
             TransactionOutcome::Refused => {
-                self.attempts = 0;
-                for entry in into_entries(flight) {
+                self.consecutive_backoffs = 0;
+                for entry in into_entries(in_flight) {
                     cx.out.reject(entry, Rejection::store_unavailable());
                 }
                 self.reject_queued(state, cx);
             }
-            TransactionOutcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
+            TransactionOutcome::Cancelled(reasons) => {
+                self.cancelled(in_flight, &reasons, state, cx)
+            }
         }
         self.dispatch(state, cx);
     }
@@ -88,29 +90,29 @@ impl Lane {
     /// Records what the outcome shows about the stock, and counts it.
     fn record_outcome(
         outcome: &TransactionOutcome,
-        flight: &InFlightTransaction,
+        in_flight: &InFlightTransaction,
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
         // A write with an unknown outcome may have been applied long ago. A write with a known outcome was
-        // applied just now, and nobody else has acted on it.
+        // applied just now, and no other writer has changed its items since.
         cx.out.as_of = match outcome {
             TransactionOutcome::Committed
-                if !flight.was_unknown() || fault::planted(Fault::LateOutcomeFresh) =>
+                if !in_flight.was_unknown() || fault::planted(Fault::LateOutcomeFresh) =>
             {
                 cx.now.mono
             }
-            _ => flight.sent,
+            _ => in_flight.sent,
         };
         let is_written = *outcome == TransactionOutcome::Committed;
         // An earlier attempt may have been applied whose token the store no longer knows.
-        let may_be = flight.was_unknown()
+        let may_be_applied = in_flight.was_unknown()
             && matches!(outcome, TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected);
-        if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
-            cx.out.stock.extend_from_slice(&flight.transaction.stripes);
-            cx.out.stock_sent = is_written.then_some(flight.sent);
+        if is_written || (may_be_applied && !fault::planted(Fault::LostOutcomeForgotten)) {
+            cx.out.stock.extend_from_slice(&in_flight.transaction.stripes);
+            cx.out.stripe_updates_sent = is_written.then_some(in_flight.sent);
         }
-        if flight.was_unknown() {
+        if in_flight.was_unknown() {
             match outcome {
                 TransactionOutcome::Committed => cx.counters.unknown_applied += 1,
                 TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected => {
@@ -121,7 +123,7 @@ impl Lane {
             }
         }
         if !matches!(outcome, TransactionOutcome::Unknown | TransactionOutcome::Refused) {
-            state.latency.record_transaction(cx.now.mono.since(flight.sent));
+            state.latency.record_transaction(cx.now.mono.since(in_flight.sent));
         }
     }
 
@@ -145,16 +147,16 @@ impl Lane {
     /// Completes all entries of a committed transaction.
     fn complete_all(
         &mut self,
-        flight: InFlightTransaction,
+        in_flight: InFlightTransaction,
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
-        self.collisions = self.collisions.saturating_sub(1);
-        let at = flight.transaction.at;
+        self.conflict_score = self.conflict_score.saturating_sub(1);
+        let at = in_flight.transaction.at;
         let mut given = 0;
-        for record in into_writes(flight.transaction) {
+        for record in into_writes(in_flight.transaction) {
             if rules::stock_change(record.from, record.to) == StockChange::Return {
-                state.reopen(cx.now.mono);
+                state.discard_sold_out_hint(cx.now.mono);
                 for draw in &record.draws {
                     state.return_units(draw.stripe, draw.units);
                     given += u64::from(draw.units);
@@ -166,57 +168,57 @@ impl Lane {
     }
 
     /// Keeps the transaction, to send the same body under the same token: the engine says when.
-    fn resend_later(&mut self, mut flight: InFlightTransaction, cx: &mut PoolContext<'_>) {
-        self.attempts = self.attempts.saturating_add(1);
-        flight.unknown_since.get_or_insert(cx.now.mono);
-        self.flight = Some(flight);
+    fn resend_later(&mut self, mut in_flight: InFlightTransaction, cx: &mut PoolContext<'_>) {
+        self.consecutive_backoffs = self.consecutive_backoffs.saturating_add(1);
+        in_flight.unknown_since.get_or_insert(cx.now.mono);
+        self.in_flight = Some(in_flight);
         cx.out.unresolved.push(self.index);
     }
 
-    /// Requeues entries in order, and pauses. Entries that only this lane can write and that would be too
-    /// late after the pause are rejected now.
+    /// Requeues entries in order, and pauses. Entries that only this lane can write and that would miss their
+    /// deadline because of the pause are rejected now.
     fn back_off(
         &mut self,
         entries: Vec<BatchEntry>,
-        why: BackoffCause,
+        cause: BackoffCause,
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
-        match why {
+        match cause {
             BackoffCause::Conflict => cx.counters.conflicts += 1,
             BackoffCause::Throttled => cx.counters.throttles += 1,
         }
-        self.attempts = self.attempts.saturating_add(1);
-        let until = cx.now.mono.plus(backoff::pause(self.attempts, cx.rng));
+        self.consecutive_backoffs = self.consecutive_backoffs.saturating_add(1);
+        let until = cx.now.mono.plus(backoff::pause(self.consecutive_backoffs, cx.rng));
         self.pause_until = Some(until);
-        if why == BackoffCause::Conflict && state.has_several_lanes() {
+        if cause == BackoffCause::Conflict && state.has_several_lanes() {
             self.yield_queue(state, cx);
         }
-        let mut kept = Vec::with_capacity(entries.len());
+        let mut remaining = Vec::with_capacity(entries.len());
         for entry in entries {
-            let others = state.has_several_lanes() && state.is_for_any(&entry);
-            let by = if others { cx.now.mono } else { until };
+            let may_move = state.has_several_lanes() && state.is_for_any(&entry);
+            let by = if may_move { cx.now.mono } else { until };
             if entry.is_background() {
                 cx.out.reject(entry, Rejection::store_busy());
             } else if entry.deadline() > by {
-                kept.push(entry);
+                remaining.push(entry);
             } else {
-                cx.counters.expired += 1;
+                cx.counters.deadline_missed += 1;
                 cx.out.reject(entry, Rejection::store_busy());
             }
         }
-        self.requeue(kept, state);
+        self.requeue(remaining, state);
     }
 
-    /// A lane whose stripe conflicts repeatedly serves the queue less and less, as long as other lanes do:
-    /// so processes that share stripes end up on different ones.
+    /// A lane with repeated conflicts leaves the queue to the other lanes for growing times, so that processes that
+    /// share stripes settle on different ones.
     fn yield_queue(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
-        state.contested(cx.now.mono);
-        self.collisions = self.collisions.saturating_add(1);
+        state.record_foreign_write(cx.now.mono);
+        self.conflict_score = self.conflict_score.saturating_add(1);
         // A single conflict shows nothing.
-        if let Some(times) = self.collisions.checked_sub(1).filter(|times| *times > 0) {
-            let leave = backoff::leave(times, cx.rng);
-            self.yields_until = Some(cx.now.mono.plus(leave));
+        if let Some(times) = self.conflict_score.checked_sub(1).filter(|times| *times > 0) {
+            let yield_time = backoff::yield_duration(times, cx.rng);
+            self.yields_until = Some(cx.now.mono.plus(yield_time));
             state.yielding |= bit(self.index);
         }
     }
@@ -224,14 +226,15 @@ impl Lane {
     /// Entries of the finished transaction go before all others again, in order: into the queue if any lane
     /// may write them, and before groups that were split off behind them.
     fn requeue(&mut self, entries: Vec<BatchEntry>, state: &mut PoolState) {
-        let others = state.has_several_lanes();
-        let for_any = |entry: &BatchEntry| state.is_for_any(entry);
-        let goes = |entry: &BatchEntry| for_any(entry) && (others || self.groups.is_empty());
-        let (to_line, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(goes);
+        let has_others = state.has_several_lanes();
+        let is_for_any_lane = |entry: &BatchEntry| state.is_for_any(entry);
+        let is_for_queue =
+            |entry: &BatchEntry| is_for_any_lane(entry) && (has_others || self.groups.is_empty());
+        let (to_queue, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_for_queue);
         if fault::planted(Fault::RequeuedEntryTwice) {
-            self.own.requeue(to_line.clone());
+            self.own.requeue(to_queue.clone());
         }
-        state.requeue(to_line);
+        state.requeue(to_queue);
         if self.groups.is_empty() {
             self.own.requeue(own);
         } else if !own.is_empty() {
@@ -256,43 +259,44 @@ impl Lane {
     /// Reads every reason; each entry is answered, requeued or sent again on its own account.
     fn cancelled(
         &mut self,
-        flight: InFlightTransaction,
+        in_flight: InFlightTransaction,
         reasons: &[ActionOutcome],
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
-        let updates = flight.transaction.stripes.clone();
-        let expected = flight.transaction.action_count();
+        let updates = in_flight.transaction.stripes.clone();
+        let expected = in_flight.transaction.action_count();
         // A release record has a record and no entry.
-        let records = flight.transaction.records.len();
-        let sent = flight.sent;
-        let entries = into_entries(flight);
+        let records = in_flight.transaction.records.len();
+        let sent = in_flight.sent;
+        let entries = into_entries(in_flight);
         if reasons.len() != expected {
-            // Not applied, but the reasons cannot be assigned: handled as a conflict.
+            // Not applied, but the reasons cannot be assigned to the actions: handled as a conflict.
             self.back_off(entries, BackoffCause::Conflict, state, cx);
             return;
         }
-        let (of_stripes, rest) = reasons.split_at(updates.len());
-        let (of_records, mut of_seats) = rest.split_at(records);
-        // A conflict delays the entry that met it; throttling delays all entries, also if the entry that met
-        // it leaves.
-        let mut put = match rest.contains(&ActionOutcome::Throttled) {
+        let (of_stripes, of_entries) = reasons.split_at(updates.len());
+        let (of_records, mut of_seats) = of_entries.split_at(records);
+        // A conflict delays only its entry. Throttling delays all entries, even if the throttled entry is
+        // completed.
+        let mut backoff = match of_entries.contains(&ActionOutcome::Throttled) {
             true => Some(BackoffCause::Throttled),
             false => backoff_cause(of_stripes),
         };
         let mut capacities =
-            capacity::stripe_capacities(&updates, of_stripes, &mut put, state, cx.out);
+            capacity::stripe_capacities(&updates, of_stripes, &mut backoff, state, cx.out);
 
-        let before = departures(cx.out);
-        let mut again = Vec::with_capacity(entries.len());
+        let departed_before = departures(cx.out);
+        let mut retried = Vec::with_capacity(entries.len());
         for (entry, of_record) in entries.into_iter().zip(of_records) {
-            let (seats, others) = of_seats.split_at(entry.write.seats_moved().len());
-            of_seats = others;
+            let (seats, of_later_entries) = of_seats.split_at(entry.write.seats_moved().len());
+            of_seats = of_later_entries;
             match judge(&entry, of_record, seats) {
                 OutcomeAction::Retry(record) => {
                     let own = backoff_cause(std::slice::from_ref(of_record));
-                    put = worse(put, worse(own, backoff_cause(seats)));
-                    again.push((entry, record));
+                    backoff =
+                        stronger_backoff(backoff, stronger_backoff(own, backoff_cause(seats)));
+                    retried.push((entry, record));
                 }
                 OutcomeAction::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
                 OutcomeAction::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
@@ -303,43 +307,43 @@ impl Lane {
                 OutcomeAction::Redecide(cause) => redecide(entry, cause, cx.out),
             }
         }
-        let capacity::Admission { fitting, later, too_large } =
-            capacity::admit(again, &mut capacities, sent, state, cx);
-        let nobody_left = departures(cx.out) == before;
-        if put.is_none()
+        let capacity::RetryGroups { fitting, later, too_large } =
+            capacity::group_retries(retried, &mut capacities, sent, state, cx);
+        let no_entry_departed = departures(cx.out) == departed_before;
+        if backoff.is_none()
             && !fault::planted(Fault::UnexplainedRetried)
-            && nobody_left
+            && no_entry_departed
             && later.is_empty()
             && too_large.is_empty()
         {
             // Nothing explains the cancellation: never retry it in a tight loop.
-            put = Some(BackoffCause::Conflict);
+            backoff = Some(BackoffCause::Conflict);
         }
         state.requeue(too_large);
         self.requeue(later, state);
-        match put {
-            Some(why) => self.back_off(fitting, why, state, cx),
+        match backoff {
+            Some(cause) => self.back_off(fitting, cause, state, cx),
             None => {
-                self.attempts = 0;
+                self.consecutive_backoffs = 0;
                 if !fitting.is_empty() {
                     self.groups.push(fitting);
                 }
             }
         }
-        for (stripe, room) in capacities {
-            if let capacity::StripeCapacity::Limited { left, .. } = room {
+        for (stripe, capacity) in capacities {
+            if let capacity::StripeCapacity::Limited { left, .. } = capacity {
                 state.record_remainder(stripe, left, cx.now.mono);
             }
         }
     }
 }
 
-/// Number of entries that have left.
+/// Number of entries that were completed or are redecided.
 fn departures(out: &PoolOutput) -> usize {
     out.completions.len() + out.redecisions.len()
 }
 
-/// The record is not as the write needs it: it may be the answer.
+/// The record differs from the condition of the write. The answer may follow from the record.
 fn handle_existing_record(
     entry: BatchEntry,
     view: RecordView,
@@ -354,7 +358,7 @@ fn handle_existing_record(
             reservation: operation.reservation,
             answer,
             record: Some(view),
-            wrote: false,
+            is_own_write: false,
         }),
         Decision::Write(_) => out.redecisions.push(Redecision {
             operation,
@@ -372,8 +376,8 @@ fn redecide(entry: BatchEntry, cause: RedecisionCause, out: &mut PoolOutput) {
     });
 }
 
-/// What the actions of an entry show about it. The record comes first: if the reservation is already
-/// written, the answer follows from its record, whatever became of its seats since.
+/// Decides about an entry by the outcomes of its actions. The record comes first: if the reservation is already
+/// written, the answer follows from its record, even if its seats have changed since.
 fn judge(
     entry: &BatchEntry,
     of_record: &ActionOutcome,
@@ -415,9 +419,9 @@ fn judge(
     if differs.is_empty() {
         return OutcomeAction::Retry(RecordStatus::AsExpected);
     }
-    match entry.movement() {
+    match entry.stock_change() {
         StockChange::Reserve => OutcomeAction::Redecide(RedecisionCause::Seats(differs)),
-        // The record has seats that are not its own: an operator changed them.
+        // The seats that the record names belong to another reservation or to none: an operator changed them.
         _ if entry.write.operation.verb == Verb::Commit => {
             OutcomeAction::Redecide(RedecisionCause::Seats(differs))
         }
@@ -436,7 +440,10 @@ fn backoff_cause(reasons: &[ActionOutcome]) -> Option<BackoffCause> {
     }
 }
 
-fn worse(one: Option<BackoffCause>, other: Option<BackoffCause>) -> Option<BackoffCause> {
+fn stronger_backoff(
+    one: Option<BackoffCause>,
+    other: Option<BackoffCause>,
+) -> Option<BackoffCause> {
     match (one, other) {
         (Some(BackoffCause::Throttled), _) | (_, None) => one,
         _ => other,
@@ -445,14 +452,14 @@ fn worse(one: Option<BackoffCause>, other: Option<BackoffCause>) -> Option<Backo
 
 fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
     // The driver has dropped its reference by now; the copy is for a driver that has not.
-    Rc::try_unwrap(transaction).unwrap_or_else(|state| (*state).clone()).records
+    Rc::try_unwrap(transaction).unwrap_or_else(|shared| (*shared).clone()).records
 }
 
-fn into_entries(flight: InFlightTransaction) -> Vec<BatchEntry> {
-    flight
+fn into_entries(in_flight: InFlightTransaction) -> Vec<BatchEntry> {
+    in_flight
         .queue
         .into_iter()
-        .zip(into_writes(flight.transaction))
+        .zip(into_writes(in_flight.transaction))
         .map(|(queue, write)| BatchEntry { write, queue })
         .collect()
 }

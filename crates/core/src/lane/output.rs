@@ -31,11 +31,11 @@ pub struct Completion {
     pub answer: Answer,
     /// What the store holds for the reservation, if that is known.
     pub record: Option<RecordView>,
-    /// The record is the result of this write.
-    pub wrote: bool,
+    /// The record is the result of this shard's write.
+    pub is_own_write: bool,
 }
 
-/// An operation that left its lane without an outcome: its write relied on something that is not so.
+/// An operation that left its lane without an outcome, because its write was based on a wrong assumption.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redecision {
     pub operation: Operation,
@@ -44,7 +44,7 @@ pub struct Redecision {
     pub cause: RedecisionCause,
 }
 
-/// See [`Redecision`].
+/// Why an operation is decided again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RedecisionCause {
     /// The record is this, or there is none.
@@ -69,15 +69,15 @@ pub struct PoolOutput {
     /// Start a strong read of all stripes.
     pub read_stripes: bool,
     /// The layout of the event, if the store has just returned it.
-    pub(crate) learned_shape: Option<EventLayout>,
+    pub(crate) layout_read: Option<EventLayout>,
     /// Operations to be decided again.
     pub redecisions: Vec<Redecision>,
-    /// What was written, or met, was so at this instant or later. Others may have changed it since.
+    /// Results are not older than this instant. Other writers may have changed the items since.
     pub as_of: Micros,
     /// Writes to the event's stripes.
     pub stock: Vec<StripeUpdate>,
-    /// When these were first sent; `None`: they may not have been applied, or long ago.
-    pub(crate) stock_sent: Option<Micros>,
+    /// When `stock` was first sent. `None`: whether and when it was applied is unknown.
+    pub(crate) stripe_updates_sent: Option<Micros>,
 }
 
 impl PoolOutput {
@@ -86,7 +86,7 @@ impl PoolOutput {
             reservation: entry.write.operation.reservation,
             answer: Answer::Rejected(rejection),
             record: None,
-            wrote: false,
+            is_own_write: false,
         });
     }
 
@@ -97,7 +97,7 @@ impl PoolOutput {
             reservation: record.operation.reservation,
             answer,
             record: Some(view),
-            wrote: true,
+            is_own_write: true,
         });
     }
 }

@@ -1,8 +1,8 @@
 //! The lanes of one event on one shard that share a queue: admission control, and which lane is next.
 //!
-//! An entry that takes units may use any stripe, so it waits until ANY lane is free, not for the
-//! transaction of one lane. Its stripe is fixed when it is put into a transaction. An entry that
-//! returns units belongs to the stripe that its record names, and waits there.
+//! An entry that takes units may use any stripe, so it waits until any lane is free, not for the transaction of one
+//! lane. Its stripe is fixed when it is put into a transaction. An entry that returns units belongs to the stripe that
+//! its record names, and waits there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -20,33 +20,33 @@ use crate::transaction::{EventLayout, Transaction, TransactionOutcome};
 
 /// The stripes of an event that a shard sells from: `first`, and then every `step`-th.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StripeShare {
+pub struct StripeSet {
     pub first: u16,
     /// At least 1.
     pub step: u16,
 }
 
-/// Where the front of the queue goes.
+/// Decision about the first entry of the queue.
 enum Next {
     Lane(u16),
-    /// No lane that may serve it is free.
+    /// No lane that may write the entry is free.
     Wait,
-    /// No stripe here is known to have capacity for it.
-    Short,
+    /// All stripes of this shard are known to have too few units: all stripes must be read.
+    NeedsRead,
 }
 
-/// See the module's head.
+/// The lanes of one event on this shard, and their shared queue.
 #[derive(Debug)]
 pub struct Pool {
     pub(super) state: PoolState,
-    share: StripeShare,
+    stripes: StripeSet,
     pub(super) lanes: BTreeMap<u16, Lane>,
-    /// The lane after the one that took from the queue last.
+    /// The lane after the one that last took from the queue.
     cursor: u32,
     timers: BTreeSet<(Micros, u16)>,
     /// Number of the next entry.
-    number: u64,
-    pub(super) reading: bool,
+    next_sequence: u64,
+    pub(super) is_reading_stripes: bool,
     /// When a full queue is next searched for entries whose deadline has passed.
     sweep_due: Micros,
     /// End of short-queue mode: see [`Pool::exceeds_short_queue`].
@@ -56,19 +56,19 @@ pub struct Pool {
 impl Pool {
     pub fn new(
         key: PoolKey,
-        share: StripeShare,
-        shape: EventLayout,
+        stripes: StripeSet,
+        layout: EventLayout,
         settings: LaneSettings,
     ) -> Self {
-        let mine = lanes_of(key.kind, share, shape);
+        let owned = lanes_of(key.kind, stripes, layout);
         Self {
-            state: PoolState::new(key, shape, settings, mine),
-            share,
+            state: PoolState::new(key, layout, settings, owned),
+            stripes,
             lanes: BTreeMap::new(),
             cursor: 0,
             timers: BTreeSet::new(),
-            number: 0,
-            reading: false,
+            next_sequence: 0,
+            is_reading_stripes: false,
             sweep_due: Micros(0),
             short_queue_until: Micros(0),
         }
@@ -87,7 +87,7 @@ impl Pool {
     pub fn is_idle(&self) -> bool {
         self.state.queue.is_empty()
             && self.state.awaiting_read.is_empty()
-            && !self.reading
+            && !self.is_reading_stripes
             && self.lanes.values().all(Lane::is_idle)
     }
 
@@ -105,7 +105,7 @@ impl Pool {
     /// When [`Pool::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
         let lane = self.timers.first().map(|(at, _)| *at);
-        match (lane, self.state.pause_ends()) {
+        match (lane, self.state.delay_ends()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
@@ -117,40 +117,40 @@ impl Pool {
     }
 
     /// An operator may have added stock.
-    pub(crate) fn reopen(&mut self, now: Micros) {
-        self.state.reopen(now);
+    pub(crate) fn discard_sold_out_hint(&mut self, now: Micros) {
+        self.state.discard_sold_out_hint(now);
     }
 
     /// Queues an operation, and dispatches at once if a lane that may write it is free.
     ///
     /// The same reservation must not be submitted again before it has left the pool, nor another one with
     /// one of its seats.
-    pub fn submit(&mut self, operation: Operation, plan: WriteIntent, cx: &mut PoolContext<'_>) {
-        let mut entry = BatchEntry::new(operation, plan, self.number, cx.now.mono);
-        self.number += 1;
-        let home = self.own_lane(&entry);
+    pub fn submit(&mut self, operation: Operation, intent: WriteIntent, cx: &mut PoolContext<'_>) {
+        let mut entry = BatchEntry::new(operation, intent, self.next_sequence, cx.now.mono);
+        self.next_sequence += 1;
+        let own_lane = self.own_lane(&entry);
         let now = cx.now.mono;
-        if !entry.is_background() && self.is_full(home) && self.sweep_due <= now {
-            self.reject_expired(cx);
+        if !entry.is_background() && self.is_full(own_lane) && self.sweep_due <= now {
+            self.reject_late(cx);
         }
-        let full = match (entry.is_background(), home) {
-            (false, _) => self.is_full(home),
+        let full = match (entry.is_background(), own_lane) {
+            (false, _) => self.is_full(own_lane),
             (true, Some(stripe)) => is_background_full(&self.lane(stripe).own),
             (true, None) => is_background_full(&self.state.queue),
         };
         if full {
             cx.counters.rejected_overloaded += u64::from(!entry.is_background());
-            if home.is_none() && !entry.is_background() {
+            if own_lane.is_none() && !entry.is_background() {
                 self.enter_short_queue_mode(now);
             }
             cx.out.reject(entry, Rejection::overloaded());
             return;
         }
-        if self.is_stuck(home, now) {
+        if self.is_stuck(own_lane, now) {
             cx.out.reject(entry, Rejection::store_unavailable());
             return;
         }
-        if home.is_none() {
+        if own_lane.is_none() {
             let ahead = self.state.queue.foreground.len();
             let expected = self.state.latency.expected_wait(ahead, now);
             let is_too_late =
@@ -159,17 +159,18 @@ impl Pool {
             if is_too_late || exceeds_short_queue {
                 cx.counters.rejected_overloaded += 1;
                 cx.counters.rejected_by_admission += 1;
-                let usual = Micros(limits::USUAL_DEADLINE_MIN.as_micros() as u64);
-                if exceeds_short_queue || entry.deadline().since(now) >= usual {
+                let short_queue_deadline =
+                    Micros(limits::SHORT_QUEUE_DEADLINE_MIN.as_micros() as u64);
+                if exceeds_short_queue || entry.deadline().since(now) >= short_queue_deadline {
                     self.enter_short_queue_mode(now);
                 }
                 let wait = expected.unwrap_or_default();
                 cx.out.reject(entry, Rejection::overloaded_for(wait));
                 return;
             }
-            entry.queue.expected = expected.unwrap_or_default();
+            entry.queue.expected_wait = expected.unwrap_or_default();
         }
-        let queue = match home {
+        let queue = match own_lane {
             Some(stripe) => &mut self.lane(stripe).own,
             None => &mut self.state.queue,
         };
@@ -177,7 +178,7 @@ impl Pool {
             true => queue.background.push_back(entry),
             false => queue.foreground.push_back(entry),
         }
-        if let Some(stripe) = home {
+        if let Some(stripe) = own_lane {
             self.with_lane(stripe, |lane, state| lane.dispatch(state, cx));
         }
         self.dispatch_queue(cx);
@@ -194,8 +195,8 @@ impl Pool {
             return;
         }
         self.with_lane(lane, |lane, state| lane.handle_outcome(outcome, state, cx));
-        self.set_shape(self.state.shape);
-        self.want_read(cx);
+        self.set_layout(self.state.layout);
+        self.request_read(cx);
         self.dispatch_queue(cx);
     }
 
@@ -223,10 +224,10 @@ impl Pool {
     }
 
     /// Whether all lanes that may write an entry are stuck: its only lane, or those that serve the queue.
-    fn is_stuck(&self, home: Option<u16>, now: Micros) -> bool {
+    fn is_stuck(&self, own_lane: Option<u16>, now: Micros) -> bool {
         let is_stuck = |index| self.lanes.get(&index).is_some_and(|lane| lane.is_stuck(now));
-        match home {
-            Some(home) => is_stuck(home),
+        match own_lane {
+            Some(own_lane) => is_stuck(own_lane),
             None => {
                 let owned = self.state.owned;
                 let mut lanes = (0..limits::STRIPES_MAX).filter(|index| owned & bit(*index) != 0);
@@ -239,7 +240,7 @@ impl Pool {
     /// Whether an entry with this expected wait would most likely miss its deadline. Returns are never
     /// rejected, nor are entries that find a lane free.
     fn would_miss_deadline(&self, wait: Micros, entry: &BatchEntry, now: Micros) -> bool {
-        let gives = entry.movement() == StockChange::Return;
+        let gives = entry.stock_change() == StockChange::Return;
         if self.has_lane_free() || gives || entry.is_background() {
             return false;
         }
@@ -248,20 +249,19 @@ impl Pool {
         done > entry.deadline()
     }
 
-    /// More entries arrive than can be served: some are rejected, and not because of their own deadlines.
+    /// Starts or extends short-queue mode.
     fn enter_short_queue_mode(&mut self, now: Micros) {
         self.short_queue_until = now.plus(Micros(limits::SHORT_QUEUE_DURATION.as_micros() as u64));
     }
 
     /// Whether the queue already fills the next transaction while more entries arrive than can be served.
     ///
-    /// As long as all entries can be served, a long queue is a burst, and waiting pays off. Once entries
-    /// are rejected, it does not: a short queue serves as many as a long one, only sooner. So in
-    /// short-queue mode, entries that find a full transaction in the queue are rejected too. What is in the
-    /// queue stays.
+    /// While all entries can be served in time, a long queue is a burst, and no entry is rejected. Once entries are
+    /// rejected, a short queue serves as many entries as a long one, and serves them earlier. So in short-queue
+    /// mode, entries that find a full transaction in the queue are rejected too. Entries in the queue stay.
     fn exceeds_short_queue(&self, entry: &BatchEntry, now: Micros) -> bool {
-        let takes =
-            self.state.key.kind == PoolKind::Stripes && entry.movement() == StockChange::Reserve;
+        let takes = self.state.key.kind == PoolKind::Stripes
+            && entry.stock_change() == StockChange::Reserve;
         if now >= self.short_queue_until || !takes {
             return false;
         }
@@ -282,18 +282,18 @@ impl Pool {
         Some(draws.first().map_or(0, |draw| draw.stripe))
     }
 
-    fn is_full(&self, home: Option<u16>) -> bool {
-        let own = home.and_then(|home| self.lanes.get(&home));
-        match home {
+    fn is_full(&self, own_lane: Option<u16>) -> bool {
+        let own = own_lane.and_then(|own_lane| self.lanes.get(&own_lane));
+        match own_lane {
             Some(_) => own.map_or(0, Lane::waiting) >= limits::LANE_QUEUE_MAX,
             None => self.waiting() >= limits::LANE_QUEUE_MAX,
         }
     }
 
     /// Sets the layout of the event.
-    pub(super) fn set_shape(&mut self, shape: EventLayout) {
-        self.state.shape = shape;
-        self.state.owned = lanes_of(self.state.key.kind, self.share, shape);
+    pub(super) fn set_layout(&mut self, layout: EventLayout) {
+        self.state.layout = layout;
+        self.state.owned = lanes_of(self.state.key.kind, self.stripes, layout);
     }
 
     fn lane(&mut self, index: u16) -> &mut Lane {
@@ -303,7 +303,7 @@ impl Pool {
     /// Calls a lane, and updates whether it is free and when its timer is due.
     pub(super) fn with_lane(&mut self, index: u16, act: impl FnOnce(&mut Lane, &mut PoolState)) {
         let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(index));
-        let before = lane.timer;
+        let old_timer = lane.timer;
         act(lane, &mut self.state);
         match lane.is_free() {
             true => self.state.busy &= !bit(index),
@@ -311,7 +311,7 @@ impl Pool {
         }
         lane.timer = lane.wake_at();
         // A timer that has gone off is removed already, and may be set again.
-        if let Some(old) = before {
+        if let Some(old) = old_timer {
             self.timers.remove(&(old, index));
         }
         if let Some(due) = lane.timer {
@@ -321,31 +321,31 @@ impl Pool {
 
     /// Gives the queue to the free lanes, one transaction each.
     pub(super) fn dispatch_queue(&mut self, cx: &mut PoolContext<'_>) {
-        self.state.end_pause(cx.now.mono);
-        let mut newly_short = false;
+        self.state.clear_ended_delays(cx.now.mono);
+        let mut requests_read = false;
         while !self.state.queue.is_empty() {
             match self.next(cx.now.mono) {
                 Next::Lane(index) => {
-                    let before = self.state.queue.len();
+                    let len_before = self.state.queue.len();
                     self.with_lane(index, |lane, state| lane.dispatch(state, cx));
                     self.cursor = (u32::from(index) + 1) % u64::BITS;
-                    let is_stuck = self.state.busy & bit(index) == 0;
-                    if is_stuck && self.state.queue.len() == before {
+                    let is_unsent = self.state.busy & bit(index) == 0;
+                    if is_unsent && self.state.queue.len() == len_before {
                         break;
                     }
                 }
                 Next::Wait => break,
-                Next::Short => {
+                Next::NeedsRead => {
                     self.state.awaiting_read.extend(self.state.queue.foreground.pop_front());
-                    newly_short = true;
+                    requests_read = true;
                 }
             }
         }
         if self.state.queue.foreground.is_empty() {
             self.state.latency.reset_window();
         }
-        if newly_short {
-            self.want_read(cx);
+        if requests_read {
+            self.request_read(cx);
         }
     }
 
@@ -354,9 +354,9 @@ impl Pool {
         let ready = serving & !self.state.busy;
         let front = self.state.queue.foreground.front();
         if front.is_some_and(|entry| self.state.needs_read(entry)) {
-            return Next::Short;
+            return Next::NeedsRead;
         }
-        if self.state.is_paced(now) {
+        if self.state.is_delayed(now) {
             return Next::Wait;
         }
         let Some(units) = front.filter(|m| self.state.needs_remainder(m)).map(|m| m.write.qty)
@@ -371,20 +371,20 @@ impl Pool {
         if let Some(lane) = self.next_in_rotation(ready & !scarce) {
             return Next::Lane(lane);
         }
-        let may_have = |state: &PoolState, lanes: u64| {
+        let lanes_with_units = |state: &PoolState, lanes: u64| {
             let lanes = (0..limits::STRIPES_MAX).filter(|index| lanes & bit(*index) != 0);
             let enough = lanes.filter(|index| state.may_have(*index, units));
             enough.fold(0, |bits, index| bits | bit(index))
         };
-        match self.next_in_rotation(may_have(&self.state, ready & scarce)) {
+        match self.next_in_rotation(lanes_with_units(&self.state, ready & scarce)) {
             Some(lane) => Next::Lane(lane),
-            None if may_have(&self.state, serving & self.state.busy) != 0 => Next::Wait,
+            None if lanes_with_units(&self.state, serving & self.state.busy) != 0 => Next::Wait,
             None if self.state.owned & self.state.yielding != 0 => {
-                // The lanes that yielded the queue are needed after all.
+                // Use the lanes that yielded the queue, too.
                 self.state.yielding = 0;
                 self.next(now)
             }
-            None => Next::Short,
+            None => Next::NeedsRead,
         }
     }
 
@@ -398,24 +398,24 @@ impl Pool {
     }
 
     /// Rejects entries whose deadline has passed, in queues and waiting for a read.
-    fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
+    fn reject_late(&mut self, cx: &mut PoolContext<'_>) {
         let now = cx.now.mono;
         self.sweep_due = now.plus(Micros(limits::LANE_SWEEP_EVERY.as_micros() as u64));
         for lane in self.lanes.values_mut() {
-            lane.reject_expired(cx);
+            lane.reject_late(cx);
         }
-        let mut gone = Vec::new();
+        let mut late = Vec::new();
         let short = std::mem::take(&mut self.state.awaiting_read);
         for entry in short {
             match entry.deadline() <= now {
-                true => gone.push(entry),
+                true => late.push(entry),
                 false => self.state.awaiting_read.push(entry),
             }
         }
-        self.state.queue.reject_expired(now, &mut gone);
+        self.state.queue.remove_late(now, &mut late);
         let why = self.lateness_rejection();
-        for entry in gone {
-            cx.counters.expired += 1;
+        for entry in late {
+            cx.counters.deadline_missed += 1;
             cx.out.reject(entry, why.clone());
         }
     }
@@ -423,7 +423,7 @@ impl Pool {
     /// If the store made every lane back off, the store is the reason for a missed deadline.
     fn lateness_rejection(&self) -> Rejection {
         let mut lanes = self.lanes.values();
-        let back_off = |lane: &Lane| lane.attempts > 0 && lane.flight.is_none();
+        let back_off = |lane: &Lane| lane.consecutive_backoffs > 0 && lane.in_flight.is_none();
         if !self.lanes.is_empty() && lanes.all(back_off) {
             Rejection::store_busy()
         } else {
@@ -437,20 +437,20 @@ fn is_background_full(queue: &super::Queue) -> bool {
 }
 
 /// The lanes that take from the queue, one bit each.
-fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventLayout) -> u64 {
+fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
     let first = |lanes: u16| (0..lanes).fold(0, |bits, index| bits | bit(index));
     match kind {
-        PoolKind::Unstriped if shape.is_seated() => first(limits::SEAT_LANES),
+        PoolKind::Unstriped if layout.is_seated() => first(limits::SEAT_LANES),
         PoolKind::Unstriped => first(limits::UNSTRIPED_LANES),
         PoolKind::ExpiryBatch(_) => first(limits::EXPIRY_BATCH_LANES),
         PoolKind::Stripes => {
-            let stripes = shape.stripes.clamp(1, limits::STRIPES_MAX);
-            let mine = (share.first..stripes).step_by(usize::from(share.step.max(1)));
-            match mine.fold(0, |bits, index| bits | bit(index)) {
-                // A shard without a stripe is sent nothing to sell; what comes all the same is taken from the
-                // first.
+            let count = layout.stripes.clamp(1, limits::STRIPES_MAX);
+            let owned = (stripes.first..count).step_by(usize::from(stripes.step.max(1)));
+            match owned.fold(0, |bits, index| bits | bit(index)) {
+                // No reservation is forwarded to a shard without a stripe. If one arrives after a
+                // change of the layout, the first stripe serves it.
                 0 => bit(0),
-                mine => mine,
+                owned => owned,
             }
         }
     }

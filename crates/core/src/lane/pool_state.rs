@@ -40,7 +40,7 @@ pub struct LaneSettings {
     pub sold_out_latch: Micros,
 }
 
-/// Remaining units of a stripe that no entry here has been given.
+/// Remaining units of a stripe, less those allocated to entries.
 #[derive(Clone, Copy, Debug)]
 struct StripeRemainder {
     units: u64,
@@ -58,7 +58,7 @@ struct TotalStock {
 /// Whether there may be enough units, by the last read of all stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SoldOutHint {
-    /// Nothing is known that speaks against it.
+    /// No shortage is known.
     None,
     /// There were too few, and the read is recent enough to reject on it.
     Fresh { remaining: u64 },
@@ -66,12 +66,12 @@ pub(crate) enum SoldOutHint {
     Stale,
 }
 
-/// See the module's head.
+/// The state that the lanes of a pool share.
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub(super) key: PoolKey,
     /// Layout of the event, as last read.
-    pub(super) shape: EventLayout,
+    pub(super) layout: EventLayout,
     pub(super) late: LateCommit,
     pub(super) queue: Queue,
     /// Entries for which no stripe here is known to have capacity: they wait for a read of all stripes.
@@ -88,11 +88,11 @@ pub(super) struct PoolState {
     /// Until then a short queue waits for more entries.
     batching_until: Micros,
     /// Until then another process is assumed to write to these stripes.
-    contested_until: Micros,
-    /// The last strong read of all stripes, if some calls may ask for more than it showed.
+    foreign_writes_until: Micros,
+    /// The last strong read of all stripes, if it showed fewer units than a call may request.
     sold_out: Option<TotalStock>,
     /// When units were last returned here, or an operator changed the event.
-    reopened: Micros,
+    hint_reset_at: Micros,
     /// How long after its start a read decides about calls that arrive later; zero: never.
     sold_out_latch: Micros,
     /// Stripes of these lanes with few units. A hint, never a reason to reject: it saves writes that would
@@ -103,22 +103,22 @@ pub(super) struct PoolState {
 impl PoolState {
     pub(super) fn new(
         key: PoolKey,
-        shape: EventLayout,
+        layout: EventLayout,
         settings: LaneSettings,
         owned: u64,
     ) -> Self {
         Self {
             key,
-            shape,
+            layout,
             late: settings.late_commit,
             yielding: 0,
             busy: 0,
             latency: LatencyEstimator::default(),
             paced_until: Micros(0),
             batching_until: Micros(0),
-            contested_until: Micros(0),
+            foreign_writes_until: Micros(0),
             sold_out: None,
-            reopened: Micros(0),
+            hint_reset_at: Micros(0),
             sold_out_latch: settings.sold_out_latch,
             queue: Queue::default(),
             awaiting_read: Vec::new(),
@@ -130,7 +130,9 @@ impl PoolState {
     /// Whether any lane that takes from the queue may write this entry.
     pub(super) fn is_for_any(&self, entry: &BatchEntry) -> bool {
         match self.key.kind {
-            PoolKind::Stripes => entry.movement() == StockChange::Reserve && !entry.queue.planned,
+            PoolKind::Stripes => {
+                entry.stock_change() == StockChange::Reserve && !entry.queue.has_stripe_plan
+            }
             PoolKind::Unstriped | PoolKind::ExpiryBatch(_) => true,
         }
     }
@@ -143,18 +145,16 @@ impl PoolState {
         }
     }
 
-    /// Sets the time of the next transaction after one was sent: a little later, if many lanes are busy.
+    /// Sets the earliest time of the next transaction, after one was sent.
     ///
-    /// Without pacing, lanes finish in bunches: each takes the few entries that have come since the one
-    /// before, all are in flight with small batches, and a burst collects until the first returns. The
-    /// queue would empty and fill once per transaction, and the mean wait would be a third of a
-    /// transaction. So transactions are spread over the duration of one.
-    ///
-    /// A transaction also has a fixed price: two write units for the stripe, and as much of the shard's
-    /// time as ten entries. With many free lanes and few arrivals it would be paid for one or two entries.
-    /// So a short queue waits for more entries, for at most the largest spacing. It does not wait where
-    /// another process writes to these stripes: a larger transaction blocks the other process longer, and
-    /// makes more callers wait when the other was first.
+    /// 1. *Pacing.* Without pacing, lanes finish at the same time. Each lane then takes only the entries that arrived
+    ///    since the previous dispatch, so all lanes are in flight with small batches, and a burst waits until the first
+    ///    lane is free again: the mean wait is a third of a transaction. So transactions are spread evenly over the
+    ///    duration of one.
+    /// 2. *Batching delay.* Each transaction costs two write units for the stripe and the CPU time of ten entries,
+    ///    whatever its size. So a short queue waits for more entries, for at most [`limits::PACE_MAX`]. There is no
+    ///    batching delay while another process writes to these stripes, because a larger transaction blocks the other
+    ///    process for longer, and a conflict delays more callers.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
@@ -162,26 +162,26 @@ impl PoolState {
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
         let pace = self.latency.spacing(lanes);
         // Nothing is known of the first transactions: no pacing.
-        let is_paced = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
-        let most = match now < self.contested_until {
+        let is_delayed = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
+        let most = match now < self.foreign_writes_until {
             true => 0,
             false => limits::PACE_MAX.as_micros() as u64,
         };
-        (self.paced_until, self.batching_until) = match is_paced {
+        (self.paced_until, self.batching_until) = match is_delayed {
             true => (now.plus(pace), now.plus(Micros(most))),
             false => (Micros(0), Micros(0)),
         };
     }
 
     /// Another process has written to one of the stripes.
-    pub(super) fn contested(&mut self, now: Micros) {
+    pub(super) fn record_foreign_write(&mut self, now: Micros) {
         let most = limits::LANE_YIELD_MAX.as_micros() as u64;
-        self.contested_until = now.plus(Micros(most));
+        self.foreign_writes_until = now.plus(Micros(most));
         self.batching_until = Micros(0);
     }
 
-    /// Clears a pause that is over: no timer is set for it any more.
-    pub(super) fn end_pause(&mut self, now: Micros) {
+    /// Clears delays that have ended, so that no timer is set for them.
+    pub(super) fn clear_ended_delays(&mut self, now: Micros) {
         for until in [&mut self.paced_until, &mut self.batching_until] {
             if *until <= now {
                 *until = Micros(0);
@@ -189,12 +189,13 @@ impl PoolState {
         }
     }
 
-    /// Whether the queue waits. A full transaction's worth does not wait.
-    pub(super) fn is_paced(&self, now: Micros) -> bool {
-        now < self.paused_until()
+    /// Whether the queue waits because of pacing or the batching delay. A queue that fills a transaction does not
+    /// wait.
+    pub(super) fn is_delayed(&self, now: Micros) -> bool {
+        now < self.delayed_until()
     }
 
-    fn paused_until(&self) -> Micros {
+    fn delayed_until(&self) -> Micros {
         match self.queue.foreground.len() {
             limits::BATCH_ENTRIES_MAX.. => Micros(0),
             limits::BATCHING_DELAY_ENTRIES_MAX.. => self.paced_until,
@@ -203,9 +204,9 @@ impl PoolState {
     }
 
     /// When a free lane takes the queue that waits now.
-    pub(super) fn pause_ends(&self) -> Option<Micros> {
+    pub(super) fn delay_ends(&self) -> Option<Micros> {
         let is_free = self.serving() & !self.busy != 0;
-        let until = self.paused_until();
+        let until = self.delayed_until();
         (is_free && !self.queue.is_empty() && until.0 > 0).then_some(until)
     }
 
@@ -233,50 +234,50 @@ impl PoolState {
     /// Records that all stripes together had this many units at `began` or later.
     pub(super) fn record_total(&mut self, remaining: u64, began: Micros) {
         let is_newer = self.sold_out.is_none_or(|seen| seen.began <= began);
-        if is_newer && began >= self.reopened {
+        if is_newer && began >= self.hint_reset_at {
             let matters = remaining < u64::from(limits::QTY_MAX_CEILING);
             self.sold_out = matters.then_some(TotalStock { began, remaining });
         }
     }
 
-    /// Units were returned: entries that wait for a read try for them, in order of arrival. Otherwise later
-    /// calls, which find no shortage, would get them.
+    /// Requeues entries that wait for a read, because `units` were returned, in order of arrival. Without this,
+    /// later calls would overtake them.
     pub(super) fn retry_awaiting(&mut self, mut units: u64) {
         if units == 0 || self.awaiting_read.is_empty() {
             return;
         }
-        self.awaiting_read.sort_by_key(|entry| entry.queue.number);
-        let for_them = |entry: &&BatchEntry| {
+        self.awaiting_read.sort_by_key(|entry| entry.queue.sequence);
+        let fits = |entry: &&BatchEntry| {
             let is_left = units > 0;
             units = units.saturating_sub(u64::from(entry.write.qty));
             is_left
         };
-        let trying = self.awaiting_read.iter().take_while(for_them).count();
-        let trying: Vec<_> = self.awaiting_read.drain(..trying).collect();
-        self.queue.requeue(trying);
+        let retried = self.awaiting_read.iter().take_while(fits).count();
+        let retried: Vec<_> = self.awaiting_read.drain(..retried).collect();
+        self.queue.requeue(retried);
     }
 
-    /// There may be more units than was read.
-    pub(super) fn reopen(&mut self, now: Micros) {
+    /// Discards the sold-out hint, because units may have been added since the read.
+    pub(super) fn discard_sold_out_hint(&mut self, now: Micros) {
         self.sold_out = None;
-        self.reopened = now;
+        self.hint_reset_at = now;
     }
 
     /// Whether all stripes must be read before this entry is sent: the last read showed too few units for
     /// it, and a write would most likely fail. Or an earlier entry waits for a read of the only stripe,
     /// where order of arrival counts.
     pub(super) fn needs_read(&self, entry: &BatchEntry) -> bool {
-        let is_later = |first: &BatchEntry| first.queue.number < entry.queue.number;
+        let is_later = |first: &BatchEntry| first.queue.sequence < entry.queue.sequence;
         self.key.kind == PoolKind::Stripes
             && self.is_for_any(entry)
             && (self.sold_out_hint(entry.write.qty, entry.queue.arrived) != SoldOutHint::None
-                || (self.shape.stripes <= 1 && self.awaiting_read.first().is_some_and(is_later)))
+                || (self.layout.stripes <= 1 && self.awaiting_read.first().is_some_and(is_later)))
     }
 
     /// Whether the remaining units of its stripe matter before this entry is sent. A single stripe is
     /// always written, because only its own condition counts.
     pub(super) fn needs_remainder(&self, entry: &BatchEntry) -> bool {
-        self.shape.stripes > 1 && self.key.kind == PoolKind::Stripes && self.is_for_any(entry)
+        self.layout.stripes > 1 && self.key.kind == PoolKind::Stripes && self.is_for_any(entry)
     }
 
     /// Whether the stripe may have that many units; true if no shortage is known.
@@ -295,7 +296,7 @@ impl PoolState {
         }
     }
 
-    /// Units that are available after all, or again.
+    /// Adds units that were returned, or allocated to an entry that did not take them.
     pub(super) fn return_units(&mut self, stripe: u16, units: u32) {
         if let Some(left) = self.remainders.get_mut(&stripe) {
             left.units = left.units.saturating_add(u64::from(units));
@@ -324,7 +325,7 @@ impl PoolState {
     pub(super) fn requeue(&mut self, entries: Vec<BatchEntry>) {
         for entry in &entries {
             for draw in &entry.write.draws {
-                if entry.movement() == StockChange::Reserve {
+                if entry.stock_change() == StockChange::Reserve {
                     self.return_units(draw.stripe, draw.units);
                 }
             }

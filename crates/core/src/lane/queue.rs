@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use super::batch_entry::BatchEntry;
 use crate::time::Micros;
 
-/// See the module's head.
+/// Foreground and background entries, each in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Entries with a waiting caller, by [`super::batch_entry::QueueMetadata::number`], also after a
+    /// Entries with a waiting caller, by [`super::batch_entry::QueueMetadata::sequence`], also after a
     /// requeue.
     pub(super) foreground: VecDeque<BatchEntry>,
-    /// Entries without a waiting caller. They take the capacity that the others leave in a batch, and at
-    /// least a quarter of it.
+    /// Entries without a waiting caller. They take the remaining capacity of a batch; at least a quarter of each
+    /// batch is reserved for them.
     pub(super) background: VecDeque<BatchEntry>,
 }
 
@@ -39,31 +39,31 @@ impl Queue {
         if fault::planted(Fault::RequeuedEntryLost) {
             entries.pop();
         }
-        let Some(last) = entries.iter().map(|entry| entry.queue.number).max() else {
+        let Some(last) = entries.iter().map(|entry| entry.queue.sequence).max() else {
             return;
         };
         if fault::planted(Fault::QueueOutOfOrder) {
             self.foreground.extend(entries);
             return;
         }
-        let earlier = self.foreground.partition_point(|m| m.queue.number < last);
+        let earlier = self.foreground.partition_point(|m| m.queue.sequence < last);
         entries.extend(self.foreground.drain(..earlier));
-        entries.sort_by_key(|entry| entry.queue.number);
+        entries.sort_by_key(|entry| entry.queue.sequence);
         for entry in entries.into_iter().rev() {
             self.foreground.push_front(entry);
         }
     }
 
-    /// Removes the entries whose deadline has passed.
-    pub(super) fn reject_expired(&mut self, now: Micros, gone: &mut Vec<BatchEntry>) {
-        let late = |entry: &BatchEntry| entry.deadline() <= now;
-        if !self.foreground.iter().any(late) {
+    /// Moves the entries to `removed` whose deadline has passed.
+    pub(super) fn remove_late(&mut self, now: Micros, removed: &mut Vec<BatchEntry>) {
+        let is_late = |entry: &BatchEntry| entry.deadline() <= now;
+        if !self.foreground.iter().any(is_late) {
             return;
         }
         let mut kept = VecDeque::with_capacity(self.foreground.len());
         for entry in self.foreground.drain(..) {
-            match late(&entry) {
-                true => gone.push(entry),
+            match is_late(&entry) {
+                true => removed.push(entry),
                 false => kept.push_back(entry),
             }
         }

@@ -10,7 +10,7 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::lane::{
-    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, StripeShare, WriteIntent,
+    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, StripeSet, WriteIntent,
 };
 use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
@@ -65,10 +65,10 @@ struct LoadTest {
 }
 
 impl LoadTest {
-    fn new(shares: &[StripeShare], stripes: u16) -> Self {
+    fn new(shares: &[StripeSet], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
         let shape = EventLayout { stripes, seat_keys: 0, closed: false };
-        let pool = |share: &StripeShare| {
+        let pool = |share: &StripeSet| {
             let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
             Pool::new(key, *share, shape, LaneSettings::default())
         };
@@ -224,7 +224,7 @@ impl LoadTest {
     }
 }
 
-const ALL: StripeShare = StripeShare { first: 0, step: 1 };
+const ALL: StripeSet = StripeSet { first: 0, step: 1 };
 
 /// The latency in milliseconds that this share of the sold calls did not exceed.
 fn percentile<'a>(results: impl Iterator<Item = &'a LoadResult>, share: f64) -> f64 {
@@ -252,7 +252,7 @@ fn capacity(stripes: u16) -> f64 {
 #[test]
 fn one_queue_for_eight_lanes_shortens_the_wait() {
     let (mut own, mut shared) = (Vec::new(), Vec::new());
-    let apart: Vec<StripeShare> = (0..8).map(|first| StripeShare { first, step: 8 }).collect();
+    let apart: Vec<StripeSet> = (0..8).map(|first| StripeSet { first, step: 8 }).collect();
     for (shares, per_second, p) in [(&apart[..], 1_000, &mut own), (&[ALL][..], 8_000, &mut shared)]
     {
         let mut load = LoadTest::new(shares, 8);

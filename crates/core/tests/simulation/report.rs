@@ -73,7 +73,7 @@ impl Report {
 
     pub(crate) fn counters(&mut self, counters: &Counters) {
         self.add("cache hits", counters.cache_hits);
-        self.add("coalesced calls", counters.coalesced);
+        self.add("coalesced calls", counters.joined);
         self.add("forwarded calls", counters.forwarded);
         self.add("transactions", counters.transactions);
         self.add("entries", counters.entries);
@@ -86,15 +86,15 @@ impl Report {
         self.add("short entries", counters.stripe_shortages);
         self.add("sold out after a read", counters.sold_out);
         self.add("rejected for the queue", counters.rejected_by_admission);
-        self.add("expired entries", counters.expired);
+        self.add("expired entries", counters.deadline_missed);
         self.add("stripe reads", counters.stripe_reads);
         self.add("snapshot refreshes", counters.snapshot_refreshes);
         self.add("record reads", counters.record_reads);
         self.add("seat reads", counters.seat_reads);
         self.add("seat verifications", counters.seat_verifications);
         self.add("seat verifications that differ", counters.seat_verification_mismatches);
-        self.add("seats rejected from the cache", counters.seats_refused);
-        self.add("seats found taken", counters.seats_taken);
+        self.add("seats rejected from the cache", counters.seats_rejected_by_map);
+        self.add("seats found taken", counters.seats_rejected_by_write);
     }
 }
 

@@ -11,7 +11,7 @@ use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_core::lane::{
     LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, Redecision, RedecisionCause,
-    StripeShare, WriteIntent,
+    StripeSet, WriteIntent,
 };
 use inventory_core::limits;
 use inventory_core::operation::{Operation, Selection, Verb};
@@ -104,7 +104,7 @@ pub(crate) struct PoolHarness {
     event: EventId,
     shape: EventLayout,
     /// For stock in units.
-    share: Option<StripeShare>,
+    share: Option<StripeSet>,
     seats: Vec<SeatId>,
     late: LateCommit,
     now: Micros,
@@ -139,11 +139,11 @@ impl PoolHarness {
     /// The lane of stripe `home` alone, of an event with this stock.
     pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
         let step = limits::STRIPES_MAX;
-        Self::pooled(stock, StripeShare { first: home, step }, late)
+        Self::pooled(stock, StripeSet { first: home, step }, late)
     }
 
     /// The lanes of these stripes, of an event with this stock.
-    pub(crate) fn pooled(stock: &[u64], share: StripeShare, late: LateCommit) -> Self {
+    pub(crate) fn pooled(stock: &[u64], share: StripeSet, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
@@ -172,14 +172,14 @@ impl PoolHarness {
         store: Store,
         event: EventId,
         shape: EventLayout,
-        share: Option<StripeShare>,
+        share: Option<StripeSet>,
         late: LateCommit,
     ) -> Self {
         let key = PoolKey {
             event: event.clone(),
             kind: share.map_or(PoolKind::Unstriped, |_| PoolKind::Stripes),
         };
-        let first = StripeShare { first: 0, step: 1 };
+        let first = StripeSet { first: 0, step: 1 };
         let terms = LaneSettings { late_commit: late, sold_out_latch: Micros(0) };
         Self {
             pool: Pool::new(key, share.unwrap_or(first), shape, terms),

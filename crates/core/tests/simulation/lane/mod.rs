@@ -6,7 +6,7 @@
 mod harness;
 
 use inventory_core::answer::{Answer, Rejection};
-use inventory_core::lane::StripeShare;
+use inventory_core::lane::StripeSet;
 use inventory_core::limits;
 use inventory_core::operation::Verb;
 use inventory_core::rules::LateCommit;
@@ -171,7 +171,7 @@ proptest! {
         late in late(),
         steps in prop::collection::vec(self::step(9), 1..90),
     ) {
-        run(PoolHarness::pooled(&stock, StripeShare { first, step }, late), steps).map_err(failed)?;
+        run(PoolHarness::pooled(&stock, StripeSet { first, step }, late), steps).map_err(failed)?;
     }
 
     #[test]
@@ -179,7 +179,7 @@ proptest! {
         stripes in 2_usize..6,
         steps in prop::collection::vec(step_of_a_crowd(), 1..120),
     ) {
-        let share = StripeShare { first: 0, step: 1 };
+        let share = StripeSet { first: 0, step: 1 };
         let stock = vec![100_000; stripes];
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default()).strictly_in_order();
         // More than one transaction takes; else every order is correct.
@@ -310,7 +310,7 @@ fn a_split_is_not_taken_for_a_slow_queue() {
 /// transactions do not show how fast the queue moves.
 #[test]
 fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
-    let share = StripeShare { first: 0, step: 1 };
+    let share = StripeSet { first: 0, step: 1 };
     let mut harness = PoolHarness::pooled(&[1_000, 1_000], share, LateCommit::default());
     let member = |verb, repeated| Member { verb, repeated, knows: true, ..Member::patient(1) };
     for n in 0..5 {
@@ -412,7 +412,7 @@ fn a_busy_lane_requests_a_read_for_short_entries_at_once() {
 /// No call waits while a lane is idle, and the stripes are used in turn.
 #[test]
 fn an_idle_lane_sends_an_arrival_at_once() {
-    let share = StripeShare { first: 1, step: 2 };
+    let share = StripeSet { first: 1, step: 2 };
     let mut harness = PoolHarness::pooled(&[100; 8], share, LateCommit::default());
     for expected in [&[1][..], &[1, 3], &[1, 3, 5], &[1, 3, 5, 7]] {
         harness.submit(Member::patient(1)).unwrap();
@@ -431,7 +431,7 @@ fn an_idle_lane_sends_an_arrival_at_once() {
 /// blocks the other process for longer, and delays more calls when the other was first.
 #[test]
 fn callers_are_batched_unless_another_process_writes() {
-    let share = StripeShare { first: 0, step: 1 };
+    let share = StripeSet { first: 0, step: 1 };
     for is_contested in [false, true] {
         let mut harness = PoolHarness::pooled(&[100; 8], share, LateCommit::default());
         harness.submit(Member::patient(1)).unwrap();
@@ -462,7 +462,7 @@ fn callers_are_batched_unless_another_process_writes() {
 /// A call that one stripe delays, or has too little for, is sent through another lane at once.
 #[test]
 fn another_lane_takes_what_one_stripe_cannot() {
-    let share = StripeShare { first: 0, step: 1 };
+    let share = StripeSet { first: 0, step: 1 };
     for (stock, fault) in [([9, 9], StoreFault::Conflict), ([0, 9], StoreFault::None)] {
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default());
         harness.submit(Member::patient(2)).unwrap();
@@ -506,7 +506,7 @@ fn entries_that_wait_for_a_read_come_before_later_entries() {
 /// A stripe that is known to be short is not used while another is not.
 #[test]
 fn an_empty_stripe_is_not_asked_again() {
-    let share = StripeShare { first: 0, step: 1 };
+    let share = StripeSet { first: 0, step: 1 };
     let mut harness = PoolHarness::pooled(&[0, 100], share, LateCommit::default());
     for _ in 0..20 {
         harness.submit(Member::patient(1)).unwrap();

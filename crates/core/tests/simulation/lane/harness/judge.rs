@@ -17,7 +17,7 @@ use crate::violation::{Violation, ensure};
 
 impl PoolHarness {
     pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Violation> {
-        let Completion { reservation, answer, record: learned, wrote } = settled;
+        let Completion { reservation, answer, record: learned, is_own_write } = settled;
         let Some(number) = self.waiting.remove(&reservation) else {
             return Err(Violation(format!("{reservation} was settled twice")));
         };
@@ -27,7 +27,10 @@ impl PoolHarness {
                 "{reservation} learned {learned:?}, which never was"
             );
         }
-        ensure!(learned.is_some() || !wrote, "{reservation} was written and nothing is learned");
+        ensure!(
+            learned.is_some() || !is_own_write,
+            "{reservation} was written and nothing is learned"
+        );
         self.judge(number, &answer)?;
         self.entries[number].answer = Some(answer);
         Ok(())
