@@ -68,9 +68,9 @@ def play(suite, server):
         reflection(suite, channel)
         commits(suite, server, stub)
         rejections(suite, stub)
-        protocol(suite, channel, stub)
+        protocol(suite, server, channel, stub)
         deadlines(suite, server, stub)
-        health(suite, channel)
+        health(suite, server, channel)
 
 
 def reflection(suite, channel):
@@ -211,18 +211,43 @@ def rejections(suite, stub):
             assert field in fields, f"{field} is not in {fields}"
 
 
-def protocol(suite, channel, stub):
-    @suite.case("a gzip request: UNIMPLEMENTED, and the connection stays open")
+def protocol(suite, server, channel, stub):
+    @suite.case("gzip requests are accepted on every service")
     def _():
         # Compressible, so that grpcio does compress it.
         call = commit_of(fresh(), payment_intent_id="a" * 250)
+        gzip = {"timeout": SECONDS, "compression": grpc.Compression.Gzip}
+        first = stub.CommitReservation(call, **gzip)
+        assert first.status == "CONFIRMED", first
+        assert stub.CommitReservation(call, timeout=SECONDS) == first
+        # A compressed channel compresses every call.
+        with grpc.insecure_channel(server.address, compression=grpc.Compression.Gzip) as compressed:
+            health = health_pb2_grpc.HealthStub(compressed)
+            request = health_pb2.HealthCheckRequest(service=SERVICE)
+            assert health.Check(request, timeout=SECONDS).status == health_pb2.HealthCheckResponse.SERVING
+            assert SERVICE in ProtoReflectionDescriptorDatabase(compressed).get_services()
+
+    @suite.case("another compression: UNIMPLEMENTED, and the connection stays open")
+    def _():
+        call = commit_of(fresh(), payment_intent_id="a" * 250)
         expect_error(
             lambda: stub.CommitReservation(
-                call, timeout=SECONDS, compression=grpc.Compression.Gzip
+                call, timeout=SECONDS, compression=grpc.Compression.Deflate
             ),
             grpc.StatusCode.UNIMPLEMENTED,
         )
         assert stub.CommitReservation(call, timeout=SECONDS).status == "CONFIRMED"
+
+    @suite.case("a message that is small only while compressed: RESOURCE_EXHAUSTED")
+    def _():
+        expect_error(
+            lambda: raw(channel, f"/{SERVICE}/CommitReservation")(
+                b"\x0a" + b"\x80\x80\x08" + b"x" * 131_072,
+                timeout=SECONDS,
+                compression=grpc.Compression.Gzip,
+            ),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
 
     @suite.case("an unknown method and an unknown service: UNIMPLEMENTED")
     def _():
@@ -282,7 +307,22 @@ def deadlines(suite, server, stub):
         assert stock(server, event) == (1000, 880, 120)
 
 
-def health(suite, channel):
+def health(suite, server, channel):
+    @suite.case("400 open watches of one channel refuse no check and no other watch")
+    def _():
+        serving = health_pb2.HealthCheckResponse.SERVING
+        request = health_pb2.HealthCheckRequest()
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(server.address, options=options) as crowded:
+            stub = health_pb2_grpc.HealthStub(crowded)
+            watches = [stub.Watch(request) for _ in range(400)]
+            assert all(next(watch).status == serving for watch in watches)
+            for health in (stub, health_pb2_grpc.HealthStub(channel)):
+                assert health.Check(request, timeout=SECONDS).status == serving
+                assert next(health.Watch(request, timeout=SECONDS)).status == serving
+            services = set(ProtoReflectionDescriptorDatabase(crowded).get_services())
+            assert SERVICE in services, services
+
     @suite.case("health: Check and Watch return SERVING, and report unknown services")
     def _():
         health = health_pb2_grpc.HealthStub(channel)

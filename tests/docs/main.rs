@@ -8,6 +8,7 @@
 mod architecture;
 mod commands;
 mod generated;
+mod limits;
 mod links;
 mod readme;
 mod records;

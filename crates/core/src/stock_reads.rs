@@ -86,7 +86,7 @@ impl StockReads {
         now: Micros,
     ) -> Result<bool, StockReadWaiter> {
         // A pool makes one request at a time, which must not be lost.
-        if self.waiting >= limits::READ_WAITERS_MAX && !matches!(waiter, StockReadWaiter::Pool(_)) {
+        if self.is_full(event) && !matches!(waiter, StockReadWaiter::Pool(_)) {
             return Err(waiter);
         }
         self.waiting += 1;
@@ -108,6 +108,18 @@ impl StockReads {
             false => read.next.push(waiter),
         }
         Ok(false)
+    }
+
+    /// Whether no more may wait for this event: once half of all waiters are there, no event has more than its share, and
+    /// one share is kept for a new event.
+    fn is_full(&self, event: &EventId) -> bool {
+        if self.waiting < limits::READ_WAITERS_MAX / 2 {
+            return false;
+        }
+        let share = limits::READ_WAITERS_MAX / (self.in_flight.len() + 1);
+        let of_event = |read: &ReadInFlight| read.current.len() + read.next.len();
+        self.waiting >= limits::READ_WAITERS_MAX
+            || self.in_flight.get(event).is_some_and(|read| of_event(read) >= share)
     }
 
     /// Starts a read without a waiter unless one is in flight. Returns whether the caller sends it.
@@ -157,5 +169,26 @@ impl StockReads {
 
     pub(super) fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn waiters_of_one_event_leave_room_for_other_events() {
+        let mut reads = StockReads::new(Micros(0));
+        let mut accepted = |event: &str| {
+            let event: EventId = event.parse().unwrap();
+            (0..limits::READ_WAITERS_MAX)
+                .take_while(|_| reads.request(&event, StockReadWaiter::Layout, Micros(0)).is_ok())
+                .count()
+        };
+        assert_eq!(accepted("hot"), limits::READ_WAITERS_MAX / 2);
+        assert!(accepted("cold") >= limits::READ_WAITERS_MAX / 4);
+        assert!(accepted("new") > 0);
     }
 }

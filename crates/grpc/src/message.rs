@@ -100,7 +100,7 @@ impl MessageAssembler {
             ReceivedFrames::Joined(bytes) => bytes.freeze(),
         };
         let message = all.split_off(PREFIX_BYTES);
-        if all.first() == Some(&COMPRESSED) { decompress(&message) } else { Ok(message) }
+        if all.first() == Some(&COMPRESSED) { decompress(&mut &message[..]) } else { Ok(message) }
     }
 }
 
@@ -143,8 +143,8 @@ fn needed(held: &[u8], encoding: MessageEncoding) -> Result<Option<usize>, Statu
 }
 
 /// Decompresses until the end or the maximum size, whichever comes first: a small message that expands to
-/// gigabytes costs no more than the largest valid one.
-fn decompress(compressed: &[u8]) -> Result<Bytes, Status> {
+/// gigabytes costs no more than the largest valid one. The rest of it stays in `compressed`.
+fn decompress(compressed: &mut &[u8]) -> Result<Bytes, Status> {
     let mut message = Vec::new();
     let decoder = MultiGzDecoder::new(compressed);
     match decoder.take(REQUEST_MESSAGE_BYTES_MAX as u64 + 1).read_to_end(&mut message) {
@@ -290,6 +290,9 @@ mod tests {
         // 50 KB that expand to 50 MB.
         let bomb = gzip(&vec![0; 50 * 1024 * 1024]);
         assert!(bomb.len() < REQUEST_MESSAGE_BYTES_MAX);
+        let mut unread = &bomb[..];
+        assert!(decompress(&mut unread).is_err());
+        assert!(unread.len() > bomb.len() * 9 / 10, "{} of {} unread", unread.len(), bomb.len());
         let status = assemble_gzip(&bomb).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.reason(), reason::MESSAGE_TOO_LARGE);
