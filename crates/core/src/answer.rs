@@ -34,7 +34,7 @@ pub enum Answer {
     Rejected(Rejection),
 }
 
-/// What a release met.
+/// State of the reservation when it was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReleaseOutcome {
     /// A hold, which this call released.
@@ -70,7 +70,7 @@ pub enum Rejection {
     ReservationReleased,
     /// Hold or release of a confirmed reservation.
     ReservationCommitted,
-    /// Hold of an expired reservation, or its commit if its stock cannot be taken again.
+    /// A hold with the id of an expired reservation, or a commit of one whose stock cannot be taken again.
     HoldExpired,
     /// There is no such reservation to refund.
     ReservationNotFound,

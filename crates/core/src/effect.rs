@@ -19,7 +19,7 @@ impl CallId {
     pub const INTERNAL: Self = Self(u64::MAX);
 }
 
-/// A pool of lanes of this shard, for as long as it has work.
+/// Identifies a pool of lanes of this shard. An id is not used again after its pool was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u64);
 
@@ -69,8 +69,8 @@ impl RecordHint {
         matches!(self, Self::Confirmed(_))
     }
 
-    /// What remains of the hint after a wait: a record may have changed. That there was none stays
-    /// good enough for a write.
+    /// What remains of the hint after a wait: a record may have changed. An absent record remains a valid basis for a
+    /// write, whose condition checks it.
     #[must_use]
     pub(crate) fn after_wait(self) -> Self {
         match self {
@@ -86,7 +86,7 @@ impl RecordHint {
     }
 }
 
-/// See the module's head.
+/// One thing that the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Answer the caller of an operation.

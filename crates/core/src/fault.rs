@@ -1,8 +1,8 @@
 //! Faults planted on purpose, to prove that the tests find them.
 //!
-//! Each variant names one mistake; the line that would make it asks [`planted`]. Without the feature
-//! `planted-faults`, which only the mutation run of the tests turns on, `planted` is the constant
-//! `false` and the branch does not exist. `docs/testing.md` lists the test that catches each fault.
+//! Each variant is one fault; the code branches on [`planted`]. Without the feature `planted-faults`, which only the
+//! mutation run of the tests turns on, `planted` is the constant `false` and the branch does not exist.
+//! `docs/testing.md` lists the test that catches each fault.
 
 macro_rules! faults {
     ($($name:ident: $text:literal,)+) => {

@@ -10,11 +10,11 @@ use crate::limits;
 /// Why a text is not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IdError {
-    #[error("is empty; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    #[error("is empty; must be 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
     Empty,
-    #[error("has {0} bytes; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    #[error("has {0} bytes; must be 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
     TooLong(usize),
-    #[error("has {0:?} at byte {1}; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    #[error("has {0:?} at byte {1}; must be 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
     Character(char, usize),
 }
 
@@ -102,12 +102,12 @@ identifier! {
 impl ReservationId {
     /// Creates the id of a release record: a record that carries the stock of many expired holds until it is returned.
     /// Clients cannot send such an id, because `#` is not legal in client ids.
-    pub(crate) fn of_slip(token: u128) -> Self {
-        Self(format!("{SLIP}{token:032x}"))
+    pub(crate) fn release_record(token: u128) -> Self {
+        Self(format!("{RELEASE_RECORD_PREFIX}{token:032x}"))
     }
 
-    pub fn is_slip(&self) -> bool {
-        self.0.starts_with(SLIP)
+    pub fn is_release_record(&self) -> bool {
+        self.0.starts_with(RELEASE_RECORD_PREFIX)
     }
 
     /// Parses the id of a stored record: a client id or the id of a release record.
@@ -115,7 +115,7 @@ impl ReservationId {
     /// # Errors
     /// For any other text.
     pub fn stored(text: &str) -> Result<Self, IdError> {
-        match text.strip_prefix(SLIP) {
+        match text.strip_prefix(RELEASE_RECORD_PREFIX) {
             Some(rest) => check(rest).map(|()| Self(text.to_owned())),
             None => text.parse(),
         }
@@ -123,7 +123,7 @@ impl ReservationId {
 }
 
 /// Prefix of release record ids.
-const SLIP: &str = "slip#";
+const RELEASE_RECORD_PREFIX: &str = "slip#";
 
 identifier! {
     /// A seat id, as clients send it.
@@ -192,7 +192,7 @@ impl fmt::Display for OrderId {
 
 /// A text is not an order id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("want ord_ and 32 lower-case hex digits")]
+#[error("must be ord_ and 32 lower-case hex digits")]
 pub struct OrderIdError;
 
 impl std::str::FromStr for OrderId {
@@ -215,7 +215,7 @@ impl fmt::Debug for OrderId {
     }
 }
 
-/// Hash of event, quantity and seats, which two requests must share to be the same request. Stored with the
+/// Hash of event, quantity and seats, by which two requests are recognised as the same request. Stored with the
 /// reservation; a repeat with another fingerprint is an idempotency conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
@@ -236,7 +236,7 @@ impl Fingerprint {
     }
 
     /// Fingerprint of a request that refers to the recorded stock.
-    pub(crate) fn of_whatever(event: &EventId) -> Self {
+    pub(crate) fn of_recorded_stock(event: &EventId) -> Self {
         Self(digest(&[b"whatever/v1", event.as_str().as_bytes()]))
     }
 }
@@ -271,7 +271,7 @@ mod tests {
         let event = "evt_2025_1001".parse().unwrap();
         let quantity = hex(Fingerprint::of_quantity(&event, 2));
         assert_eq!(quantity, "65fd69e9dac157469589889bc0eda924");
-        let whatever = hex(Fingerprint::of_whatever(&event));
+        let whatever = hex(Fingerprint::of_recorded_stock(&event));
         assert_eq!(whatever, "dc07775af1e341a13c5c6d45b37b442e");
     }
 }

@@ -12,21 +12,21 @@ pub enum Verb {
     Commit,
     /// Release the reservation; if there is none, write a tombstone.
     Release,
-    /// Return the stock of a hold that is past its expiry. Requested by the reclaimer and by a buyer that
-    /// meets such a hold, never by a client.
+    /// Return the stock of an overdue hold. Requested by the reclaimer, and by the engine for a buyer of a seat of
+    /// the hold; never by a client.
     Expire,
     /// Return the stock of a confirmed reservation. Requested by an operator only.
     Refund,
 }
 
-/// What a call is about.
+/// Units or seats of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Units, 1 to the configured maximum. In a seated event: that many seats, chosen by the engine.
     Quantity(u32),
     /// These seats, 1 to [`crate::limits::SEATS_PER_RESERVATION_MAX`], distinct.
     Seats(Seats),
-    /// What the reservation has; not for [`Verb::Hold`].
+    /// The units or seats of the record. Not valid for [`Verb::Hold`].
     AsRecorded,
 }
 
@@ -87,7 +87,7 @@ impl Operation {
         match selection {
             Selection::Quantity(qty) => Fingerprint::of_quantity(event, *qty),
             Selection::Seats(seats) => Fingerprint::of_seats(event, seats),
-            Selection::AsRecorded => Fingerprint::of_whatever(event),
+            Selection::AsRecorded => Fingerprint::of_recorded_stock(event),
         }
     }
 }

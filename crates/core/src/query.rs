@@ -4,7 +4,7 @@ use super::ids::{SeatId, Seats};
 use super::seats::{Price, SeatItem};
 use super::time::UnixMillis;
 
-/// See the module's head.
+/// A question about an event that writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Are `qty` units available? In a seated event: which seats, in `section` if one is named. Answered by
@@ -13,10 +13,10 @@ pub enum Query {
     /// Are these seats available? Answered by [`QueryResult::Seats`]; a quantity event reports all of them
     /// as unknown.
     Seats { seats: Seats },
-    /// What is the status of the sale? Answered by [`QueryResult::Status`].
+    /// Status of the sale. Answered by [`QueryResult::Status`].
     Status { section: Option<String> },
-    /// What are these seats like? For an answer about a reservation: from the seat map as it is, and from a
-    /// read only if there is no map. Answered by [`QueryResult::Seats`].
+    /// Details of seats, for an answer about a reservation: from the seat map whatever its age, and from a read
+    /// only if there is no map. Answered by [`QueryResult::Seats`].
     Describe { seats: Seats },
 }
 

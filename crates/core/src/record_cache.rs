@@ -1,6 +1,6 @@
 //! Cache of reservation records, so that a repeated call costs no store request.
 //!
-//! The store's record is the truth: dropping a cached record changes no answer.
+//! The store's record is authoritative: dropping a cached record changes no answer.
 
 use std::num::NonZeroUsize;
 

@@ -73,7 +73,7 @@ pub fn decide(
             if over || record.state == Expired {
                 refuse(Rejection::HoldExpired)
             } else {
-                write(ExpiryCondition::Ahead, Confirmed)
+                write(ExpiryCondition::NotExpired, Confirmed)
             }
         }
         (Verb::Commit, Held | Expired) => write(ExpiryCondition::Any, Confirmed),
@@ -92,7 +92,7 @@ pub fn decide(
         (Verb::Expire, Held) if over && fault::planted(Fault::ExpiryUnconditional) => {
             write(ExpiryCondition::Any, Expired)
         }
-        (Verb::Expire, Held) if over => write(ExpiryCondition::Over, Expired),
+        (Verb::Expire, Held) if over => write(ExpiryCondition::Expired, Expired),
         (Verb::Expire, Held) => Decision::Answer(held(record)),
         (Verb::Expire, _) => Decision::Answer(Answer::Expired),
         (Verb::Refund, Confirmed) => write(ExpiryCondition::Any, Refunded),
@@ -143,8 +143,8 @@ pub(crate) fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
 
 /// Whether operation and record agree on event, units and seats.
 ///
-/// A quantity on a seated event means as many seats as were chosen, and an operation without units and seats refers
-/// to the recorded ones. A tombstone left by such an operation matches every operation on its event.
+/// A quantity on a seated event means as many seats as were chosen, and an operation without units and seats refers to
+/// the recorded ones. A tombstone of a release that names neither matches every operation on its event.
 fn is_same(operation: &Operation, record: &RecordView) -> bool {
     let stored = record.fingerprint;
     if operation.fingerprint == stored {
@@ -152,10 +152,10 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
     }
     let event = &operation.event;
     match (&operation.selection, &record.seats) {
-        (_, None) if record.qty == 0 => stored == Fingerprint::of_whatever(event),
+        (_, None) if record.qty == 0 => stored == Fingerprint::of_recorded_stock(event),
         (Selection::AsRecorded, Some(seats)) => stored == Fingerprint::of_seats(event, seats),
         (Selection::AsRecorded, None) => {
-            // A tombstone of seats has their number only.
+            // A tombstone of a seat reservation stores only the number of seats.
             stored == Fingerprint::of_quantity(event, record.qty)
                 || (record.state == ReservationState::Released && record.draws.is_empty())
         }
@@ -286,7 +286,7 @@ mod tests {
             (Verb::Release, of(Confirmed), refused(ReservationCommitted)),
             (Verb::Expire, None, ended.clone()),
             (Verb::Expire, held, is_held),
-            (Verb::Expire, over, write(Some(Held), ExpiryCondition::Over, Expired)),
+            (Verb::Expire, over, write(Some(Held), ExpiryCondition::Expired, Expired)),
             (Verb::Expire, of(Confirmed), ended.clone()),
             (Verb::Expire, of(Expired), ended),
             (Verb::Refund, None, refused(ReservationNotFound)),
@@ -308,7 +308,7 @@ mod tests {
         let commit =
             |state, until| decided(Verb::Commit, Some(&record(state, until)), LateCommit::Reject);
         // The write carries the same condition, because the hold may expire before the write arrives.
-        assert_eq!(commit(Held, AHEAD), write(Some(Held), ExpiryCondition::Ahead, Confirmed));
+        assert_eq!(commit(Held, AHEAD), write(Some(Held), ExpiryCondition::NotExpired, Confirmed));
         assert_eq!(commit(Held, OVER), refused);
         assert_eq!(commit(Expired, OVER), refused);
     }
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(found, missing);
         // A tombstone of such a call matches every operation on its event, and none on another event.
         let tombstone = RecordView {
-            fingerprint: Fingerprint::of_whatever(&event()),
+            fingerprint: Fingerprint::of_recorded_stock(&event()),
             qty: 0,
             ..record(ReservationState::Released, 0)
         };

@@ -1,17 +1,17 @@
 //! Histogram with fixed buckets, for the engine's counters. Copied as a whole; never allocates.
 
-/// Number of values at or below each of `N` ascending bounds, and their sum.
+/// Number of values per bucket, for `N` ascending upper bounds, and the sum of all values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spread<const N: usize> {
     /// Each value is counted once, in the first bucket whose bound is not exceeded.
     counts: [u64; N],
-    beyond: u64,
+    overflow: u64,
     sum: u64,
 }
 
 impl<const N: usize> Default for Spread<N> {
     fn default() -> Self {
-        Self { counts: [0; N], beyond: 0, sum: 0 }
+        Self { counts: [0; N], overflow: 0, sum: 0 }
     }
 }
 
@@ -20,7 +20,7 @@ impl<const N: usize> Spread<N> {
     pub(crate) fn record(&mut self, bounds: &[u64; N], value: u64) {
         match self.counts.get_mut(bounds.partition_point(|b| *b < value)) {
             Some(count) => *count += 1,
-            None => self.beyond += 1,
+            None => self.overflow += 1,
         }
         self.sum = self.sum.saturating_add(value);
     }
@@ -30,7 +30,7 @@ impl<const N: usize> Spread<N> {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
-        self.beyond += other.beyond;
+        self.overflow += other.overflow;
         self.sum = self.sum.saturating_add(other.sum);
     }
 
@@ -45,7 +45,7 @@ impl<const N: usize> Spread<N> {
 
     /// Number of values.
     pub fn count(&self) -> u64 {
-        self.beyond + self.counts.iter().sum::<u64>()
+        self.overflow + self.counts.iter().sum::<u64>()
     }
 
     pub fn sum(&self) -> u64 {

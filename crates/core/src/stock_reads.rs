@@ -1,12 +1,12 @@
-//! Strong reads of an event's stripes, shared by all that may share them.
+//! Strong reads of an event's stripes, shared by the callers that may share them.
 //!
-//! At most one read per event is in flight. A lane that asks meanwhile joins the next read, because
-//! "sold out" needs a read that began after the call arrived. An operation that only needs the event's
-//! layout joins the read in flight. So does a query, if that read began no longer before it than the
-//! maximum age of a snapshot: the snapshot that the read makes answers it.
+//! At most one read per event is in flight. A lane that asks meanwhile joins the next read, because "sold out" needs a
+//! read that began after the call arrived. An operation that only needs the event's layout joins the read in flight. So
+//! does a query, if the read began at most the maximum age of a snapshot before the query arrived: the snapshot of that
+//! read answers the query.
 //!
-//! A read collects what this shard writes to the stripes while the read is in flight: the read may or
-//! may not have seen it. See [`super::stock_snapshots`].
+//! The writes of this shard to the stripes while a read is in flight are recorded, because whether the read contains
+//! them is unknown. See [`super::stock_snapshots`].
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub(super) enum StockReadWaiter {
     Query { call: CallId, query: Query, asked: Micros },
     /// An operation that needs the event's layout before it can be routed.
     Operation(Box<(Operation, RecordHint)>),
-    /// Nothing: the layout is refreshed.
+    /// No caller: the read refreshes the layout.
     Layout,
     /// A pool whose stripes are short.
     Pool(PoolId),
@@ -63,7 +63,7 @@ pub(super) struct FinishedRead {
     pub(super) starts_next: bool,
 }
 
-/// See the module's head.
+/// The stripe reads in flight, with their waiters.
 #[derive(Debug)]
 pub(super) struct StockReads {
     in_flight: HashMap<EventId, ReadInFlight, foldhash::fast::RandomState>,
@@ -150,7 +150,7 @@ impl StockReads {
         }
     }
 
-    /// Ends the read of an event, and starts the next one if anybody waits for that.
+    /// Ends the read of an event, and starts the next one if it has waiters.
     pub(super) fn finish(&mut self, event: &EventId, now: Micros) -> Option<FinishedRead> {
         let read = self.in_flight.remove(event)?;
         self.waiting -= read.current.len();

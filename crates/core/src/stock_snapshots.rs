@@ -1,7 +1,7 @@
 //! Cached stock of the events that are queried, so that a query costs no read.
 //!
-//! A query is answered from a snapshot whose read BEGAN at most the maximum age before the query
-//! arrived. The writes of this shard since then are included as follows.
+//! A query is answered from a snapshot whose read began at most the maximum age before the query arrived. The writes of
+//! this shard since then are included as follows.
 //!
 //! - Finished before the read began: the strong read has seen the write.
 //! - First sent after the read had ended: the read has not seen the write, so it is added.
@@ -9,11 +9,11 @@
 //!   `low` and `high` units; a reservation lowers `low`, a return raises `high`. The same applies to
 //!   what another shard answered for this one, and to a write whose outcome was lost.
 //!
-//! A unit that this shard sold before the query is never reported as free: `low` is reported.
-//! Uncertainty alone never reports a shortage: where `low` and `high` give different answers, the
-//! snapshot has none, and the query waits for a read that begins after it.
+//! A unit that this shard sold before the query is never reported as free: `low` is reported. Uncertainty alone never
+//! reports a shortage: where `low` and `high` give different answers, the snapshot does not answer the query, which
+//! waits for a read that begins after it.
 //!
-//! A snapshot decides nothing about a sale. Reading, and when to read, must not be put here.
+//! A snapshot decides nothing about a sale. Not here: reading, and when to read.
 
 use crate::fault::{self, Fault};
 use std::num::NonZeroUsize;
@@ -70,7 +70,7 @@ struct StripeBounds {
 }
 
 impl StripeBounds {
-    /// Neither below 0 nor above the capacity: other nodes write to the stripe too.
+    /// The units after `update`, limited to 0..=capacity, because other nodes write to the stripe too.
     fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
         let more = units.saturating_add(update.give);
         more.saturating_sub(update.take).min(self.capacity)
@@ -161,7 +161,7 @@ pub(super) struct SnapshotAnswer {
     pub(super) needs_refresh: bool,
 }
 
-/// See the module's head.
+/// The stock snapshots of a shard, by event.
 #[derive(Debug)]
 pub(super) struct StockSnapshots {
     /// `None`: off.

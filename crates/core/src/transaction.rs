@@ -34,11 +34,11 @@ pub enum ReservationState {
 /// Change of units and seats when a record moves from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StockChange {
-    /// From the stock to the reservation.
+    /// Stock is moved from the event to the reservation.
     Reserve,
     /// The stock stays with the reservation; seats change from HOLD to SOLD.
     Keep,
-    /// From the reservation back to the stock.
+    /// Stock is moved from the reservation back to the event.
     Return,
     /// No stock is involved.
     None,
@@ -84,9 +84,9 @@ pub struct StripeUpdate {
 pub enum ExpiryCondition {
     Any,
     /// The hold has expired: `expires_at <= at`.
-    Over,
+    Expired,
     /// The hold has not expired: `expires_at > at`.
-    Ahead,
+    NotExpired,
 }
 
 /// The part of a transaction that belongs to one reservation: the transition of its record, with its units and

@@ -1,12 +1,12 @@
-//! Predicts whether a commit confirms a hold, by what the commits of its event have met.
+//! Predicts whether a commit confirms a hold, from the records that earlier commits of its event found.
 //!
 //! A commit without a cached record may confirm a hold that was placed long ago or elsewhere, or take
 //! its stock directly. If it is written as a direct commit and there is a hold, its transaction is
 //! cancelled and all entries are written again; if its record is read first and there is none, the read
 //! was wasted. The predictor follows the most recent commits.
 //!
-//! A wrong prediction costs time, never an outcome: the condition of the write decides. The meaning of
-//! a record, and reading it, must not be put here.
+//! A wrong prediction costs time and never changes an outcome, because the condition of the write decides. Not here:
+//! rules, reads.
 
 use std::num::NonZeroUsize;
 

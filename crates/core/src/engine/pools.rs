@@ -1,8 +1,7 @@
 //! The pools of lanes of one shard, their timers, and which shard owns which stripe.
 //!
-//! Ownership is a hint for batching, never a lease: the conditions in the write are the truth. Shards
-//! and processes that disagree about ownership, or stop while they have it, cause conflicts and no
-//! wrong outcome.
+//! Ownership is a hint for batching, never a lease: the conditions in the write protect the stock. Shards and processes
+//! that disagree about ownership, or stop while they own a stripe, cause conflicts and no wrong outcome.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -14,7 +13,7 @@ use crate::limits;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
-/// Idle lanes kept for their next operation before they are evicted.
+/// Number of lanes from which idle pools are evicted.
 const IDLE_KEPT_MAX: usize = 1_024;
 
 struct PoolSlot {

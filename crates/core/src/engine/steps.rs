@@ -65,7 +65,7 @@ impl Engine {
 
     pub(super) fn apply_completion(&mut self, event: &EventId, completion: Completion) {
         let Completion { reservation, answer, record, is_own_write } = completion;
-        if !(is_own_write && reservation.is_slip()) {
+        if !(is_own_write && reservation.is_release_record()) {
             let completed = Completed { reservation, answer, record };
             self.complete(event, completed);
             return;
@@ -407,7 +407,7 @@ impl Engine {
     /// Whether so many holds expire that they are written in batches of their own.
     pub(super) fn joins_expiry_batch(&self, operation: &Operation) -> bool {
         operation.verb == Verb::Expire
-            && !operation.reservation.is_slip()
+            && !operation.reservation.is_release_record()
             && self.expiries > limits::EXPIRY_BATCH_THRESHOLD
     }
 }

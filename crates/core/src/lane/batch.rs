@@ -211,7 +211,8 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
             None => draws.push(*draw),
         }
     }
-    let (id, event) = (ReservationId::of_slip(transaction.token.0), transaction.event.clone());
+    let (id, event) =
+        (ReservationId::release_record(transaction.token.0), transaction.event.clone());
     let operation = Operation::new(Verb::Hold, id, event, Selection::AsRecorded, Micros(0));
     let release_record = RecordWrite {
         fingerprint: operation.fingerprint,

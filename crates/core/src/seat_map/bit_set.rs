@@ -1,8 +1,7 @@
 //! Sets of seats as bits, one bit per seat in map order, and the runs in them.
 //!
-//! Searches pass a function from word index to word, so that sets combine without copies. Must not be put here:
-//! properties of seats.
-//! copied. What a seat is must not be known here.
+//! Searches pass a function from word index to word, so that sets combine without copies. Not here: properties of
+//! seats.
 
 use std::ops::Range;
 

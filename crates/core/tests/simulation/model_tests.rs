@@ -157,7 +157,7 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
     let held = sent(1, 1, 0, vec![hold("a", 1_001)]);
     assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
     assert_eq!(store.remaining(&event()), 4);
-    let early = sent(2, 0, 1, vec![ends("a", ReservationState::Expired, ExpiryCondition::Over)]);
+    let early = sent(2, 0, 1, vec![ends("a", ReservationState::Expired, ExpiryCondition::Expired)]);
     let outcome = apply(&mut store, &early, 2);
     let TransactionOutcome::Cancelled(reasons) = outcome else {
         panic!("{outcome:?}");

@@ -265,7 +265,7 @@ impl Oracle {
         for record in &transaction.records {
             let late = match (record.from, record.to) {
                 (Some(ReservationState::Held), ReservationState::Confirmed) => {
-                    (self.late == LateCommit::Reject) == (record.due == ExpiryCondition::Ahead)
+                    (self.late == LateCommit::Reject) == (record.due == ExpiryCondition::NotExpired)
                 }
                 (Some(ReservationState::Expired), _) => self.late == LateCommit::Reacquire,
                 _ => true,
@@ -275,7 +275,7 @@ impl Oracle {
                 "a late commit against the setting: {record:?} although late commits are {:?}",
                 self.late
             );
-            if record.to == ReservationState::Expired || record.reservation().is_slip() {
+            if record.to == ReservationState::Expired || record.reservation().is_release_record() {
                 continue;
             }
             let calls = self.reservations.get(record.reservation());

@@ -54,7 +54,7 @@ impl Report {
 
     pub(crate) fn write(&mut self, write: &RecordWrite) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
-        if write.reservation().is_slip() {
+        if write.reservation().is_release_record() {
             self.count("release records");
             return;
         }

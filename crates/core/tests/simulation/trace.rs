@@ -342,8 +342,8 @@ impl Display for Words<'_, RecordWrite> {
         let Operation { reservation, payment_intent, .. } = operation;
         let due = match due {
             ExpiryCondition::Any => "any",
-            ExpiryCondition::Over => "over",
-            ExpiryCondition::Ahead => "ahead",
+            ExpiryCondition::Expired => "over",
+            ExpiryCondition::NotExpired => "ahead",
         };
         let from = from.map_or("-", state);
         write!(f, "{reservation} {from}>{} if {due}", state(*to))?;

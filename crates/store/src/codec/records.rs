@@ -123,8 +123,8 @@ impl RecordTransition {
         };
         let due = match self.due {
             ExpiryCondition::Any => "",
-            ExpiryCondition::Over => " AND #x <= :a",
-            ExpiryCondition::Ahead => " AND #x > :a",
+            ExpiryCondition::Expired => " AND #x <= :a",
+            ExpiryCondition::NotExpired => " AND #x > :a",
         };
         ExpressionTemplate::new(
             format!("SET #s = :s, #u = :u{more}{payment}{what} REMOVE {gone}"),
@@ -449,7 +449,8 @@ mod tests {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         let mut seen = [false; RecordTransition::COUNT];
         for to in [Held, Confirmed, Released, Expired, Refunded] {
-            for due in [ExpiryCondition::Any, ExpiryCondition::Over, ExpiryCondition::Ahead] {
+            for due in [ExpiryCondition::Any, ExpiryCondition::Expired, ExpiryCondition::NotExpired]
+            {
                 for payment in [false, true] {
                     for what in [StockLink::Nothing, StockLink::Units, StockLink::Seats] {
                         let step = RecordTransition { to, due, payment, what };

@@ -151,16 +151,16 @@ fn hold_is_confirmed_before_and_expired_from_its_expiry_on() {
         };
         let (expired, confirmed) = (ReservationState::Expired, ReservationState::Confirmed);
         let is_hold = [ActionOutcome::Record(hold.view(AT))];
-        let early = at(ExpiryCondition::Over, expired, ends.0 - 1);
+        let early = at(ExpiryCondition::Expired, expired, ends.0 - 1);
         assert_eq!(refused(&store, early).await, is_hold);
-        let late = at(ExpiryCondition::Ahead, confirmed, ends.0);
+        let late = at(ExpiryCondition::NotExpired, confirmed, ends.0);
         assert_eq!(refused(&store, late).await, is_hold);
-        applied(&store, at(ExpiryCondition::Over, expired, ends.0)).await;
+        applied(&store, at(ExpiryCondition::Expired, expired, ends.0)).await;
 
         let hold = held("r2", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
         let mut in_time = transaction(&[], vec![transition(&hold, confirmed)]);
-        in_time.records[0].due = ExpiryCondition::Ahead;
+        in_time.records[0].due = ExpiryCondition::NotExpired;
         in_time.at = UnixMillis(ends.0 - 1);
         applied(&store, in_time).await;
     });

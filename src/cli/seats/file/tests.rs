@@ -111,7 +111,7 @@ fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
             "line 3: seat_id has ' ' at byte 1",
             "line 4: section has '\\n'; want no control characters",
             // A line break in quotes counts as a line.
-            "line 6: seat_id is empty; want 1 to 128 bytes of [A-Za-z0-9._:-]; price is \"x\"",
+            "line 6: seat_id is empty; must be 1 to 128 bytes of [A-Za-z0-9._:-]; price is \"x\"",
             "line 7: currency is \"WON€\"; want three capital letters",
             "line 8: has 3 fields; want 4",
             "line 9: price has 1 decimals; want at most 0 in KRW",

@@ -382,8 +382,8 @@ impl Store {
             (Some(stored), from) => {
                 let in_time = match write.due {
                     ExpiryCondition::Any => true,
-                    ExpiryCondition::Over => stored.expires_at.is_some_and(|end| end <= at),
-                    ExpiryCondition::Ahead => stored.expires_at.is_some_and(|end| end > at),
+                    ExpiryCondition::Expired => stored.expires_at.is_some_and(|end| end <= at),
+                    ExpiryCondition::NotExpired => stored.expires_at.is_some_and(|end| end > at),
                 };
                 if from == Some(stored.state) && in_time {
                     ActionOutcome::Fine

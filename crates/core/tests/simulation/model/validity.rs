@@ -15,8 +15,8 @@ use super::{StockEffect, Store, seats_of, stock_effect};
 /// Whether the transaction is a valid expiry batch: one release record takes what the expired holds of the same
 /// transaction return, and no stripe changes.
 fn is_bundle(sent: &Transaction) -> Result<bool, Violation> {
-    let slips = sent.records.iter().filter(|r| r.reservation().is_slip());
-    let made = slips.filter(|r| r.from.is_none()).count();
+    let release_records = sent.records.iter().filter(|r| r.reservation().is_release_record());
+    let made = release_records.filter(|r| r.from.is_none()).count();
     let others = sent.records.iter().filter(|r| r.from.is_some());
     let mut expired = others.map(|r| r.to == ReservationState::Expired);
     ensure!(
@@ -82,9 +82,9 @@ fn check_record(record: &RecordWrite) -> Result<(), Violation> {
     };
     ensure!(record.order == order, "a wrong order id: {record:?}");
     let due = match (record.from, record.to) {
-        (_, ReservationState::Expired) => record.due == ExpiryCondition::Over,
+        (_, ReservationState::Expired) => record.due == ExpiryCondition::Expired,
         (Some(ReservationState::Held), ReservationState::Confirmed) => {
-            record.due != ExpiryCondition::Over
+            record.due != ExpiryCondition::Expired
         }
         _ => record.due == ExpiryCondition::Any,
     };

@@ -63,7 +63,7 @@ impl PoolHarness {
             operation: self.rival_operation(verb, &reservation),
             fingerprint: view.fingerprint,
             from: Some(ReservationState::Held),
-            due: if over { ExpiryCondition::Over } else { ExpiryCondition::Any },
+            due: if over { ExpiryCondition::Expired } else { ExpiryCondition::Any },
             to: match over {
                 true => ReservationState::Expired,
                 false => ReservationState::Released,
