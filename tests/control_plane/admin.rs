@@ -45,7 +45,8 @@ fn violated_fields(error: &Status) -> Vec<String> {
     assert_error(error, Code::InvalidArgument, "INVALID_ARGUMENT");
     let bad = error.get_details_bad_request().unwrap();
     for violation in &bad.field_violations {
-        assert!(violation.description.contains("want "), "{violation:?}");
+        let says = |word| violation.description.contains(word);
+        assert!(says("want ") || says("must be "), "{violation:?}");
         assert!(error.message().contains(&violation.description), "{error}");
     }
     bad.field_violations.into_iter().map(|v| v.field).collect()
