@@ -67,31 +67,8 @@ pub(crate) const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 /// Messages waiting in one shard's inbox, from other shards and from the control plane.
 pub(crate) const INBOX_MAX: usize = 65_536;
 
-/// Interval of a shard's searches for overdue holds. A hold is reclaimed within five seconds of its expiry: this
-/// interval, the delay of the index, and a few transactions.
-pub(crate) const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
-
-/// Keys of the expiry index that a shard reads in parallel: enough to fill its expiry batches, and no more, because
-/// sales share the store.
-pub(crate) const RECLAIM_KEYS_AT_ONCE: usize = 2;
-
-/// Holds of one page of the index, which are expired in parallel.
+/// Holds of one page of a bucket, which are expired in parallel.
 pub(crate) const RECLAIM_PAGE: usize = 200;
-
-/// How far into a minute every search still covers the minute before.
-pub(crate) const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
-
-/// After that, the minute before is searched once in this many rounds.
-pub(crate) const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
-
-/// Once in this many rounds, about every five minutes, a search covers all minutes in which a missed hold may be.
-pub(crate) const RECLAIM_WIDE_EVERY: u32 = 120;
-
-/// Most minutes of this wide search; older holds are found by the search at start.
-pub(crate) const RECLAIM_WIDE_MINUTES: u64 = 30;
-
-/// Minimum interval of warnings about a store that cannot be searched for overdue holds.
-pub(crate) const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Default of SHUTDOWN_GRACE: time limit of a shutdown.
 pub(crate) const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);

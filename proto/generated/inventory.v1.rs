@@ -2497,7 +2497,7 @@ pub struct AuditReport {
     /// Distinct order ids of confirmed reservations.
     #[prost(int64, tag = "8")]
     pub orders: i64,
-    /// Expired holds that are not reclaimed yet. Late, but not a breach.
+    /// Expired holds that are not reclaimed yet. Each that expired more than 60 s ago is also a breach, OVERDUE.
     #[prost(int64, tag = "9")]
     pub overdue_count: i64,
     /// The most overdue holds, at most 50.

@@ -199,8 +199,7 @@ async fn run<S: UnaryService + 'static>(
     let replies = handle_replies(Rc::clone(&context.driver), config.inbox.replies);
     let replying = inventory_runtime::spawn(replies);
     let (driver, recorder) = (Rc::clone(&context.driver), Rc::clone(&context.recorder));
-    let reclaimer = Reclaimer::new(driver, recorder, shard, config.shards);
-    let reclaiming = inventory_runtime::spawn(reclaim(reclaimer));
+    let reclaiming = inventory_runtime::spawn(reclaim(driver, recorder, shard, config.shards));
     let beating = inventory_runtime::spawn(beat(context.heartbeat.clone()));
     let _ = started.send((shard, Ok(())));
 
@@ -225,9 +224,15 @@ async fn handle_replies(driver: Rc<Driver>, mut replies: mpsc::UnboundedReceiver
     }
 }
 
-async fn reclaim(reclaimer: Reclaimer) {
-    if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
-        tracing::error!("hold reclaimer panicked");
+/// Expires overdue holds until the future is dropped; starts again after a panic.
+async fn reclaim(driver: Rc<Driver>, recorder: Rc<Recorder>, shard: usize, shards: usize) {
+    loop {
+        let (driver, recorder) = (Rc::clone(&driver), Rc::clone(&recorder));
+        let reclaimer = Reclaimer::new(driver, recorder, shard, shards);
+        if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
+            tracing::error!("hold reclaimer panicked");
+        }
+        inventory_runtime::sleep(limits::RECLAIM_EVERY).await;
     }
 }
 
@@ -436,6 +441,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             in_flight: self.driver.in_flight(),
             cpu: process::thread_cpu(),
             counters: self.driver.counters(),
+            search: self.recorder.search_ages(clock::now()),
         });
         metrics.with_scrape_time(clock::monotonic().since(start))
     }

@@ -1,47 +1,51 @@
 //! Expires holds that are past their `expires_at` and returns their stock.
 //!
-//! Every shard of every process scans its part of the expiry index periodically; there is no leader. Two
-//! reclaimers that find the same hold are harmless: the write is conditional, so one of them succeeds and the
-//! other one reads that the hold is expired. The keys are scanned in random order, so that this is rare.
+//! Every shard of every process reads its part of the expiry index; there is no leader. Two reclaimers that find the
+//! same hold are harmless: the write is conditional, so one of them succeeds and the other one reads that the hold is
+//! expired. A failed read, or a panic, ends one read and never the search.
 //!
-//! Must not live here: when a hold expires (`inventory_core::rules`), how an expiry is written
-//! (`inventory_core::lane`).
+//! Must not live here: what to read and when (`inventory_core::expiry_search`), when a hold expires
+//! (`inventory_core::rules`), how an expiry is written (`inventory_core::lane`).
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::join_all;
-use futures::stream::{self, StreamExt as _};
+use futures::FutureExt as _;
+use futures::future::{Either, join_all, select};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rand::seq::SliceRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 
 use super::driver::Driver;
 use crate::limits;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use inventory_core::answer::Answer;
+use inventory_core::expiry_search::{
+    ExpirySearch, IndexRead, IndexReadResult, SearchEvent, SearchSettings,
+};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_runtime::clock;
-use inventory_store::{Page, StoreError, StoredRecord};
+use inventory_store::{Page, PageToken, StoreError, StoredRecord};
 
 /// The reclaimer of one shard.
 pub(super) struct Reclaimer {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
-    shard: usize,
-    shards: usize,
-    rng: SmallRng,
-    /// When the store was last last_warning about.
-    last_warning: Cell<Option<Micros>>,
+    search: RefCell<ExpirySearch>,
+    /// The last error of a read, for the log.
+    last_error: RefCell<String>,
 }
 
-/// One key of the expiry index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ExpiryKey {
-    /// Minutes since the Unix epoch.
-    minute: u64,
-    part: u16,
+/// Overdue holds that one read has found so far.
+#[derive(Default)]
+struct ReclaimCounts {
+    found: usize,
+    unexpired: usize,
+    /// Expiry of the oldest hold that was not expired.
+    oldest: Option<UnixMillis>,
 }
 
 impl Reclaimer {
@@ -51,160 +55,154 @@ impl Reclaimer {
         shard: usize,
         shards: usize,
     ) -> Self {
-        Self {
-            driver,
-            recorder,
+        let settings = SearchSettings {
             shard,
             shards,
-            rng: SmallRng::from_os_rng(),
-            last_warning: Cell::new(None),
-        }
+            parts: limits::EXPIRY_PARTS,
+            segments: limits::EXPIRY_SEGMENTS,
+        };
+        let search = ExpirySearch::new(settings, SmallRng::from_os_rng());
+        let last_error = RefCell::default();
+        Self { driver, recorder, search: RefCell::new(search), last_error }
     }
 
     /// Runs until the future is dropped.
-    pub(super) async fn run(mut self) {
-        // Holds that expired while no process ran can be in any minute: one shard scans the whole index.
-        if self.shard == 0 {
-            self.catch_up().await;
-        }
-        let mut round = 1_u32;
+    pub(super) async fn run(self) {
+        let mut reads = FuturesUnordered::new();
         loop {
-            let pause = limits::RECLAIM_EVERY.mul_f64(self.rng.random_range(0.9..1.1));
-            inventory_runtime::sleep(pause).await;
-            let now = clock::now().unix;
-            let mut keys = keys(now, round, self.shard, self.shards);
-            keys.shuffle(&mut self.rng);
-            stream::iter(keys)
-                .for_each_concurrent(limits::RECLAIM_KEYS_AT_ONCE, |key| self.expire_key(key, now))
-                .await;
-            round = round.wrapping_add(1);
+            let now = clock::now();
+            while let Some(read) = self.poll_read() {
+                reads.push(self.execute(read));
+            }
+            self.publish();
+            let due = self.search.borrow().poll_timeout(now.mono);
+            // At least a millisecond: a clock that is read twice may not have advanced.
+            let wait = Duration::from_micros(due.since(now.mono).0.max(1_000));
+            let timeout = pin!(inventory_runtime::sleep(wait));
+            if reads.is_empty() {
+                timeout.await;
+            } else if let Either::Left((Some((read, result)), _)) =
+                select(reads.next(), timeout).await
+            {
+                self.search.borrow_mut().handle_read(read, result, clock::now());
+                self.log_change();
+            }
         }
     }
 
-    /// Expires every overdue hold in the index.
-    async fn catch_up(&self) {
-        let mut from = None;
+    fn poll_read(&self) -> Option<IndexRead> {
+        self.search.borrow_mut().poll_read(clock::now())
+    }
+
+    /// Passes what is known about overdue holds to the metrics.
+    fn publish(&self) {
+        self.recorder.searched(self.search.borrow().status());
+    }
+
+    /// Logs when reads begin or cease to fail.
+    fn log_change(&self) {
+        match self.search.borrow_mut().poll_event() {
+            Some(SearchEvent::Failing) => {
+                let error = self.last_error.take();
+                tracing::warn!(error, "cannot read expired holds");
+            }
+            Some(SearchEvent::Recovered(failed_for)) => {
+                let failed_for_seconds = failed_for.0 as f64 / 1e6;
+                tracing::info!(failed_for_seconds, "expired holds can be read again");
+            }
+            None => {}
+        }
+    }
+
+    /// Executes one read, expires what it finds, and returns its result.
+    async fn execute(&self, read: IndexRead) -> (IndexRead, IndexReadResult) {
+        let result = AssertUnwindSafe(self.read_pages(read)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| {
+            tracing::error!(?read, "search for expired holds panicked");
+            IndexReadResult::Failed
+        });
+        (read, result)
+    }
+
+    async fn read_pages(&self, read: IndexRead) -> IndexReadResult {
+        let mut counts = ReclaimCounts::default();
+        let (mut from, mut examined) = (None, 0);
         loop {
-            let now = clock::now().unix;
-            let page = self.driver.store().scan_due_holds(now, from.as_ref()).await;
-            let Some(page) = self.page(page) else { return };
+            let page = match self.page(read, from.as_ref()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    self.last_error.replace(error.to_string());
+                    return IndexReadResult::Failed;
+                }
+            };
+            examined += page.examined;
             from = page.next;
-            self.expire(page.items).await;
+            self.expire(read, page.items, &mut counts).await;
             if from.is_none() {
-                return;
+                let ReclaimCounts { found, unexpired, oldest } = counts;
+                return IndexReadResult::Complete { examined, found, unexpired, oldest };
             }
         }
     }
 
-    /// Expires the overdue holds of one key.
-    async fn expire_key(&self, key: ExpiryKey, now: UnixMillis) {
-        let mut from = None;
-        loop {
-            let store = self.driver.store();
-            let page = store
-                .due_holds(key.minute, key.part, now, limits::RECLAIM_PAGE, from.as_ref())
-                .await;
-            let Some(page) = self.page(page) else { return };
-            from = page.next;
-            self.expire(page.items).await;
-            if from.is_none() {
-                return;
+    async fn page(
+        &self,
+        read: IndexRead,
+        from: Option<&PageToken>,
+    ) -> Result<Page<StoredRecord>, StoreError> {
+        let (store, now) = (self.driver.store(), clock::now().unix);
+        match read {
+            IndexRead::Bucket(bucket) => {
+                store.due_holds(bucket, now, limits::RECLAIM_PAGE, from).await
+            }
+            IndexRead::Segment(segment) => {
+                store.scan_due_holds(segment, limits::EXPIRY_SEGMENTS, now, from).await
             }
         }
     }
 
-    fn page(&self, page: Result<Page<StoredRecord>, StoreError>) -> Option<Page<StoredRecord>> {
-        page.inspect_err(|error| {
-            let now = clock::monotonic();
-            let interval = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);
-            let is_recent = self.last_warning.get().is_some_and(|at| now.since(at) < interval);
-            if !is_recent {
-                self.last_warning.set(Some(now));
-                tracing::warn!(%error, "cannot read expired holds");
-            }
-        })
-        .ok()
-    }
-
-    /// Expires these holds and waits for the outcomes. A hold that fails is found again in the next round.
-    async fn expire(&self, records: Vec<StoredRecord>) {
+    /// Expires these holds and waits for the outcomes. A hold that fails is found again by a later read.
+    async fn expire(
+        &self,
+        read: IndexRead,
+        records: Vec<StoredRecord>,
+        counts: &mut ReclaimCounts,
+    ) {
+        let Some(oldest) = records.iter().filter_map(|record| record.view.expires_at).min() else {
+            return;
+        };
+        self.search.borrow_mut().handle_overdue(read, oldest);
+        self.publish();
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = clock::monotonic().plus(timeout);
-        let outcomes = records.into_iter().map(|record| {
-            let StoredRecord { event, reservation, view, .. } = record;
-            let kind = match view.seats {
-                Some(_) => InventoryType::Seat,
-                None => InventoryType::Quantity,
-            };
-            let due = view.expires_at.unwrap_or_default();
-            let answer = self.driver.expire_hold(event, reservation, view, deadline);
-            async move {
-                let is_expired = matches!(answer.await, Ok(Answer::Expired));
-                if is_expired {
-                    let delay = clock::now().unix.0.saturating_sub(due.0);
-                    self.recorder.reclaimed(kind, Micros::from_millis(delay));
+        let outcomes: Vec<_> = records
+            .into_iter()
+            .map(|record| {
+                let StoredRecord { event, reservation, view, .. } = record;
+                let kind = match view.seats {
+                    Some(_) => InventoryType::Seat,
+                    None => InventoryType::Quantity,
+                };
+                let due = view.expires_at.unwrap_or_default();
+                let answer = self.driver.expire_hold(event, reservation, view, deadline);
+                async move {
+                    let answer = answer.await;
+                    if matches!(answer, Ok(Answer::Expired)) {
+                        let delay = clock::now().unix.0.saturating_sub(due.0);
+                        self.recorder.reclaimed(kind, Micros::from_millis(delay));
+                    }
+                    // By the engine's clock a hold may not have expired yet.
+                    (due, matches!(answer, Ok(Answer::Expired | Answer::Held { .. })))
                 }
-                is_expired
-            }
-        });
-        let outcomes: Vec<_> = outcomes.collect();
+            })
+            .collect();
         let found = outcomes.len();
-        let expired = join_all(outcomes).await.into_iter().filter(|is_expired| *is_expired).count();
-        if found > 0 {
-            tracing::debug!(found, expired, "expired holds");
-        }
-    }
-}
-
-/// The keys that this shard scans in this round: always the current minute; the previous minute early in a
-/// minute and every few rounds; and at longer intervals every minute that can have a hold.
-fn keys(now: UnixMillis, round: u32, shard: usize, shards: usize) -> Vec<ExpiryKey> {
-    let minute = now.0 / 60_000;
-    let into_minute = Duration::from_millis(now.0 % 60_000);
-    let mut back = 0;
-    if into_minute < limits::RECLAIM_LOOK_BACK
-        || round.is_multiple_of(limits::RECLAIM_LAST_MINUTE_EVERY)
-    {
-        back = 1;
-    }
-    if round.is_multiple_of(limits::RECLAIM_WIDE_EVERY) {
-        back = limits::RECLAIM_WIDE_MINUTES;
-    }
-    let parts = (0..limits::EXPIRY_SHARDS).filter(|part| usize::from(*part) % shards == shard);
-    let minutes = minute.saturating_sub(back)..=minute;
-    parts.flat_map(|part| minutes.clone().map(move |minute| ExpiryKey { minute, part })).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_scan_every_part_of_the_current_minute_once() {
-        let now = UnixMillis(50_000 + 7 * 60_000);
-        for shards in [1, 3, 64] {
-            let mut parts: Vec<u16> = (0..shards)
-                .flat_map(|shard| keys(now, 1, shard, shards))
-                .inspect(|key| assert_eq!(key.minute, 7))
-                .map(|key| key.part)
-                .collect();
-            parts.sort_unstable();
-            let all: Vec<u16> = (0..limits::EXPIRY_SHARDS).collect();
-            assert_eq!(parts, all, "{shards} shards");
-        }
-    }
-
-    #[test]
-    fn the_previous_minute_is_scanned_early_in_a_minute_and_every_few_rounds() {
-        let minutes = |into: u64, round: u32| {
-            let found = keys(UnixMillis(7 * 60_000 + into), round, 0, 1);
-            let mut minutes: Vec<u64> = found.iter().map(|key| key.minute).collect();
-            minutes.sort_unstable();
-            minutes.dedup();
-            minutes
-        };
-        assert_eq!(minutes(0, 1), [6, 7]);
-        assert_eq!(minutes(59_000, 1), [7]);
-        assert_eq!(minutes(59_000, limits::RECLAIM_LAST_MINUTE_EVERY), [6, 7]);
+        let outcomes = join_all(outcomes).await;
+        let unexpired = outcomes.iter().filter(|(_, is_done)| !is_done).map(|(due, _)| *due);
+        let count = unexpired.clone().count();
+        counts.found += found;
+        counts.unexpired += count;
+        counts.oldest = counts.oldest.into_iter().chain(unexpired).min();
+        tracing::debug!(found, expired = found - count, "expired holds");
     }
 }

@@ -16,7 +16,7 @@ use super::exposition::{
 use super::latency_window::LatencyWindow;
 use super::metrics::{CODES, IntervalMetrics};
 use super::process::ProcessUsage;
-use super::recorder::{BREACHES, ShardGauges, ShardMetrics};
+use super::recorder::{BREACHES, SearchAges, ShardGauges, ShardMetrics};
 use inventory_core::counters::{BATCH_BOUNDS, Counters, TIME_BOUNDS_US};
 use inventory_core::ids::EventId;
 use inventory_core::query::EventStatus;
@@ -268,12 +268,31 @@ impl MetricsAggregate {
             let count = counts.find(|([label], _)| *label == kind);
             counter(&[("kind", kind)], count.map_or(0, |(_, count)| *count))
         });
+        let oldest = |age: fn(&SearchAges) -> Micros| {
+            let ages = self.shards.iter().map(|shard| age(&shard.gauges.search));
+            seconds(ages.max().unwrap_or_default())
+        };
         vec![
             family(
                 "inventory_hold_reclaim_lag_seconds",
                 "Time from the expiry of a hold to its reclaim, in seconds.",
                 MetricType::HISTOGRAM,
                 [histogram(&[], &self.totals.reclaim_lag)],
+            ),
+            family(
+                "inventory_hold_overdue_seconds",
+                "Time since the expiry of the oldest overdue hold that was found and not reclaimed, in seconds; 0 if there is none.",
+                MetricType::GAUGE,
+                [float_gauge(&[], oldest(|ages| ages.oldest_overdue))],
+            ),
+            family(
+                "inventory_hold_search_age_seconds",
+                "Time since the search for overdue holds has read every recent bucket or the whole index, in seconds, by scope.",
+                MetricType::GAUGE,
+                [
+                    float_gauge(&[("scope", "recent")], oldest(|ages| ages.buckets_read)),
+                    float_gauge(&[("scope", "all")], oldest(|ages| ages.segments_read)),
+                ],
             ),
             family(
                 "inventory_invariant_breaches_total",

@@ -14,8 +14,9 @@ use super::metrics::{CODES, IntervalMetrics, LabelledCounters};
 use super::series::Series;
 use crate::limits;
 use inventory_core::counters::Counters;
+use inventory_core::expiry_search::SearchStatus;
 use inventory_core::ids::EventId;
-use inventory_core::time::Micros;
+use inventory_core::time::{Micros, Now};
 
 /// Values of the label `kind` of `inventory_invariant_breaches_total`.
 pub(crate) const BREACHES: [&str; 1] = [DAMAGED_STRIPE];
@@ -49,6 +50,19 @@ pub struct Recorder {
     answered: Cell<u64>,
     connections: Cell<u64>,
     writes: RefCell<EventWrites>,
+    /// `None` before the first read.
+    search: Cell<Option<SearchStatus>>,
+}
+
+/// Ages of the search for overdue holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SearchAges {
+    /// Time since the expiry of the oldest overdue hold that was found and not reclaimed; zero if there is none.
+    pub(super) oldest_overdue: Micros,
+    /// Time since every recent bucket was read.
+    pub(super) buckets_read: Micros,
+    /// Time since the whole index was read.
+    pub(super) segments_read: Micros,
 }
 
 /// Reservations written since the previous scrape, by event.
@@ -70,6 +84,7 @@ pub struct ShardGauges {
     pub(crate) cpu: Duration,
     /// Totals of the engine since the start of the shard.
     pub(crate) counters: Counters,
+    pub(crate) search: SearchAges,
 }
 
 /// Metrics that a shard passes to a scrape: what it recorded since the previous one, and its gauges.
@@ -104,6 +119,7 @@ impl Recorder {
             answered: Cell::new(0),
             connections: Cell::new(0),
             writes: RefCell::default(),
+            search: Cell::new(None),
         }
     }
 
@@ -162,6 +178,24 @@ impl Recorder {
         let mut interval = self.interval.borrow_mut();
         *interval.counters.reclaimed.at([kind.as_str()]) += 1;
         interval.reclaim_lag.record(lag);
+    }
+
+    /// Keeps what is known about overdue holds.
+    pub(crate) fn searched(&self, status: SearchStatus) {
+        self.search.set(Some(status));
+    }
+
+    /// Ages of what [`Recorder::searched`] kept. They grow while the search reads nothing.
+    pub(crate) fn search_ages(&self, now: Now) -> SearchAges {
+        let Some(status) = self.search.get() else {
+            return SearchAges::default();
+        };
+        let overdue = status.oldest_overdue.map_or(0, |at| now.unix.0.saturating_sub(at.0));
+        SearchAges {
+            oldest_overdue: Micros::from_millis(overdue),
+            buckets_read: now.mono.since(status.buckets_read),
+            segments_read: now.mono.since(status.segments_read),
+        }
     }
 
     /// Counts a read of stock that breaks an invariant; `kind` is one of [`BREACHES`].

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use inventory_core::audit::{RecordLookup, Repair, SeatClaim, StripeBalance};
 use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
@@ -348,17 +348,29 @@ fn seat_claimed_by_two_reservations_is_not_repaired() {
 }
 
 #[test]
-fn misplaced_and_missing_seats_are_breaches_and_overdue_holds_are_not() {
+fn misplaced_missing_and_long_overdue_seats_are_breaches() {
     let fixture = AuditFixture::new();
     hall(&fixture);
     let store = &fixture.store;
-    store.put_item("idempotency", record("late", "HELD", &["s6"], 1_000));
-    let mut item = seat("s6", 3, "HOLD", Some("late"));
-    item["hold_expires_at"] = n(1_000);
-    store.put_item("inventory_seats", item);
+    // Without a bucket no reclaimer finds them.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let hold = |id: &str, seat_id: &str, expires_at: u64| {
+        store.put_item("idempotency", record(id, "HELD", &[seat_id], expires_at));
+        let mut item = seat(seat_id, 3, "HOLD", Some(id));
+        item["hold_expires_at"] = n(expires_at);
+        store.put_item("inventory_seats", item);
+    };
+    hold("late", "s6", now - 1_000);
     let report = fixture.verify(CLEAN);
     assert_eq!(report["overdue_count"], 1);
     assert_eq!(report["overdue"][0]["reservation_id"], "late");
+    hold("late", "s6", 1_000);
+    let report = fixture.verify(BREACHED);
+    assert_eq!(report["overdue_count"], 1);
+    assert_eq!(codes_and_ids(&report["breaches"]), sorted(&[("OVERDUE", "late")]));
+    let text = report["breaches"][0]["text"].as_str().unwrap();
+    assert!(text.contains("expired stock returns within 60 s"), "{text}");
+    hold("late", "s6", FAR);
 
     let mut misplaced = seat("x1", 3, "AVAILABLE", None);
     let right = misplaced["event_id"]["S"].as_str().unwrap().to_owned();

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `statuses.rs` | every row of the contract's status table that events of a quantity can reach |
 //! | `outages.rs` | a store that throttles, hangs, loses answers, refuses |
+//! | `overdue.rs` | holds that expired long ago: their stock returns within seconds |
 //! | `original.rs`, `original_seats.rs` | each bug of the original system, by name |
 //! | `reservation_api/` | reservation.v1: sequences of calls, in-band outcomes |
 //! | `races.rs` | crowds for the last tickets, one row, one reservation, with two processes |
@@ -34,6 +35,7 @@ mod items;
 mod original;
 mod original_seats;
 mod outages;
+mod overdue;
 mod placement;
 mod races;
 mod reservation_api;

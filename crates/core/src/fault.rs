@@ -80,6 +80,9 @@ faults! {
     ResendsUnpaced: "transactions are sent again without longer pauses and time-outs",
     ResendsUnbounded: "all transactions with an unknown outcome are sent again at the same time",
     UnexplainedRetried: "a cancellation without a reason is retried without a pause",
+    OverdueScanGivesUp: "a scan of the expiry index that failed is not repeated",
+    UnreadBucketEmpty: "a bucket of the expiry index that could not be read counts as empty",
+    ClockJumpIgnored: "nothing is read again after a clock that jumped",
 }
 
 /// Whether this build can plant faults.

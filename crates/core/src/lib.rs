@@ -7,7 +7,7 @@
 //! Must not be put here: executors, clocks, sockets, the SDK, logging, `async`.
 //!
 //! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one batch writes) →
-//! [`lane`] (the group commit) → [`engine`] (all lanes of one shard).
+//! [`lane`] (the group commit) → [`engine`] (all lanes of one shard). [`expiry_search`] stands beside the engine.
 
 pub mod answer;
 pub mod audit;
@@ -15,6 +15,7 @@ pub(crate) mod backoff;
 pub mod counters;
 pub mod effect;
 pub mod engine;
+pub mod expiry_search;
 pub mod fault;
 pub mod ids;
 pub mod lane;

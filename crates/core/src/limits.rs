@@ -231,7 +231,63 @@ pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Upper bound of this delay: a queue of [`LANE_QUEUE_MAX`] entries takes about 1.6 s.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
-// ---- The shard ----------------------------------------------------------------------------------
+// ---- The search for overdue holds ---------------------------------------------------------------
+
+/// Parts of the expiry index for each minute. A partition takes 1,000 writes per second, and a hold and its end write
+/// the index once each: 32,000 index writes per second for the holds of one minute, which is 16,000 holds with their
+/// ends. Stored data: must not change between versions.
+pub const EXPIRY_PARTS: u16 = 32;
+
+/// Segments of a scan of the expiry index, divided among the shards of a process. Processes read them in different
+/// orders and rarely find the same hold at the same time; each costs half a read unit when the index is empty.
+pub const EXPIRY_SEGMENTS: u16 = 8;
+
+/// Interval of the reads of a recent bucket, and the shortest of the scan. A hold is reclaimed within five seconds of
+/// its expiry: this interval, the delay of the index, and a few transactions.
+pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+
+/// Holds in the index that one process scans per second on average: 10 to 20 read units, as much as its reads of
+/// buckets cost. An index of 500 holds is scanned at every interval, one of 100,000 holds every eight minutes.
+pub const RECLAIM_SCAN_RATE: u64 = 200;
+
+/// Longest interval of the scan. A hold that no other rule finds is overdue for at most this long: one that was placed
+/// in a bucket of the past by a process that has gone.
+pub const RECLAIM_SCAN_EVERY_MAX: Duration = Duration::from_secs(600);
+
+/// How long after its minute a bucket is read at every interval: the delay of the index and the duration of writes.
+pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+
+/// A bucket that is empty this long after its minute is not read again: longer than the attempts of a write last whose
+/// caller still waits.
+pub const RECLAIM_SETTLE: Duration = Duration::from_secs(60);
+
+/// Interval of the reads of a bucket between these two ages.
+pub const RECLAIM_SETTLE_EVERY: Duration = Duration::from_secs(20);
+
+/// Minutes before the current one whose buckets are read. What was not read by then is left to the scan, which costs
+/// less than the buckets of many minutes.
+pub const RECLAIM_WINDOW_MINUTES: u64 = 3;
+
+/// Buckets that a shard reads in parallel: enough to fill its expiry batches, and no more, because sales share the
+/// store.
+pub const RECLAIM_BUCKETS_AT_ONCE: usize = 2;
+
+/// Segments that a shard reads in parallel: they leave most of the shard to the buckets and to sales.
+pub const RECLAIM_SEGMENTS_AT_ONCE: usize = 1;
+
+/// Failures in a row after which a shard sends one read per interval until one succeeds. Fewer may concern one key.
+pub const RECLAIM_FAILURES_MIN: u32 = 3;
+
+/// Reads that failed for this long, or a search that did not run for this long, are an outage: the whole index is
+/// scanned. Twice the time limit of a reclaim, so that a slow store is no outage.
+pub const RECLAIM_OUTAGE_MIN: Duration = Duration::from_secs(10);
+
+/// Difference between wall clock and monotonic clock that counts as a jump: more than a clock that is being corrected
+/// differs between two reads.
+pub const RECLAIM_CLOCK_STEP: Duration = Duration::from_secs(1);
+
+/// Longest interval of reads that find only holds that cannot be expired: such a hold needs an operator.
+pub const RECLAIM_STUCK_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of one reclaim in a queue; the next search finds the hold again.
 pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -240,6 +296,10 @@ pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Breaches, overdue holds and repairs listed one by one; beyond this only their number is reported.
 pub const AUDIT_ITEMS_SHOWN_MAX: usize = 50;
+
+/// A hold that is overdue for longer is a breach. Expired stock returns within five seconds, 100,000 holds that expire
+/// together within fifteen (docs/testing.md), and everything within ten seconds of the return of the store.
+pub const AUDIT_OVERDUE_MAX: Duration = Duration::from_secs(60);
 
 // ---- Seats --------------------------------------------------------------------------------------
 

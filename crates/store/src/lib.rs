@@ -57,7 +57,6 @@ pub use capacity::CapacityKind;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
-pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use page::{Page, PageToken};
 pub use seats::SeatOutcome;

@@ -111,11 +111,6 @@ pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Interval of the checks whether credentials expire soon, and the pause after a failed renewal.
 pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 
-/// Parts of the expiry index for each minute. A partition takes 1,000 writes per second, and a hold and its end write
-/// the index once each: 32,000 index writes per second for the holds of one minute, which is 16,000 holds with their
-/// ends. Stored data: it must not change from one version to the next.
-pub const EXPIRY_SHARDS: u16 = 32;
-
 /// Holds in one page of overdue holds: about two transactions, because many of the holds have already ended when they
 /// are found. Decoding a page takes about 1 ms.
 pub(crate) const STORE_DUE_PAGE_MAX: usize = 200;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use inventory_proto::inventory::v1 as pb;
 
 use crate::cli::views::grouped;
-use crate::limits::AUDIT_ITEMS_SHOWN_MAX;
+use crate::limits::{AUDIT_ITEMS_SHOWN_MAX, AUDIT_OVERDUE_MAX};
 use crate::output::{Align, TextTable};
 
 /// Number of overdue holds listed with their delay.
@@ -134,9 +134,10 @@ fn overdue(report: &pb::AuditReport, text: &mut String) {
     let late = |hold: &pb::OverdueHold| format!("{:.1} s", hold.late_ms as f64 / 1_000.0);
     let _ = writeln!(
         text,
-        "overdue       {} holds past their end, by up to {}; they are reclaimed soon, no breach",
+        "overdue       {} holds past their expiry, by up to {}; a breach from {} s on",
         grouped(report.overdue_count),
-        late(latest)
+        late(latest),
+        AUDIT_OVERDUE_MAX.as_secs()
     );
     for hold in report.overdue.iter().take(LATE_TOLD) {
         let _ = writeln!(text, "              {}  {}", hold.reservation_id, late(hold));
@@ -302,7 +303,7 @@ stripe   capacity   remaining   held   confirmed   blocked   difference
 
 reservations  2 HELD · 1,234 CONFIRMED
 orders        1,234 distinct
-overdue       7 holds past their end, by up to 1.5 s; they are reclaimed soon, no breach
+overdue       7 holds past their expiry, by up to 1.5 s; a breach from 60 s on
               r0  1.5 s
               r1  1.5 s
               r2  1.5 s

@@ -56,9 +56,9 @@ impl<'a, T> AuditScan<'a, T> {
         let mut known = Vec::new();
         let mut round = 1;
         let (judged, seat_keys) = loop {
-            let (books, now) = self.read(round).await?;
+            let (books, began) = self.read(round).await?;
             let seat_keys = books.seat_keys;
-            let judged: Judgement = run_blocking(move || judge(&books, &known, now)).await?;
+            let judged: Judgement = run_blocking(move || judge(&books, &known, began)).await?;
             if judged.stripes_stood() || round == limits::AUDIT_ROUNDS_MAX {
                 break (judged, seat_keys);
             }
@@ -70,7 +70,7 @@ impl<'a, T> AuditScan<'a, T> {
         Ok((report, seat_keys))
     }
 
-    /// Reads all items once.
+    /// Reads all items once. Returns the time at which the reads began.
     async fn read(&self, round: u32) -> Result<(EventRecords, UnixMillis), AuditError> {
         let stripes = async || {
             let found = self.backend.stripes(self.event).await?;
@@ -84,7 +84,7 @@ impl<'a, T> AuditScan<'a, T> {
         }
         let after = stripes().await?;
         books.stripes = StripeReads::pair(&before.stripes, after.stripes);
-        Ok((books, after.at))
+        Ok((books, before.at))
     }
 
     async fn read_records(&self, books: &mut EventRecords, round: u32) -> Result<(), AuditError> {

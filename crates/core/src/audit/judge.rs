@@ -65,14 +65,16 @@ impl Judgement {
     }
 }
 
-/// Judges `books` as of `now`. `known` has the balances of an earlier round: a stripe that changed in this round and not
+/// Judges `books`, the reads of which began at `began`: a hold that was read later and had expired before is overdue.
+/// `known` has the balances of an earlier round: a stripe that changed in this round and not
 /// in that one is judged by that one.
-pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> Judgement {
+pub fn judge(books: &EventRecords, known: &[StripeBalance], began: UnixMillis) -> Judgement {
     let mut judge = EventJudge { books, breaches: Vec::new() };
     let stripes = judge.stripes(known);
     judge.records();
     let orders = judge.orders();
     judge.unreadable();
+    let overdue = judge.overdue(began);
     let (seats, suspects) = judge.seats();
     let breaches = judge.breaches;
     let readable = |sight: &StripeReads| sight.item.read().copied();
@@ -87,7 +89,7 @@ pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> 
         seats,
         reservations: reservations(books),
         orders,
-        overdue: overdue(books, now),
+        overdue,
         breaches,
         moving_seats: 0,
     };
@@ -208,6 +210,28 @@ impl EventJudge<'_> {
             }
         }
         confirmed().count() as u64 - doubled
+    }
+
+    /// Holds that had expired at `at`; a breach if that is long ago.
+    fn overdue(&mut self, at: UnixMillis) -> OverdueHolds {
+        let late = |record: &AuditRecord| {
+            let expired = record.expires_at.filter(|expiry| *expiry <= at)?;
+            (record.state == ReservationState::Held).then(|| at.0 - expired.0)
+        };
+        let all = self.books.live.iter();
+        let mut late: Vec<(u64, &ReservationId)> =
+            all.filter_map(|record| Some((late(record)?, &record.reservation))).collect();
+        late.sort_unstable_by(|one, other| other.cmp(one));
+        let max = limits::AUDIT_OVERDUE_MAX.as_millis() as u64;
+        for (late_ms, id) in late.iter().take_while(|(late_ms, _)| *late_ms > max) {
+            let subject = BreachSubject::Reservation(id.as_str().to_owned());
+            self.found(subject, BreachKind::Overdue { late_ms: *late_ms });
+        }
+        let latest = late.iter().take(limits::AUDIT_ITEMS_SHOWN_MAX);
+        OverdueHolds {
+            count: late.len() as u64,
+            latest: latest.map(|(ms, id)| ((*id).clone(), *ms)).collect(),
+        }
     }
 
     fn unreadable(&mut self) {
@@ -386,24 +410,5 @@ fn reservations(books: &EventRecords) -> ReservationCounts {
         expired: books.expired,
         refunded: books.refunded,
         unreadable: books.unreadable_records.len() as u64,
-    }
-}
-
-fn overdue(books: &EventRecords, now: UnixMillis) -> OverdueHolds {
-    let late = |record: &AuditRecord| {
-        let over = record.expires_at.filter(|at| *at <= now)?;
-        (record.state == ReservationState::Held).then(|| now.0 - over.0)
-    };
-    let all = books.live.iter();
-    let mut late: Vec<(u64, &ReservationId)> =
-        all.filter_map(|record| Some((late(record)?, &record.reservation))).collect();
-    late.sort_unstable_by(|one, other| other.cmp(one));
-    OverdueHolds {
-        count: late.len() as u64,
-        latest: late
-            .iter()
-            .take(limits::AUDIT_ITEMS_SHOWN_MAX)
-            .map(|(ms, id)| ((*id).clone(), *ms))
-            .collect(),
     }
 }

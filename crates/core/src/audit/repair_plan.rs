@@ -150,6 +150,10 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
             Err("a buyer may have received this order id, which is never changed")
         }
         BreachKind::EndMissing => Err("release the reservation"),
+        BreachKind::Overdue { .. } => {
+            Err("a running server reclaims it: verify again in ten seconds, then see its log, and \
+             release the reservation if the hold stays")
+        }
         BreachKind::DrawsDiffer { .. }
         | BreachKind::DrawsNowhere { .. }
         | BreachKind::SeatsDiffer { .. }

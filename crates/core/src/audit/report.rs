@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::event_records::{RecordLookup, SeatClaim};
 use crate::ids::{EventId, OrderId, ReservationId, SeatId};
+use crate::limits;
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::ReservationState;
@@ -66,6 +67,10 @@ pub enum BreachKind {
     UnitsAndSeats,
     /// A hold without an expiry time.
     EndMissing,
+    /// A hold that expired more than [`limits::AUDIT_OVERDUE_MAX`] before, and has its stock.
+    Overdue {
+        late_ms: u64,
+    },
     OrderMissing,
     /// The order id is not the one derived from the reservation.
     OrderForeign {
@@ -116,6 +121,7 @@ impl BreachKind {
             BreachKind::SeatRepeated { .. } => "SEAT_REPEATED",
             BreachKind::UnitsAndSeats => "UNITS_AND_SEATS",
             BreachKind::EndMissing => "EXPIRY_MISSING",
+            BreachKind::Overdue { .. } => "OVERDUE",
             BreachKind::OrderMissing => "ORDER_MISSING",
             BreachKind::OrderForeign { .. } => "ORDER_FOREIGN",
             BreachKind::OrderTwice { .. } => "ORDER_TWICE",
@@ -146,6 +152,12 @@ impl fmt::Display for BreachKind {
             BreachKind::SeatRepeated { seat } => write!(f, "names seat {seat} more than once"),
             BreachKind::UnitsAndSeats => f.write_str("has both units and seats"),
             BreachKind::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
+            BreachKind::Overdue { late_ms } => write!(
+                f,
+                "is HELD and expired {} s ago; expired stock returns within {} s",
+                late_ms / 1_000,
+                limits::AUDIT_OVERDUE_MAX.as_secs()
+            ),
             BreachKind::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
             BreachKind::OrderForeign { order, derived } => {
                 write!(f, "has order {order}; every repeat is answered {derived}")
@@ -309,11 +321,11 @@ pub struct ReservationCounts {
     pub unreadable: u64,
 }
 
-/// Overdue holds that are not reclaimed yet: late, but not a breach.
+/// Overdue holds that are not reclaimed yet; a breach from [`limits::AUDIT_OVERDUE_MAX`] on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverdueHolds {
     pub count: u64,
-    /// The latest ones, at most [`crate::limits::AUDIT_ITEMS_SHOWN_MAX`], with their delay in milliseconds.
+    /// The latest ones, at most [`limits::AUDIT_ITEMS_SHOWN_MAX`], with their delay in milliseconds.
     pub latest: Vec<(ReservationId, u64)>,
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::{OrderId, ReservationId, SeatId};
+use crate::limits;
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::{ReservationState, StripeAllocation, StripeAllocations};
@@ -444,13 +445,22 @@ fn a_seat_whose_record_cannot_be_read_stays_with_it() {
 }
 
 #[test]
-fn a_hold_past_its_end_is_late_and_no_breach() {
+fn overdue_hold_is_a_breach_from_a_bound_on() {
     let mut books = three_sales();
-    books.live[1].expires_at = Some(UnixMillis(NOW.0 - 1_500));
-    let report = report(&books);
-    assert_eq!(report.verdict(), AuditVerdict::Clean);
-    assert_eq!(report.overdue.count, 1);
-    assert_eq!(report.overdue.latest, [(id(1), 1_500)]);
+    let max = limits::AUDIT_OVERDUE_MAX.as_millis() as u64;
+    for (late, breaches) in [(1_500, 0), (max, 0), (max + 1, 1)] {
+        books.live[1].expires_at = Some(UnixMillis(NOW.0 - late));
+        let report = report(&books);
+        assert_eq!(report.overdue.count, 1);
+        assert_eq!(report.overdue.latest, [(id(1), late)]);
+        let overdue = BreachKind::Overdue { late_ms: late };
+        let subject = BreachSubject::Reservation(id(1).into_string());
+        let expected = Breach { subject, fault: overdue };
+        assert_eq!(report.breaches, vec![expected; breaches]);
+        // The reclaimer writes it, not a repair.
+        let plan = plan(&report).unwrap();
+        assert_eq!((plan.repairs.len(), plan.left.len()), (0, breaches));
+    }
 }
 
 // ---- While the sale runs ------------------------------------------------------------------------

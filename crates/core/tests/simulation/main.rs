@@ -18,6 +18,7 @@
 //! | `trace.rs` | the words of the log |
 //! | `report.rs` | counts of calls, faults and reached cases |
 //! | `mutations.rs` | the mutation run: plants faults in the core |
+//! | `overdue.rs` | the search for overdue holds alone: outages, clocks that jump, frozen processes |
 //! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
 //! | `slow_store.rs` | engines before a store that is slower than their time-outs |
 //!
@@ -34,6 +35,7 @@ mod model_tests;
 mod mutations;
 mod network;
 mod oracle;
+mod overdue;
 mod report;
 mod scenario;
 mod slow_store;

@@ -1,7 +1,7 @@
 //! The mutation run: plants each fault of the core and finds the test that catches it.
 //!
 //! `make mutations` prints the table that `docs/testing.md` holds. A fault that no seed below `SIM_SEEDS`
-//! catches is given to the lane tests and then to the unit tests of the core; a fault that nothing
+//! catches is given to the lane tests, to the tests of the search, and then to the unit tests of the core; a fault that nothing
 //! catches fails the run. `PLANTED_FAULT=SeatLockKept make mutations` tries one fault.
 
 use std::process::Command;
@@ -49,6 +49,9 @@ fn caught_by(fault: Fault, seeds: u64) -> Option<(String, String)> {
     let found_by = |what: &str| Some(("–".to_owned(), format!("found by {what}")));
     if fails(program.to_str()?, &["lane::", "slow_store::"], fault) {
         return found_by("the lane tests");
+    }
+    if fails(program.to_str()?, &["overdue::"], fault) {
+        return found_by("the tests of the search for overdue holds");
     }
     let unit_tests = ["test", "-q", "-p", "inventory-core", "--lib"];
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };

@@ -16,8 +16,8 @@ use super::{
     CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
     QTY, REQUEST_HASH, RESERVATION_ID, SEATS, STATUS, UPDATED_AT,
 };
-use crate::expiry;
 use crate::limits;
+use inventory_core::expiry_search::ExpiryBucket;
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use inventory_core::rules::{StockChange, stock_change};
 use inventory_core::time::UnixMillis;
@@ -148,7 +148,7 @@ impl RecordTransition {
             Held => {
                 let expires_at = record.expires_at.unwrap_or_default();
                 of.number(":x", expires_at.0);
-                of.text(":b", &expiry::bucket_of(record.reservation(), expires_at));
+                of.text(":b", &ExpiryBucket::of(record.reservation(), expires_at).to_string());
             }
             Confirmed => of.text(":o", &order(record).to_text()),
             Released | Expired => of.number(":g", now.purge_at),
@@ -223,7 +223,7 @@ fn item(
         ReservationState::Held => {
             let expires_at = record.expires_at.unwrap_or_default();
             of.number(EXPIRES_AT, expires_at.0);
-            let bucket = expiry::bucket_of(record.reservation(), expires_at);
+            let bucket = ExpiryBucket::of(record.reservation(), expires_at).to_string();
             of.text(EXPIRY_BUCKET, &bucket);
         }
         ReservationState::Confirmed => of.text(ORDER_ID, &order(record).to_text()),

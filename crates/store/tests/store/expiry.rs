@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
+use inventory_core::expiry_search::ExpiryBucket;
 use inventory_core::limits as core_limits;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordWrite, ReservationState};
 use inventory_store::limits;
-use inventory_store::{Page, Store, StoredRecord, expiry_minute, expiry_shard, tables};
+use inventory_store::{Page, Store, StoredRecord, tables};
 
 use crate::fixture::*;
 use crate::transitions::applied;
@@ -15,12 +16,13 @@ fn ends(hold: &RecordWrite) -> UnixMillis {
     hold.expires_at.unwrap()
 }
 
+fn bucket_of(hold: &RecordWrite) -> ExpiryBucket {
+    ExpiryBucket::of(hold.reservation(), ends(hold))
+}
+
 /// One page of the overdue holds in the bucket of `hold`.
 async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> Page<StoredRecord> {
-    let shard = expiry_shard(hold.reservation());
-    let minute = expiry_minute(ends(hold));
-    let page = store.due_holds(minute, shard, now, 100, None).await;
-    page.unwrap()
+    store.due_holds(bucket_of(hold), now, 100, None).await.unwrap()
 }
 
 fn ids(page: &Page<StoredRecord>) -> Vec<&str> {
@@ -29,16 +31,25 @@ fn ids(page: &Page<StoredRecord>) -> Vec<&str> {
 }
 
 async fn scanned(store: &Store, now: UnixMillis) -> Vec<String> {
-    let (mut found, mut from) = (Vec::new(), None);
-    loop {
-        let page = store.scan_due_holds(now, from.as_ref()).await.unwrap();
-        found.extend(ids(&page).into_iter().map(str::to_owned));
-        from = page.next;
-        if from.is_none() {
-            found.sort();
-            return found;
+    scanned_in(store, core_limits::EXPIRY_SEGMENTS, now).await
+}
+
+/// Overdue holds of the whole index, read in this many segments.
+async fn scanned_in(store: &Store, segments: u16, now: UnixMillis) -> Vec<String> {
+    let mut found = Vec::new();
+    for segment in 0..segments {
+        let mut from = None;
+        loop {
+            let page = store.scan_due_holds(segment, segments, now, from.as_ref()).await.unwrap();
+            found.extend(ids(&page).into_iter().map(str::to_owned));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
         }
     }
+    found.sort();
+    found
 }
 
 #[test]
@@ -59,9 +70,10 @@ fn hold_is_overdue_from_its_expiry_on_in_its_bucket_only() {
         assert_eq!((&found.event, found.created_at), (&event(), AT));
         assert_eq!(scanned(&store, ends(&hold)).await, ["r1"]);
 
-        let (minute, shard) = (expiry_minute(ends(&hold)), expiry_shard(hold.reservation()));
-        for (minute, shard) in [(minute + 1, shard), (minute - 1, shard), (minute, shard ^ 1)] {
-            let other = store.due_holds(minute, shard, UnixMillis(u64::MAX), 100, None);
+        let ExpiryBucket { minute, part } = bucket_of(&hold);
+        for (minute, part) in [(minute + 1, part), (minute - 1, part), (minute, part ^ 1)] {
+            let bucket = ExpiryBucket { minute, part };
+            let other = store.due_holds(bucket, UnixMillis(u64::MAX), 100, None);
             assert_eq!(other.await.unwrap().items, []);
         }
     });
@@ -100,7 +112,7 @@ fn large_bucket_is_paged_oldest_first() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         // All in one bucket, and one that is not overdue yet.
-        let bucket = |id: &String| expiry_shard(&reservation(id)) == 3;
+        let bucket = |id: &String| ExpiryBucket::of(&reservation(id), AT).part == 3;
         let mut names = (0..).map(|n| format!("r{n}")).filter(bucket);
         let hold = |id: String, after| RecordWrite {
             expires_at: Some(UnixMillis(AT.0 / 60_000 * 60_000 + after)),
@@ -109,10 +121,10 @@ fn large_bucket_is_paged_oldest_first() {
         let ends = (0..25).map(|n| 1_000 - 40 * n).chain([1_001]);
         let holds: Vec<_> = ends.map(|end| hold(names.next().unwrap(), end)).collect();
         applied(&store, transaction(&[], holds.clone())).await;
-        let (minute, now) = (expiry_minute(AT), holds[0].expires_at.unwrap());
+        let (bucket, now) = (bucket_of(&holds[0]), holds[0].expires_at.unwrap());
         let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
         loop {
-            let page = store.due_holds(minute, 3, now, 10, from.as_ref()).await;
+            let page = store.due_holds(bucket, now, 10, from.as_ref()).await;
             let page = page.unwrap();
             assert!(page.items.len() <= 10);
             found.extend(page.items);
@@ -149,6 +161,8 @@ fn scan_finds_overdue_holds_of_any_age() {
         }
         let due = (0..many).filter(|n| n % 3 != 0);
         let due: Vec<_> = due.map(|n| format!("r{n:04}")).collect();
+        // In pages, and in segments that together contain each hold once.
+        assert_eq!(scanned_in(&store, 1, AT).await, due);
         assert_eq!(scanned(&store, AT).await, due);
     });
 }
@@ -163,7 +177,7 @@ fn unreadable_hold_hides_no_other() {
         tables::create(&store).await.unwrap();
         let hold = held("r1", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
-        let bucket = inventory_store::expiry_bucket(ends(&hold), expiry_shard(hold.reservation()));
+        let bucket = bucket_of(&hold).to_string();
         let odd = vec![
             ("reservation_id", text("odd")),
             ("expiry_bucket", text(&bucket)),
