@@ -37,7 +37,6 @@ impl FakeShard {
             late_commit: LateCommit::Reacquire,
             read_staleness: Micros(inventory_api::limits::READ_STALENESS_DEFAULT.as_micros() as u64),
             sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
-            attempt_timeout: Micros::from_millis(200),
         };
         let mut shard = Self {
             engine: Engine::new(settings, SmallRng::seed_from_u64(1)),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::fake_store::{FakeStore, n, s};
+use crate::stored_event::on_store;
 use inventory_core::audit::{RecordLookup, Repair, SeatClaim, StripeBalance};
 use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
 use inventory_core::seats::SeatState;
@@ -14,9 +16,7 @@ use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
 use inventory_store::RepairOutcome;
 use inventory_testkit::DEADLINE;
-use inventory_testkit::fake_store::{FakeStore, n, s};
 use inventory_testkit::server::{CommandOutput, ServerCommand, TestServer};
-use inventory_testkit::stored_event::on_store;
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
 

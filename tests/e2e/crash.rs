@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use inventory_testkit::fake_store::{FakeStore, RequestAction};
+use crate::fake_store::{FakeStore, RequestAction};
+use crate::stored_event::StoredEvent;
 use inventory_testkit::server::{ServerCommand, TestServer};
-use inventory_testkit::stored_event::StoredEvent;
 use tokio::task::JoinSet;
 
 use crate::client::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use inventory_testkit::fake_store::{FakeStore, RequestAction};
+use crate::fake_store::{FakeStore, RequestAction};
 use inventory_testkit::http2::Http2Client;
 use inventory_testkit::server::TestServer;
 use tonic::Code;

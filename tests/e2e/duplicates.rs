@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::fake_store::{FakeStore, RecordedRequest, RequestAction};
+use crate::stored_event::StoredEvent;
 use inventory_client::sale::{self, SalePlan, ledger::ReservationOutcome};
-use inventory_testkit::fake_store::{FakeStore, RecordedRequest, RequestAction};
 use inventory_testkit::server::{TestServer, shards};
-use inventory_testkit::stored_event::StoredEvent;
 use tokio::task::JoinSet;
 use tonic::Code;
 

@@ -1,7 +1,7 @@
 //! Seat items in DynamoDB's own JSON, written and read past the code under test.
 
+use crate::fake_store::{FakeStore, n, s};
 use inventory_core::ids::{EventId, SeatId, seat_key};
-use inventory_testkit::fake_store::{FakeStore, n, s};
 use serde_json::{Map, Value, json};
 
 /// Items of one BatchWriteItem.

@@ -22,7 +22,8 @@
 //! | `top.rs` | `top`: values and terminal modes |
 //! | `upkeep.rs` | cost of an idle server, `demo` |
 //!
-//! `client.rs` and `items.rs` are shared. What the tests of one crate can prove belongs to that crate.
+//! Shared: `client.rs`, `items.rs`, `fake_store.rs` (the DynamoDB model with the server's tables, a rule per request and a
+//! request log), and `stored_event.rs` (reads an event back and checks that its stock is conserved). What the tests of one crate can prove belongs to that crate.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,6 +32,7 @@ mod client;
 mod crash;
 mod deadlines;
 mod duplicates;
+mod fake_store;
 mod items;
 mod original;
 mod original_seats;
@@ -43,6 +45,7 @@ mod shared_pools;
 mod starts;
 mod statuses;
 mod stopping;
+mod stored_event;
 mod stripes;
 mod top;
 mod upkeep;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use inventory_testkit::fake_store::FakeStore;
+use crate::fake_store::FakeStore;
 use inventory_testkit::http2::Http2Client;
 use inventory_testkit::server::{CommandOutput, ServerCommand, command};
 use serde_json::Value;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
+use crate::fake_store::{FakeStore, n, s};
 use inventory_proto::inventory::v1::{CheckReq, CommitReq, PlaceHoldReq, ReleaseReq};
-use inventory_testkit::fake_store::{FakeStore, n, s};
 use inventory_testkit::server::TestServer;
 use serde_json::Value;
 use tonic::{Code, Status};

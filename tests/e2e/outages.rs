@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::fake_store::{FakeStore, RequestAction, STORE_ERROR_TEXT, store_error};
 use inventory_core::limits;
-use inventory_testkit::fake_store::{FakeStore, RequestAction, STORE_ERROR_TEXT, store_error};
 use inventory_testkit::http2::{Http2Client, RELEASE};
 use inventory_testkit::server::TestServer;
 use tonic::{Code, Status};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use crate::fake_store::FakeStore;
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, PlaceHoldRes, SeatRef};
-use inventory_testkit::fake_store::FakeStore;
 use inventory_testkit::server::{ServerCommand, TestServer, command};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};

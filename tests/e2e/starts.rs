@@ -4,8 +4,8 @@
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 
+use crate::fake_store::FakeStore;
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
-use inventory_testkit::fake_store::FakeStore;
 use inventory_testkit::refusing_address;
 use inventory_testkit::restriction::{deny_io_uring, limit_locked_memory};
 use inventory_testkit::server::{CommandOutput, ServerCommand};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::fake_store::{FakeStore, RequestAction};
 use inventory_client::{CallOutcome, FailoverClient};
 use inventory_testkit::DEADLINE;
-use inventory_testkit::fake_store::{FakeStore, RequestAction};
 use inventory_testkit::http2::{
     COMMIT, DATA, END_HEADERS, END_STREAM, FrameConnection, HEADERS, encode, frame, header_block,
 };

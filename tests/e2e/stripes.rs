@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use inventory_testkit::fake_store::FakeStore;
+use crate::fake_store::FakeStore;
 use inventory_testkit::server::{ServerCommand, command};
 use tokio::task::JoinSet;
 use tonic::Code;

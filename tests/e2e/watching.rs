@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::fake_store::{FakeStore, n, s};
 use inventory_proto::inventory::v1 as pb;
-use inventory_testkit::fake_store::{FakeStore, n, s};
 use inventory_testkit::server::{ServerCommand, TestServer};
 
 use crate::client::*;

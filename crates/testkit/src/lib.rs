@@ -5,20 +5,14 @@
 //! | [`server`] | server processes: start, wait for the banner, read the log, stop |
 //! | [`restriction`] | processes without io_uring, with little lockable memory or few descriptors |
 //! | [`http2`] | HTTP/2 clients for requests and frames that a gRPC library would not send |
-//! | [`fake_store`] | the DynamoDB model with the server's tables, a rule per request and a request log |
-//! | [`store_proxy`] | a proxy before a real engine: lost answers, closed connections, canned answers, TLS |
-//! | [`stored_event`] | reads an event back from a store and checks that its stock is conserved |
 //!
 //! Functions panic where a test must fail. Code that only one test target needs belongs to that target.
 
 #![allow(clippy::unwrap_used)]
 
-pub mod fake_store;
 pub mod http2;
 pub mod restriction;
 pub mod server;
-pub mod store_proxy;
-pub mod stored_event;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

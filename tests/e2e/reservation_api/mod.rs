@@ -18,10 +18,10 @@ mod time;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::fake_store::FakeStore;
 use inventory_proto::common::v1::{Seat, SeatStatus};
 use inventory_proto::reservation::v1::inventory_service_client::InventoryServiceClient;
 use inventory_proto::reservation::v1::*;
-use inventory_testkit::fake_store::FakeStore;
 use inventory_testkit::server::{ServerCommand, TestServer};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};

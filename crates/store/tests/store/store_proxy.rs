@@ -11,7 +11,7 @@ use futures_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What the proxy does with one request.
 #[derive(Clone, Debug)]
-pub enum ProxyAction {
+pub(crate) enum ProxyAction {
     /// Forwards request and answer.
     Pass,
     /// Forwards the request, discards the answer and closes the connection.
@@ -34,19 +34,19 @@ struct ProxyState {
 }
 
 /// See the module's head.
-pub struct StoreProxy {
-    pub address: SocketAddr,
+pub(crate) struct StoreProxy {
+    pub(crate) address: SocketAddr,
     state: Arc<ProxyState>,
 }
 
 impl StoreProxy {
     /// Forwards to `upstream`, with TLS to the client if `tls` is given. The threads end with the process.
-    pub fn start(upstream: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
+    pub(crate) fn start(upstream: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, tls)
     }
 
     /// [`StoreProxy::start`] on this address: a store that was away.
-    pub fn start_at(
+    pub(crate) fn start_at(
         address: SocketAddr,
         upstream: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
@@ -76,27 +76,27 @@ impl StoreProxy {
     }
 
     /// Queues an action for the next request without one. Requests without an action are forwarded.
-    pub fn next(&self, action: ProxyAction) {
+    pub(crate) fn next(&self, action: ProxyAction) {
         self.state.actions.lock().unwrap().push_back(action);
     }
 
     /// Number of connections accepted.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
     /// Number of requests received.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
 
     /// Head and body of the newest request.
-    pub fn last_request(&self) -> String {
+    pub(crate) fn last_request(&self) -> String {
         String::from_utf8(self.state.last.lock().unwrap().clone()).unwrap()
     }
 
     /// Number of connections that either side has closed.
-    pub fn closed(&self) -> usize {
+    pub(crate) fn closed(&self) -> usize {
         self.state.closed.load(Ordering::SeqCst)
     }
 }

@@ -12,7 +12,7 @@ use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{NoObserver, Store, StoreSettings, StoredRecord};
 
 /// Runs `work` with a client of the store at `address`, on a thread and an executor of its own.
-pub fn on_store<T: Send + 'static>(
+pub(crate) fn on_store<T: Send + 'static>(
     address: SocketAddr,
     work: impl AsyncFnOnce(Store) -> T + Send + 'static,
 ) -> T {
@@ -30,8 +30,8 @@ pub fn on_store<T: Send + 'static>(
 }
 
 /// See the module's head.
-pub struct StoredEvent {
-    pub stripes: Vec<StripeView>,
+pub(crate) struct StoredEvent {
+    pub(crate) stripes: Vec<StripeView>,
     records: BTreeMap<String, StoredRecord>,
 }
 
@@ -62,7 +62,7 @@ impl StoredEvent {
     }
 
     /// Reads an event from the data directory of a server that has exited.
-    pub fn in_directory(directory: &Path, event: &str) -> Self {
+    pub(crate) fn in_directory(directory: &Path, event: &str) -> Self {
         let engine = EmbeddedEngine::start(EngineStorage::Dir(directory.to_owned())).unwrap();
         Self::read(engine.address(), event)
     }
@@ -97,12 +97,12 @@ impl StoredEvent {
     }
 
     /// Number of records.
-    pub fn record_count(&self) -> usize {
+    pub(crate) fn record_count(&self) -> usize {
         self.records.len()
     }
 
     /// Ids of all reservations, in order.
-    pub fn reservation_ids(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn reservation_ids(&self) -> impl Iterator<Item = &str> {
         self.records.keys().map(String::as_str)
     }
 
@@ -112,28 +112,28 @@ impl StoredEvent {
     }
 
     /// Number of holds.
-    pub fn held_count(&self) -> usize {
+    pub(crate) fn held_count(&self) -> usize {
         self.count(ReservationState::Held)
     }
 
     /// Number of confirmed reservations.
-    pub fn confirmed_count(&self) -> usize {
+    pub(crate) fn confirmed_count(&self) -> usize {
         self.count(ReservationState::Confirmed)
     }
 
     /// The order id of a confirmed reservation.
-    pub fn order_of(&self, reservation: &str) -> Option<String> {
+    pub(crate) fn order_of(&self, reservation: &str) -> Option<String> {
         let order = self.records.get(reservation)?.view.order?;
         Some(order.to_string())
     }
 
     /// Available units of all stripes.
-    pub fn remaining(&self) -> u64 {
+    pub(crate) fn remaining(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.remaining).sum()
     }
 
     /// Number of stripes that hold units of a reservation.
-    pub fn stripes_of(&self, reservation: &str) -> usize {
+    pub(crate) fn stripes_of(&self, reservation: &str) -> usize {
         self.records[reservation].draws.len()
     }
 }

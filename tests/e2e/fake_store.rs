@@ -4,49 +4,49 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use inventory_store_model::RequestAction;
+pub(crate) use inventory_store_model::RequestAction;
 use inventory_store_model::{LatencyProfile, ModelServer, ModelSettings};
 use serde_json::{Value, json};
 
-use crate::server::{ServerCommand, TestServer};
 use crate::stored_event::{StoredEvent, on_store};
 use inventory_store::{NewEvent, tables};
+use inventory_testkit::server::{ServerCommand, TestServer};
 
 /// Message of the errors of [`store_error`]. No client may ever read it.
-pub const STORE_ERROR_TEXT: &str = "raw words of the store";
+pub(crate) const STORE_ERROR_TEXT: &str = "raw words of the store";
 
 /// Responds with this HTTP status and DynamoDB error code, without executing the request.
-pub fn store_error(status: u16, code: &str) -> RequestAction {
+pub(crate) fn store_error(status: u16, code: &str) -> RequestAction {
     RequestAction::error(status, code, STORE_ERROR_TEXT)
 }
 
 /// A request as the store received it.
 #[derive(Clone, Debug)]
-pub struct RecordedRequest {
-    pub operation: String,
-    pub body: Value,
+pub(crate) struct RecordedRequest {
+    pub(crate) operation: String,
+    pub(crate) body: Value,
 }
 
 impl RecordedRequest {
-    pub fn is_write(&self) -> bool {
+    pub(crate) fn is_write(&self) -> bool {
         self.operation == "TransactWriteItems"
     }
 
     /// The client request token of a write.
-    pub fn token(&self) -> &str {
+    pub(crate) fn token(&self) -> &str {
         self.body["ClientRequestToken"].as_str().unwrap_or_default()
     }
 }
 
 /// See the module's head.
-pub struct FakeStore {
+pub(crate) struct FakeStore {
     model: ModelServer,
     requests: Arc<Mutex<Vec<RecordedRequest>>>,
 }
 
 impl FakeStore {
     /// A store with empty tables and without latency.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let settings = ModelSettings {
             profile: LatencyProfile::None,
             is_unlimited: true,
@@ -60,14 +60,14 @@ impl FakeStore {
         store
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.model.address()
     }
 
     // ---- Requests -------------------------------------------------------------------------------
 
     /// Calls `rule` for each request from now on. Requests that the rule before holds are released.
-    pub fn set_rule(
+    pub(crate) fn set_rule(
         &self,
         mut rule: impl FnMut(&RecordedRequest) -> RequestAction + Send + 'static,
     ) {
@@ -84,7 +84,7 @@ impl FakeStore {
     }
 
     /// `action` for every write; every other request is executed.
-    pub fn set_write_rule(&self, action: RequestAction) {
+    pub(crate) fn set_write_rule(&self, action: RequestAction) {
         self.set_rule(move |request| match request.is_write() {
             true => action.clone(),
             false => RequestAction::Execute,
@@ -92,17 +92,17 @@ impl FakeStore {
     }
 
     /// Executes every request from now on, and those that are held.
-    pub fn clear_rule(&self) {
+    pub(crate) fn clear_rule(&self) {
         self.set_rule(|_| RequestAction::Execute);
     }
 
     /// All requests since the start.
-    pub fn requests(&self) -> Vec<RecordedRequest> {
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
         lock(&self.requests).clone()
     }
 
     /// The writes among [`FakeStore::requests`].
-    pub fn writes(&self) -> Vec<RecordedRequest> {
+    pub(crate) fn writes(&self) -> Vec<RecordedRequest> {
         let requests = self.requests().into_iter();
         requests.filter(RecordedRequest::is_write).collect()
     }
@@ -110,26 +110,26 @@ impl FakeStore {
     // ---- Events ---------------------------------------------------------------------------------
 
     /// Creates an event without seats.
-    pub fn create_event(&self, event: &str, total: u64, stripes: u16) {
+    pub(crate) fn create_event(&self, event: &str, total: u64, stripes: u16) {
         let event = NewEvent::of_quantity(event.parse().unwrap(), total, stripes);
         on_store(self.address(), async move |store| {
             store.create_event(&event).await.unwrap();
         });
     }
 
-    pub fn read_event(&self, event: &str) -> StoredEvent {
+    pub(crate) fn read_event(&self, event: &str) -> StoredEvent {
         StoredEvent::read(self.address(), event)
     }
 
     // ---- Servers --------------------------------------------------------------------------------
 
     /// `serve` on this store.
-    pub fn server_command(&self) -> ServerCommand {
+    pub(crate) fn server_command(&self) -> ServerCommand {
         ServerCommand::with_store(self.address(), &["serve"])
     }
 
     #[track_caller]
-    pub fn start_server(&self) -> TestServer {
+    pub(crate) fn start_server(&self) -> TestServer {
         self.server_command().start()
     }
 
@@ -137,7 +137,7 @@ impl FakeStore {
 
     /// Executes a request that must succeed.
     #[track_caller]
-    pub fn call(&self, operation: &str, body: Value) -> Value {
+    pub(crate) fn call(&self, operation: &str, body: Value) -> Value {
         let (status, body) = self.model.execute(operation, body);
         assert_eq!(status, 200, "{operation}: {body}");
         body
@@ -145,7 +145,7 @@ impl FakeStore {
 
     /// Executes a transaction; `false` if one of its conditions failed.
     #[track_caller]
-    pub fn try_transaction(&self, items: Value) -> bool {
+    pub(crate) fn try_transaction(&self, items: Value) -> bool {
         let body = json!({ "TransactItems": items });
         let (status, body) = self.model.execute("TransactWriteItems", body);
         let is_cancelled = body.to_string().contains("TransactionCanceled");
@@ -154,33 +154,33 @@ impl FakeStore {
     }
 
     #[track_caller]
-    pub fn put_item(&self, table: &str, item: Value) {
+    pub(crate) fn put_item(&self, table: &str, item: Value) {
         self.call("PutItem", json!({ "TableName": table, "Item": item }));
     }
 
     /// The item; `Null` if there is none.
     #[track_caller]
-    pub fn item(&self, table: &str, key: &Value) -> Value {
+    pub(crate) fn item(&self, table: &str, key: &Value) -> Value {
         let body = json!({ "TableName": table, "Key": key, "ConsistentRead": true });
         self.call("GetItem", body)["Item"].clone()
     }
 
     /// Deletes an item that exists.
     #[track_caller]
-    pub fn delete_item(&self, table: &str, key: &Value) {
+    pub(crate) fn delete_item(&self, table: &str, key: &Value) {
         assert_ne!(self.item(table, key), Value::Null, "{key}: no such item");
         self.call("DeleteItem", json!({ "TableName": table, "Key": key }));
     }
 
     /// Sets one attribute of an item that exists.
     #[track_caller]
-    pub fn set_attribute(&self, table: &str, key: &Value, name: &str, value: Value) {
+    pub(crate) fn set_attribute(&self, table: &str, key: &Value, name: &str, value: Value) {
         self.update(table, key, "SET #n = :v", name, value);
     }
 
     /// Adds to a numeric attribute of an item that exists.
     #[track_caller]
-    pub fn add_to_attribute(&self, table: &str, key: &Value, name: &str, summand: i64) {
+    pub(crate) fn add_to_attribute(&self, table: &str, key: &Value, name: &str, summand: i64) {
         self.update(table, key, "ADD #n :v", name, n(summand));
     }
 
@@ -197,12 +197,12 @@ impl FakeStore {
 }
 
 /// A string attribute.
-pub fn s(text: &str) -> Value {
+pub(crate) fn s(text: &str) -> Value {
     json!({ "S": text })
 }
 
 /// A numeric attribute.
-pub fn n(number: impl ToString) -> Value {
+pub(crate) fn n(number: impl ToString) -> Value {
     json!({ "N": number.to_string() })
 }
 
