@@ -36,6 +36,7 @@ impl FakeShard {
             cache_for: Micros::from_millis(600_000),
             late_commit: LateCommit::Reacquire,
             read_staleness: Micros(inventory_api::limits::READ_STALENESS_DEFAULT.as_micros() as u64),
+            attempt_timeout: Micros::from_millis(200),
             sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
         };
         let mut shard = Self {
