@@ -262,7 +262,7 @@ mod tests {
     /// Stored data: `bench/baseline` writes the same format with its own code and is tested with the same
     /// examples.
     #[test]
-    fn what_is_derived_does_not_change() {
+    fn derived_ids_are_stable() {
         let order = OrderId::of(&"rsv_abc123".parse().unwrap());
         let text = order.to_text();
         assert_eq!(text, "ord_97c42ccd0e7f05c61e74ba7eda007525");

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_the_least_recently_used_first() {
+    fn least_recently_used_record_is_evicted_first() {
         let mut cache = RecordCache::new(2, Micros(100));
         cache.insert(id(1), record(), Micros(0));
         cache.insert(id(2), record(), Micros(0));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_at_its_age_and_can_be_off() {
+    fn records_expire_by_age_and_the_cache_can_be_off() {
         let mut cache = RecordCache::new(2, Micros(100));
         cache.insert(id(1), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(99)).is_some());

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_commit_can_be_rejected() {
+    fn late_commit_can_be_rejected() {
         let refused = Decision::Answer(Answer::Rejected(Rejection::HoldExpired));
         let commit =
             |state, until| decided(Verb::Commit, Some(&record(state, until)), LateCommit::Reject);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_nothing_means_what_there_is() {
+    fn empty_selection_refers_to_the_record() {
         let late = LateCommit::default();
         let commit = operation(Verb::Commit, Selection::AsRecorded);
         let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_the_same_in_any_order_and_by_their_number() {
+    fn seat_requests_match_in_any_order_and_by_count() {
         let seats = |names: [&str; 2]| -> crate::ids::Seats {
             names.map(|name| name.parse().expect("legal")).into()
         };

@@ -60,7 +60,7 @@ mod tests {
     const BOUNDS: [u64; 3] = [1, 10, 100];
 
     #[test]
-    fn a_value_counts_at_its_bound_and_under_every_higher_one() {
+    fn value_is_counted_in_the_first_bucket_that_contains_it() {
         let mut spread = Spread::default();
         for value in [0, 1, 2, 10, 11, 100, 101, 5_000] {
             spread.record(&BOUNDS, value);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_of_two_counts_the_values_of_both() {
+    fn sum_contains_the_values_of_both() {
         let (mut one, mut other) = (Spread::default(), Spread::default());
         one.record(&BOUNDS, 7);
         other.record(&BOUNDS, 70);

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn its_age_counts_from_when_the_read_began_and_its_last_quarter_is_a_warning() {
+    fn age_counts_from_the_start_of_the_read() {
         let mut snapshots = kept(&[3, 4], &[]);
         let last = 1_000 + AGE_MAX.0;
         assert_eq!(told(&mut snapshots, 7, last), Some((7, true)));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_after_the_read_is_added_to_its_stripe_within_its_bounds() {
+    fn writes_after_the_read_are_added_within_the_capacity() {
         let mut snapshots = kept(&[3, 98], &[]);
         snapshots.record_write(&event(0), &[update(0, 5, 0)], Some(Micros(2_001)), Micros(9_000));
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_read_may_have_seen_lowers_what_is_told_and_refuses_nobody() {
+    fn uncertain_takes_lower_the_lower_bound_only() {
         for in_flight in [true, false] {
             let mut snapshots = match in_flight {
                 true => kept(&[6, 10], &[update(0, 5, 0)]),
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_come_back_is_not_told_but_refuses_nobody() {
+    fn uncertain_returns_raise_the_upper_bound_only() {
         let mut snapshots = kept(&[6], &[update(0, 0, 2)]);
         snapshots.record_write(&event(0), &[update(0, 1, 3)], None, Micros(9_000));
         assert_eq!(told(&mut snapshots, 6, 9_000), Some((6, true)));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn many_events_push_out_the_one_asked_least_and_zero_keeps_none() {
+    fn least_used_snapshot_is_evicted() {
         let mut snapshots = kept(&[1], &[]);
         for n in 1..=limits::SNAPSHOTS_MAX {
             assert_eq!(told(&mut snapshots, 1, 3_000), Some((1, true)));
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_tells_of_its_units_which_way_they_went() {
+    fn delta_of_a_record_has_the_right_sign() {
         let mut record = RecordView {
             fingerprint: crate::ids::Fingerprint([0; 16]),
             state: ReservationState::Confirmed,

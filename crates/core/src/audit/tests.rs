@@ -296,7 +296,7 @@ fn two_seat_sales() -> EventRecords {
 }
 
 #[test]
-fn each_fault_of_a_record_is_named_and_left_to_a_person() {
+fn each_fault_of_a_record_is_reported_and_not_repaired() {
     type Damage = fn(&mut EventRecords);
     let cases: [(&str, Damage); 8] = [
         ("DRAWS_DIFFER", |books| books.live[1].qty += 1),
@@ -331,7 +331,7 @@ fn each_fault_of_a_record_is_named_and_left_to_a_person() {
 }
 
 #[test]
-fn an_order_that_two_reservations_have_is_named() {
+fn duplicate_order_is_reported() {
     // Once taken from a neighbour, once the same strange one twice.
     let mut books = quantity(1, 0, &[(1, 0, 1), (1, 0, 1), (1, 0, 1)]);
     books.live[2].order = Some(OrderId::of(&id(0)));
@@ -347,7 +347,7 @@ fn an_order_that_two_reservations_have_is_named() {
 }
 
 #[test]
-fn while_a_record_hides_its_units_no_stripe_is_mended() {
+fn no_stripe_is_repaired_while_a_record_is_damaged() {
     let mut books = three_sales();
     let seen = UnreadableItem { id: "r9".to_owned(), why: "status is 7".to_owned() };
     books.unreadable_records.push(seen);
@@ -360,7 +360,7 @@ fn while_a_record_hides_its_units_no_stripe_is_mended() {
 }
 
 #[test]
-fn an_oversold_stripe_is_named_and_left() {
+fn oversold_stripe_is_reported_and_not_repaired() {
     let mut books = quantity(1, 0, &[(1, 0, 5), (1, 0, 5)]);
     if let StoredItem::Read(item) = &mut books.stripes[0].item {
         item.capacity = 7;
@@ -373,7 +373,7 @@ fn an_oversold_stripe_is_named_and_left() {
 }
 
 #[test]
-fn stripes_that_are_missing_or_unreadable_are_named() {
+fn missing_and_unreadable_stripes_are_reported() {
     let mut books = three_sales();
     books.stripes[0].item = StoredItem::Missing;
     books.stripes[1].item = StoredItem::Unreadable("remaining is no number".to_owned());
@@ -385,7 +385,7 @@ fn stripes_that_are_missing_or_unreadable_are_named() {
 }
 
 #[test]
-fn two_reservations_on_one_seat_are_named_and_never_repaired() {
+fn two_reservations_of_one_seat_are_reported_and_not_repaired() {
     let mut books = two_seat_sales();
     books.record(record(8, ReservationState::Confirmed, &[], &[1]));
     let found = report(&books);
@@ -398,7 +398,7 @@ fn two_reservations_on_one_seat_are_named_and_never_repaired() {
 }
 
 #[test]
-fn a_hold_whose_seat_ends_at_another_time_is_mended() {
+fn differing_expiry_of_a_held_seat_is_repaired() {
     let mut books = two_seat_sales();
     let at = books.seats.iter().position(|seat| seat.id == seat_id(3)).unwrap();
     books.seats[at].state = SeatState::Hold { reservation: id(1), until: UnixMillis(5) };
@@ -408,7 +408,7 @@ fn a_hold_whose_seat_ends_at_another_time_is_mended() {
 }
 
 #[test]
-fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
+fn missing_unreadable_and_misplaced_seats_are_reported_and_not_repaired() {
     let mut books = two_seat_sales();
     books.seats.retain(|seat| seat.id != seat_id(0) && seat.id != seat_id(1));
     books
@@ -433,7 +433,7 @@ fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
 }
 
 #[test]
-fn a_seat_whose_record_cannot_be_read_stays_with_it() {
+fn seat_with_an_unreadable_record_keeps_its_holder() {
     let mut books = two_seat_sales();
     books.live.remove(0);
     books
@@ -466,7 +466,7 @@ fn overdue_hold_is_a_breach_from_a_bound_on() {
 // ---- While the sale runs ------------------------------------------------------------------------
 
 #[test]
-fn a_stripe_that_moved_is_not_judged_and_nothing_is_repaired() {
+fn changed_stripe_is_not_judged_and_nothing_is_repaired() {
     let mut books = three_sales();
     books.live.pop();
     books.stripes[0].still = false;
@@ -479,7 +479,7 @@ fn a_stripe_that_moved_is_not_judged_and_nothing_is_repaired() {
 }
 
 #[test]
-fn a_breach_is_told_also_while_something_else_moves() {
+fn breach_is_reported_while_other_items_change() {
     let mut books = three_sales();
     books.stripes[0].still = false;
     if let StoredItem::Read(item) = &mut books.stripes[1].item {
@@ -491,7 +491,7 @@ fn a_breach_is_told_also_while_something_else_moves() {
 }
 
 #[test]
-fn a_stripe_that_stood_in_an_earlier_round_is_judged_by_that_one() {
+fn unchanged_stripe_of_an_earlier_round_is_judged() {
     let mut first = three_sales();
     first.stripes[1].still = false;
     let round = judge(&first, &[], NOW);
@@ -510,7 +510,7 @@ fn a_stripe_that_stood_in_an_earlier_round_is_judged_by_that_one() {
 }
 
 #[test]
-fn sights_that_differ_in_anything_have_moved() {
+fn any_difference_between_two_reads_is_a_change() {
     let item = |remaining| {
         StoredItem::Read(StripeAmounts { capacity: 9, remaining, version: 1, closed: false })
     };
@@ -582,7 +582,7 @@ fn a_sale_between_two_reads_is_no_breach() {
 }
 
 #[test]
-fn the_snapshot_finds_every_fault_that_the_books_show() {
+fn snapshot_finds_every_fault() {
     let (_, suspect) = suspect();
     let other = record(1, ReservationState::Held, &[], &[3]);
     let ended = record(5, ReservationState::Expired, &[], &[2]);

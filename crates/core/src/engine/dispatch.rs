@@ -17,9 +17,10 @@ use crate::rules::{self, Decision};
 use crate::stock_reads::StockReadWaiter;
 use crate::time::{Micros, UnixMillis};
 use crate::transaction::{EventLayout, RecordView, StripeUpdate};
-/// Work that an input still has to do. See the bounds in the engine's head.
+
+/// Work that an input still has to do. See "Bounds" in `engine/mod.rs`.
 pub(super) enum Step {
-    /// Decide an operation that a seat lock blocked, or that watched another one.
+    /// Decide an operation that waited for a seat lock, or for the outcome of another reservation.
     Advance(OperationTask),
     /// Register a call of the engine itself.
     Register(OperationTask),
@@ -27,15 +28,15 @@ pub(super) enum Step {
     PoolResults(PoolResults),
     /// Complete an operation.
     Complete(EventId, Completed),
-    /// Answer the callers of an operation after those that it had blocked went on.
+    /// Answer the callers of an operation, after the operations that it blocked have continued.
     AnswerCallers(EventId, Completed),
     /// Answer the other callers of an operation whose first caller is answered.
     AnswerWaiters(Box<WaitersToAnswer>),
-    /// Expire an overdue hold that has a seat which a buyer asks for.
+    /// Expire an overdue hold whose seat a buyer requests.
     ExpireHolder(Box<OverdueHolder>),
-    /// Release the seat lock of an expiry that was not registered: nobody else would.
+    /// Release the seat lock of an expiry that was not registered, because no completion will release it.
     UnlockUnregistered(EventId, ReservationId),
-    /// Go on with a buyer after the overdue holders of its seats have been dealt with.
+    /// Continue with a buyer after the overdue holds of its seats were expired or failed to expire.
     ResumeBuyer(Box<SeatRequest>),
 }
 
@@ -67,7 +68,7 @@ pub(super) struct WaitersToAnswer {
     pub(super) record: Option<RecordView>,
 }
 
-/// A hold that is past its expiry and has a seat which a buyer asks for.
+/// An overdue hold whose seat a buyer requests.
 pub(super) struct OverdueHolder {
     pub(super) event: EventId,
     pub(super) layout: EventLayout,
@@ -81,7 +82,7 @@ pub(super) struct SeatRequest {
     pub(super) task: OperationTask,
     pub(super) layout: EventLayout,
     /// The engine chose the seats.
-    pub(super) is_choice: bool,
+    pub(super) is_best_available: bool,
     /// Overdue holders of its seats.
     pub(super) overdue: Vec<ReservationId>,
 }
@@ -239,12 +240,11 @@ impl Engine {
             Ok(true) => self.send_stripes_read(&event, None),
             Ok(false) => {}
             Err(StockReadWaiter::Operation(waiting)) => self.reject_overloaded(&waiting.0),
-            // The waiter that is returned is the one that was passed.
             Err(_) => {}
         }
     }
 
-    /// Reads the layout again for nobody: an operator may have closed the event since.
+    /// Reads the layout without a waiter, because an operator may have closed the event.
     pub(super) fn refresh_layout(&mut self, event: &EventId, layout: EventLayout) {
         let waiter = StockReadWaiter::Layout;
         if let Ok(true) = self.stock_reads.request(event, waiter, self.now.mono) {
@@ -258,8 +258,8 @@ impl Engine {
         self.send_record_reads();
     }
 
-    /// Reads the record of an operation that there are too few units for: it is rejected unless the
-    /// record says otherwise.
+    /// Reads the record of an operation for which there are too few units. Without a record the operation is
+    /// rejected.
     pub(super) fn confirm_shortage(
         &mut self,
         operation: Operation,
@@ -358,7 +358,7 @@ impl Engine {
             }
         }
         out.stock.clear();
-        self.pools.after(pool);
+        self.pools.update_after_use(pool);
         self.pool_output = out;
         let Some(event) = event else {
             self.keep_buffer(completions);

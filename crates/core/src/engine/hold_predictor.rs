@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn one_hold_is_enough_and_direct_commits_wear_it_off() {
+    fn one_hold_starts_reading_first_and_direct_commits_end_it() {
         let mut predictor = HoldPredictor::new();
         assert!(!predictor.expects_hold(&event()), "nothing is known");
         predictor.record_hold(&event());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn looking_goes_on_while_more_than_one_commit_in_five_is_of_a_hold() {
+    fn records_are_read_first_above_one_hold_in_five_commits() {
         for (every, looks) in [(4, true), (8, false)] {
             let mut predictor = HoldPredictor::new();
             predictor.record_hold(&event());

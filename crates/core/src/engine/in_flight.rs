@@ -4,10 +4,9 @@
 //! answer; a call with another verb or quantity waits until it is done. So no reservation is twice in
 //! one transaction, and no two answers about it race.
 //!
-//! A reservation that is named with two events has two entries, because neither needs to wait for the
-//! other: their transactions are separate, and the record's condition lets one of them through. Waiting
-//! could even deadlock: the events may have different owners, and two shards that forward one to each
-//! other would each wait for the other's call.
+//! A reservation that is named with two events has two entries, because neither needs to wait for the other: their
+//! transactions are separate, and the record's condition lets one of them through. Waiting could even deadlock: the
+//! events may have different owners, and two shards that forward calls to each other would wait for each other.
 
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
@@ -55,7 +54,7 @@ pub(super) struct InFlightCall {
     pub(super) fingerprint: Fingerprint,
     /// When the leader was registered: everything that is read for it is read after this.
     pub(super) started_at: Micros,
-    /// Number of the leader's writes that found something other than they relied on.
+    /// Number of the leader's writes whose condition failed.
     attempts: u32,
     /// Units or seats that were left for the leader, if too few. Whether it is rejected for that depends on
     /// one more read of its record.
@@ -63,7 +62,7 @@ pub(super) struct InFlightCall {
     /// A read of free seats proves a shortage if it began at this instant or later.
     reads_from: Micros,
     /// The leader found too few seats and waits for the write that has locked one.
-    waits_for_claim: bool,
+    waits_for_seat_lock: bool,
     /// Another shard executes the leader.
     is_forwarded: bool,
     /// In order of arrival.
@@ -131,7 +130,7 @@ impl InFlightCalls {
             return Registration::Full(caller);
         }
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
-            let first = InFlightCall::led_by(caller, &operation, now);
+            let first = InFlightCall::with_leader(caller, &operation, now);
             let others = Vec::new();
             self.by_reservation.insert(operation.reservation.clone(), CallSlot { first, others });
             self.count(&operation.event);
@@ -142,12 +141,12 @@ impl InFlightCalls {
         }
         let event = operation.event.clone();
         let joined = match slot.of(&operation.event) {
-            Some(pending) => {
-                pending.waiters.push(Waiter { caller, operation, layout, arrived: now });
+            Some(call) => {
+                call.waiters.push(Waiter { caller, operation, layout, arrived: now });
                 Registration::Waiting
             }
             None => {
-                slot.others.push(InFlightCall::led_by(caller, &operation, now));
+                slot.others.push(InFlightCall::with_leader(caller, &operation, now));
                 Registration::Leader(operation)
             }
         };
@@ -179,7 +178,7 @@ impl InFlightCalls {
         event: &EventId,
     ) -> Option<InFlightCall> {
         let slot = self.by_reservation.get_mut(reservation)?;
-        let pending = if slot.first.event != *event {
+        let call = if slot.first.event != *event {
             let at = slot.others.iter().position(|p| p.event == *event)?;
             slot.others.swap_remove(at)
         } else if let Some(next) = slot.others.pop() {
@@ -187,15 +186,15 @@ impl InFlightCalls {
         } else {
             self.by_reservation.remove(reservation)?.first
         };
-        let left = pending.calls();
-        self.calls -= left;
+        let calls_left = call.calls();
+        self.calls -= calls_left;
         if let Some(calls) = self.by_event.get_mut(event) {
-            *calls = calls.saturating_sub(left);
+            *calls = calls.saturating_sub(calls_left);
             if *calls == 0 {
                 self.by_event.remove(event);
             }
         }
-        Some(pending)
+        Some(call)
     }
 }
 
@@ -206,40 +205,40 @@ impl InFlightCalls {
         reservation: &ReservationId,
         event: &EventId,
     ) -> Option<Micros> {
-        self.of(reservation, event).map(|pending| pending.started_at)
+        self.of(reservation, event).map(|call| call.started_at)
     }
 
-    /// Whether a forwarded call would wait for a call that was forwarded from here, and that may wait for
-    /// it.
+    /// Whether a call forwarded to this shard would wait for a call that this shard has forwarded. The two could
+    /// wait for each other.
     ///
     /// Only returns are forwarded from one owner of stripes to another, and one record always returns to
     /// the same stripes. But the stripes of a hold and of its order after a late commit may differ: a
     /// release and a refund could cross.
     pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
-        let Some(pending) = self.of(&operation.reservation, &operation.event) else {
+        let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
         };
-        let gives = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
-        let crosses = (operation.verb == Verb::Refund) != (pending.verb == Verb::Refund);
-        pending.is_forwarded && gives(operation.verb) && gives(pending.verb) && crosses
+        let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
+        let may_cross = (operation.verb == Verb::Refund) != (call.verb == Verb::Refund);
+        call.is_forwarded && is_return(operation.verb) && is_return(call.verb) && may_cross
     }
 
     pub(super) fn mark_forwarded(&mut self, reservation: &ReservationId, event: &EventId) {
-        if let Some(pending) = self.of(reservation, event) {
-            pending.is_forwarded = true;
+        if let Some(call) = self.of(reservation, event) {
+            call.is_forwarded = true;
         }
     }
 
     /// The verb of the leader, if there is one.
     pub(super) fn verb(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Verb> {
-        self.of(reservation, event).map(|pending| pending.verb)
+        self.of(reservation, event).map(|call| call.verb)
     }
 
     /// Whether a buyer may wait for the outcome of a reservation: the reservation has a call in flight that
     /// does not itself watch another one. So there is no circular wait.
     pub(super) fn can_be_watched(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
-        let pending = self.of(reservation, event);
-        pending.is_some_and(|pending| !pending.is_watching)
+        let call = self.of(reservation, event);
+        call.is_some_and(|call| !call.is_watching)
     }
 
     /// Lets a buyer wait for the outcome of a reservation that can be watched.
@@ -250,14 +249,14 @@ impl InFlightCalls {
         buyer: OperationTask,
     ) {
         self.set_watching(&buyer.operation.reservation, event, true);
-        if let Some(pending) = self.of(reservation, event) {
-            pending.watchers.push(buyer);
+        if let Some(call) = self.of(reservation, event) {
+            call.watchers.push(buyer);
         }
     }
 
     pub(super) fn set_watching(&mut self, reservation: &ReservationId, event: &EventId, is: bool) {
-        if let Some(pending) = self.of(reservation, event) {
-            pending.is_watching = is;
+        if let Some(call) = self.of(reservation, event) {
+            call.is_watching = is;
         }
     }
 
@@ -268,8 +267,8 @@ impl InFlightCalls {
         event: &EventId,
         remaining: Option<u64>,
     ) {
-        if let Some(pending) = self.of(reservation, event) {
-            pending.shortage = remaining;
+        if let Some(call) = self.of(reservation, event) {
+            call.shortage = remaining;
         }
     }
 
@@ -279,34 +278,34 @@ impl InFlightCalls {
     }
 
     /// Records that the leader found too few seats and waits for the write that has locked one.
-    pub(super) fn waits_for_claim(&mut self, reservation: &ReservationId, event: &EventId) {
-        if let Some(pending) = self.of(reservation, event) {
-            pending.waits_for_claim = true;
+    pub(super) fn set_waits_for_seat_lock(&mut self, reservation: &ReservationId, event: &EventId) {
+        if let Some(call) = self.of(reservation, event) {
+            call.waits_for_seat_lock = true;
         }
     }
 
-    /// The instant from which a read of free seats proves a shortage: the arrival of the leader, or the end
-    /// of the lock that it waited for. The write behind the lock may have been made before the leader
-    /// arrived, and undone by another node since: the read that showed the seat as free and the outcome of
-    /// the write do not prove together that the seat was ever taken meanwhile.
+    /// The instant from which a read of free seats proves a shortage: the arrival of the leader, or the end of the
+    /// lock that it waited for. The locking write may be older than the leader, and another node may have released
+    /// the seat since. So a read that shows the seat as free and the later outcome of the write do not prove that
+    /// the seat was taken.
     pub(super) fn reads_from(
         &mut self,
         reservation: &ReservationId,
         event: &EventId,
         now: Micros,
     ) -> Option<Micros> {
-        let pending = self.of(reservation, event)?;
-        if std::mem::take(&mut pending.waits_for_claim)
+        let call = self.of(reservation, event)?;
+        if std::mem::take(&mut call.waits_for_seat_lock)
             && !fault::planted(Fault::OldWriteProvesSoldOut)
         {
-            pending.reads_from = now;
+            call.reads_from = now;
         }
-        Some(pending.reads_from)
+        Some(call.reads_from)
     }
 
-    /// Number of the leader's writes that found something other than they relied on.
+    /// Number of the leader's writes whose condition failed.
     pub(super) fn attempts(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
-        self.of(reservation, event).map_or(0, |pending| pending.attempts)
+        self.of(reservation, event).map_or(0, |call| call.attempts)
     }
 
     fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut InFlightCall> {
@@ -315,19 +314,17 @@ impl InFlightCalls {
 
     /// Counts one more attempt of the leader; false if the bound is reached.
     pub(super) fn count_attempt(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
-        let Some(pending) = self.of(reservation, event) else {
+        let Some(call) = self.of(reservation, event) else {
             return false;
         };
-        pending.attempts += 1;
-        pending.attempts <= limits::ATTEMPTS_PER_OPERATION_MAX
+        call.attempts += 1;
+        call.attempts <= limits::ATTEMPTS_PER_OPERATION_MAX
     }
 }
 
 impl CallSlot {
     fn of(&mut self, event: &EventId) -> Option<&mut InFlightCall> {
-        std::iter::once(&mut self.first)
-            .chain(&mut self.others)
-            .find(|pending| pending.event == *event)
+        std::iter::once(&mut self.first).chain(&mut self.others).find(|call| call.event == *event)
     }
 
     fn calls(&self) -> usize {
@@ -337,7 +334,7 @@ impl CallSlot {
 }
 
 impl InFlightCall {
-    fn led_by(caller: Caller, operation: &Operation, now: Micros) -> Self {
+    fn with_leader(caller: Caller, operation: &Operation, now: Micros) -> Self {
         Self {
             event: operation.event.clone(),
             leader: caller,
@@ -347,7 +344,7 @@ impl InFlightCall {
             attempts: 0,
             shortage: None,
             reads_from: now,
-            waits_for_claim: false,
+            waits_for_seat_lock: false,
             is_forwarded: false,
             waiters: Vec::new(),
             watchers: Vec::new(),

@@ -20,16 +20,15 @@
 //!
 //! # Bounds
 //!
-//! No input calls another, and no step calls itself. What follows from a completion (waiters, blocked
-//! operations, redecisions) is pushed on a stack of [`Step`]s, which `run` works off before the input
-//! returns; a stack, so that the consequences of a step precede what waited behind it. Every step
-//! belongs to a call in flight, bounded by
-//! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation is decided
-//! at most [`limits::ATTEMPTS_PER_OPERATION_MAX`] times, so `run` ends.
+//! No input calls another, and no step calls itself. What follows from a completion (waiters, blocked operations,
+//! redecisions) is pushed on a stack of [`Step`]s, which `run` works off before the input returns. The steps that
+//! follow from a step run before older ones. Every step belongs to a call in flight, bounded by
+//! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation is decided again at most
+//! [`limits::ATTEMPTS_PER_OPERATION_MAX`] times after a failed condition, so `run` terminates.
 //!
 //! # Files
 //!
-//! Calls go one way, down this table: the first five files are methods of [`Engine`], the others are
+//! A file calls only files below it in this table. The first five files are methods of [`Engine`], the others are
 //! parts. A part owns its fields, returns values and never calls the engine.
 //!
 //! | file | content |
@@ -47,10 +46,9 @@
 //! | `seated_event.rs` | a seated event: seat map, seat locks, operations that wait for them |
 //! | `pools.rs` | pools of lanes, their timers, and which shard owns which stripe |
 //!
-//! Stock reads and stock snapshots are in [`crate::stock_reads`] and [`crate::stock_snapshots`], the
-//! group commit is in [`crate::lane`]. A commit walks from [`Engine::handle_call`] over `register`,
-//! `advance`, [`planner::next_step`], `write_units` and `enqueue` to [`Pool::submit`], and leaves as
-//! [`Effect::Transact`].
+//! Stock reads and stock snapshots are in [`crate::stock_reads`] and [`crate::stock_snapshots`], the group commit is in
+//! [`crate::lane`]. The path of a commit: [`Engine::handle_call`], `register`, `advance`, [`planner::next_step`],
+//! `write_units`, `enqueue`, [`Pool::submit`], [`Effect::Transact`].
 
 mod dispatch;
 mod hold_predictor;
@@ -104,7 +102,7 @@ use crate::limits;
 /// What an engine is built with.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineSettings {
-    /// This shard, from 0.
+    /// Index of this shard, from 0.
     pub shard: usize,
     /// Number of shards of this process.
     pub shards: usize,
@@ -132,7 +130,7 @@ struct OperationTask {
     hint: RecordHint,
 }
 
-/// See the module's head.
+/// The state machine of one shard: inputs, effects, a timer.
 pub struct Engine {
     settings: EngineSettings,
     /// The time of the input that is being processed.

@@ -1,7 +1,6 @@
 //! The planner: the next step of an operation, from its event's layout and what is known of its record.
 //!
-//! Pure functions. Reading, writing and answering is the work of `steps.rs`; what a verb means in which
-//! state is in [`crate::rules`].
+//! Pure functions. `steps.rs` reads, writes and answers; [`crate::rules`] has the meaning of each verb in each state.
 
 use crate::answer::Answer;
 use crate::effect::RecordHint;
@@ -12,7 +11,7 @@ use crate::rules::{self, Decision, LateCommit, StockChange, Transition};
 use crate::time::UnixMillis;
 use crate::transaction::{EventLayout, RecordView, ReservationState};
 
-/// See the module's head.
+/// The next step of an operation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NextStep {
     /// What is known is not reliable enough to answer: read the record first.
@@ -34,7 +33,8 @@ pub(super) fn next_step(
 ) -> NextStep {
     let record = hint.record();
     match rules::decide(operation, record, now, late) {
-        // Another node may have changed the record since. A write would notice; an answer must read.
+        // Another node may have changed the record since. A write is checked by its condition; an answer needs
+        // a read of the record.
         Decision::Answer(_)
             if !hint.is_confirmed()
                 && !record.is_some_and(is_final)
@@ -42,7 +42,7 @@ pub(super) fn next_step(
         {
             NextStep::ReadRecord
         }
-        // A closed event gets no write that would notice either.
+        // Nothing is reserved in a closed event, so no condition would check the record: read it.
         Decision::Write(transition)
             if !hint.is_confirmed()
                 && layout.closed
@@ -77,9 +77,9 @@ pub(super) enum SeatsToWrite {
     None,
     /// The event is closed: nothing may be reserved.
     Closed,
-    /// These: the reservation holds them, or the caller named them.
+    /// The seats of the record, or of the request.
     Given(Seats),
-    /// So many, to be chosen from the seat map.
+    /// This many seats, to be chosen from the seat map.
     Chosen(u32),
     /// The record should have seats and has none.
     Missing,

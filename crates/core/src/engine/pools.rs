@@ -85,7 +85,7 @@ impl Pools {
         &mut self,
         event: &EventId,
         kind: PoolKind,
-        shape: EventLayout,
+        layout: EventLayout,
     ) -> Option<PoolId> {
         let key = PoolKey { event: event.clone(), kind };
         let id = match self.by_key.get(&key) {
@@ -99,11 +99,14 @@ impl Pools {
                 }
                 let id = PoolId(self.next);
                 self.next += 1;
-                let share = StripeSet { first: self.first(event) as u16, step: self.shards as u16 };
+                let stripes = StripeSet {
+                    first: self.first_owned_stripe(event) as u16,
+                    step: self.shards as u16,
+                };
                 let slot = PoolSlot {
-                    pool: Pool::new(key.clone(), share, shape, self.settings),
+                    pool: Pool::new(key.clone(), stripes, layout, self.settings),
                     timer: None,
-                    // It has one as soon as it is used.
+                    // Counted as one lane until its first use.
                     lanes: 1,
                 };
                 self.lanes += 1;
@@ -116,7 +119,7 @@ impl Pools {
     }
 
     /// Updates the pool's timer and its number of lanes.
-    pub(super) fn after(&mut self, id: PoolId) {
+    pub(super) fn update_after_use(&mut self, id: PoolId) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -151,16 +154,17 @@ impl Pools {
         due
     }
 
-    /// The shard that takes units: this one if it owns a stripe (no hop), else the owner of any stripe. One
-    /// reservation always goes to the same shard, so that its repeats meet.
-    pub(super) fn seller(
+    /// The shard that reserves units: this one if it owns a stripe, else the owner of a stripe chosen by a hash of
+    /// the reservation id. Repeated calls of a reservation are forwarded to the same shard, where the later ones
+    /// wait for the first.
+    pub(super) fn shard_for_reserve(
         &self,
         event: &EventId,
         reservation: &ReservationId,
         stripes: u16,
     ) -> usize {
         let stripes = usize::from(stripes.max(1));
-        if self.first(event) < stripes {
+        if self.first_owned_stripe(event) < stripes {
             return self.shard;
         }
         let pick = stable_hash(reservation.as_str()) as usize % stripes;
@@ -168,33 +172,33 @@ impl Pools {
     }
 
     /// The first stripe that this shard owns, by rotation; the event may not have it.
-    fn first(&self, event: &EventId) -> usize {
-        (self.shard + self.shards - self.start(event)) % self.shards
+    fn first_owned_stripe(&self, event: &EventId) -> usize {
+        (self.shard + self.shards - self.rotation(event)) % self.shards
     }
 
     /// The shard that writes to a stripe; for stripe 0 also to the event's seats.
     pub(super) fn owner(&self, event: &EventId, stripe: u16) -> usize {
-        (self.start(event) + usize::from(stripe)) % self.shards
+        (self.rotation(event) + usize::from(stripe)) % self.shards
     }
 
-    fn start(&self, event: &EventId) -> usize {
+    fn rotation(&self, event: &EventId) -> usize {
         stable_hash(event.as_str()) as usize % self.shards
     }
 
     fn sweep(&mut self) {
         let (by_key, timers) = (&mut self.by_key, &mut self.timers);
         self.slots.retain(|id, slot| {
-            let keep = !slot.pool.is_idle();
-            if !keep {
+            let is_kept = !slot.pool.is_idle();
+            if !is_kept {
                 by_key.remove(slot.pool.key());
                 if let Some(at) = slot.timer {
                     timers.remove(&(at, *id));
                 }
             }
-            keep
+            is_kept
         });
         self.lanes = self.slots.values().map(|slot| slot.lanes).sum();
-        // Not again for every new event while most lanes are busy.
+        // Otherwise every new event would sweep while most lanes are busy.
         self.sweep_at = IDLE_KEPT_MAX.max(2 * self.lanes);
     }
 }
@@ -212,35 +216,40 @@ mod tests {
         Pools::new(shard, shards, LaneSettings::default())
     }
 
-    fn seller(lanes: &Pools, n: usize, stripes: u16) -> usize {
+    fn shard_for_reserve(lanes: &Pools, n: usize, stripes: u16) -> usize {
         let event: EventId = "evt".parse().expect("legal");
         let reservation: ReservationId = format!("r{n}").parse().expect("legal");
-        lanes.seller(&event, &reservation, stripes)
+        lanes.shard_for_reserve(&event, &reservation, stripes)
     }
 
     #[test]
-    fn one_stripe_has_one_owner_whoever_asks() {
-        let owners: BTreeSet<_> = (0..4).map(|shard| seller(&lanes(shard, 4), 1, 1)).collect();
+    fn all_shards_agree_on_the_owner_of_a_stripe() {
+        let owners: BTreeSet<_> =
+            (0..4).map(|shard| shard_for_reserve(&lanes(shard, 4), 1, 1)).collect();
         assert_eq!(owners.len(), 1);
     }
 
     #[test]
-    fn enough_stripes_mean_no_hop() {
+    fn shard_with_a_stripe_forwards_no_reservation() {
         for shard in 0..4 {
             let lanes = lanes(shard, 4);
             for n in 0..200 {
-                assert_eq!(seller(&lanes, n, 10), shard);
+                assert_eq!(shard_for_reserve(&lanes, n, 10), shard);
             }
         }
     }
 
     #[test]
-    fn a_shard_without_a_stripe_sends_to_one_that_keeps_it() {
+    fn shard_without_a_stripe_forwards_to_an_owner() {
         let mut sellers = BTreeSet::new();
         for shard in 0..8 {
             for n in 0..50 {
-                let seller_of = seller(&lanes(shard, 8), n, 3);
-                assert_eq!(seller(&lanes(seller_of, 8), n, 3), seller_of, "from {shard}");
+                let seller_of = shard_for_reserve(&lanes(shard, 8), n, 3);
+                assert_eq!(
+                    shard_for_reserve(&lanes(seller_of, 8), n, 3),
+                    seller_of,
+                    "from {shard}"
+                );
                 sellers.insert(seller_of);
             }
         }

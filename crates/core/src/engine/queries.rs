@@ -48,7 +48,7 @@ impl Engine {
         self.refresh_seats(event, layout);
         let seated = self.seated_events.open(event, now.mono);
         Some(StatusVersion {
-            as_of: seated.read_unix,
+            as_of: seated.read_began_unix,
             closed: layout.closed,
             changes: seated.map()?.changes(now.unix),
         })
@@ -104,14 +104,13 @@ impl Engine {
     ) {
         let now = self.now.mono;
         let seated = self.seated_events.open(event, now);
-        // What a seat is like hardly changes, and a status carries its time: neither is worth waiting
-        // for a read while there is a seat map.
-        let may_be_old = match query {
+        // Seat details rarely change, and a status contains its age: with a seat map, neither waits for a read.
+        let accepts_stale = match query {
             Query::Describe { .. } => seated.map().is_some(),
             Query::Status { .. } => seated.is_younger_than(limits::STATUS_AGE_MAX, now),
             Query::Availability { .. } | Query::Seats { .. } => false,
         };
-        if may_be_old || seated.is_fresh(now) {
+        if accepts_stale || seated.is_fresh(now) {
             self.layouts.get_or_insert(event.clone(), || layout);
             self.refresh_seats(event, layout);
             self.answer_from_seat_map(call, event, query);
@@ -179,7 +178,7 @@ impl Engine {
         let now = self.now;
         let closed = self.layouts.get(event).is_some_and(|layout| layout.closed);
         let seated = self.seated_events.get_mut(event);
-        let as_of = seated.as_ref().map(|seated| seated.read_unix).unwrap_or_default();
+        let as_of = seated.as_ref().map(|seated| seated.read_began_unix).unwrap_or_default();
         let Some((map, locked)) = seated.and_then(|seated| seated.map_and_locks()) else {
             self.answer_query(call, Err(Rejection::store_unavailable()));
             return;
@@ -195,7 +194,7 @@ impl Engine {
                     .iter()
                     .flatten()
                     .filter_map(|seat| map.get(seat))
-                    .map(|seat| as_of_now(&seat, now))
+                    .map(|seat| current(&seat, now))
                     .collect();
                 QueryResult::Offer { seats, remaining: map.remaining(section, now.unix) }
             }
@@ -204,7 +203,7 @@ impl Engine {
                 let mut unknown: Vec<SeatId> = Vec::new();
                 for id in seats.iter() {
                     match map.get(id) {
-                        Some(seat) => known.push(as_of_now(&seat, now)),
+                        Some(seat) => known.push(current(&seat, now)),
                         None => unknown.push(id.clone()),
                     }
                 }
@@ -230,9 +229,9 @@ impl Engine {
 }
 
 /// The seat, where a hold that is past its expiry does not count.
-fn as_of_now(seat: &SeatView<'_>, now: Now) -> SeatItem {
+fn current(seat: &SeatView<'_>, now: Now) -> SeatItem {
     let mut shown = seat.to_seat();
-    if seat.can_be_had(now.unix) {
+    if seat.is_available(now.unix) {
         shown.state = SeatState::Available;
     }
     shown
@@ -273,7 +272,7 @@ fn result_from_stripes(
     }
 }
 
-/// Why a read that was needed to go on is of no use.
+/// The rejection for a failed read that an operation needs.
 pub(super) fn rejection_of(read: &StripesRead) -> Option<Rejection> {
     match read {
         StripesRead::Found(_) => None,

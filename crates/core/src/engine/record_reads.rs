@@ -1,7 +1,7 @@
 //! Records that must be read before an operation can be decided: collected, and read in batches.
 //!
-//! At most [`limits::RECORD_READS_IN_FLIGHT_MAX`] reads are in flight; what comes meanwhile shares the
-//! next one. Bounded by the operations in flight, because an operation waits once.
+//! At most [`limits::RECORD_READS_IN_FLIGHT_MAX`] reads are in flight. Reads requested meanwhile share the next
+//! request. The number of waiters is bounded by the operations in flight.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(super) struct RecordWaiter {
     pub(super) position: usize,
 }
 
-/// See the module's head.
+/// The queued record reads, and those in flight.
 #[derive(Debug, Default)]
 pub(super) struct RecordReads {
     queue: Vec<RecordWaiter>,

@@ -1,7 +1,7 @@
 //! A seated event on the shard that owns it: its seat map, its seat locks, and what waits for them.
 //!
-//! Two buyers of one seat meet here: the first locks the seat, the second waits for the outcome of the
-//! first. So no seat is twice in one transaction, nor in two at a time.
+//! The first buyer of a seat locks it, and later buyers wait for the outcome of the first. So no seat is twice in one
+//! transaction, or in two transactions at a time.
 //!
 //! No wait is circular, because a reservation with locks is in a lane. The exception is an expiry,
 //! which may wait while it has a lock, but never for another expiry.
@@ -32,28 +32,28 @@ struct SeatLock {
     blocked: Vec<OperationTask>,
 }
 
-/// See the module's head.
+/// The seat map and the seat locks of one event, and the operations that wait for them.
 #[derive(Default)]
 pub(super) struct SeatedEvent {
     map: Option<SeatMap>,
     /// When the last read of all seats began, on the monotonic clock.
     read_at: Option<Micros>,
-    pub(super) read_unix: UnixMillis,
+    pub(super) read_began_unix: UnixMillis,
     /// Duration of that read.
-    took: Micros,
+    read_duration: Micros,
     /// When the read in flight began.
     reading: Option<(Micros, UnixMillis)>,
     /// Changes recorded while the first read was in flight: they are newer than the read.
-    early_changes: Vec<(SeatId, Option<SeatState>, Micros)>,
+    changes_during_first_read: Vec<(SeatId, Option<SeatState>, Micros)>,
     /// The read in flight began before an operator's change: its result counts as stale.
-    is_overtaken: bool,
+    is_stale: bool,
     awaiting_map: Vec<SeatMapWaiter>,
     /// When the last verification that agreed with the seat map began, if later than `read_at`.
     verified_at: Option<Micros>,
     /// When the verification in flight began.
     verifying: Option<(Micros, UnixMillis)>,
-    /// A verification did not agree with the seat map: only a read of all seats helps.
-    is_wrong: bool,
+    /// A verification did not agree with the seat map, so all seats must be read.
+    needs_full_read: bool,
     /// Operations that wait for a verification.
     awaiting_verification: Vec<OperationTask>,
     seat_locks: HashMap<SeatId, SeatLock, foldhash::fast::RandomState>,
@@ -71,9 +71,9 @@ impl SeatedEvent {
     pub(super) fn map_and_locks(
         &mut self,
     ) -> Option<(&mut SeatMap, impl Fn(&SeatId) -> bool + use<'_>)> {
-        let claims = &self.seat_locks;
+        let locks = &self.seat_locks;
         let map = self.map.as_mut()?;
-        Some((map, move |seat: &SeatId| claims.contains_key(seat)))
+        Some((map, move |seat: &SeatId| locks.contains_key(seat)))
     }
 
     /// Whether nothing is lost if the event is dropped.
@@ -90,7 +90,7 @@ impl SeatedEvent {
 
     /// Whether a read of the free seats can replace a read of all seats, at less cost.
     pub(super) fn can_verify(&mut self, now: Now) -> bool {
-        if self.is_wrong || !self.is_fresh(now.mono) {
+        if self.needs_full_read || !self.is_fresh(now.mono) {
             return false;
         }
         let free = self.map.as_mut().map(|map| map.remaining(None, now.unix));
@@ -100,12 +100,12 @@ impl SeatedEvent {
     /// Lets a seat choice wait for a verification. `Err`: too many wait already.
     pub(super) fn wait_for_verification(
         &mut self,
-        parked: Box<OperationTask>,
+        task: Box<OperationTask>,
     ) -> Result<(), Box<OperationTask>> {
         if self.awaiting_verification.len() >= limits::READ_WAITERS_MAX {
-            return Err(parked);
+            return Err(task);
         }
-        self.awaiting_verification.push(*parked);
+        self.awaiting_verification.push(*task);
         Ok(())
     }
 
@@ -129,19 +129,19 @@ impl SeatedEvent {
         if let (Some((began, unix)), Some(free), Some(map)) =
             (self.verifying.take(), free, &mut self.map)
         {
-            let claims = &self.seat_locks;
-            let is_claimed = |seat: &SeatId| claims.contains_key(seat);
-            agrees = map.sight(free, began, unix, &is_claimed);
+            let locks = &self.seat_locks;
+            let is_locked = |seat: &SeatId| locks.contains_key(seat);
+            agrees = map.sight(free, began, unix, &is_locked);
             match agrees {
                 true => self.verified_at = Some(began),
-                false => self.is_wrong = true,
+                false => self.needs_full_read = true,
             }
         }
         (std::mem::take(&mut self.awaiting_verification), agrees)
     }
 
-    /// Whether the seat map is recent enough to answer a query; the age allowed grows with the duration of
-    /// a read of all seats.
+    /// Whether the seat map is recent enough to answer a query: at most [`limits::SEAT_MAP_READ_SHARE`] times the
+    /// duration of its read, within [`limits::SEAT_MAP_AGE_MIN`] and [`limits::SEAT_MAP_AGE_MAX`].
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
@@ -163,7 +163,7 @@ impl SeatedEvent {
     fn age_allowed(&self) -> Micros {
         let least = limits::SEAT_MAP_AGE_MIN.as_micros() as u64;
         let most = limits::SEAT_MAP_AGE_MAX.as_micros() as u64;
-        let by_cost = self.took.0.saturating_mul(limits::SEAT_MAP_READ_SHARE);
+        let by_cost = self.read_duration.0.saturating_mul(limits::SEAT_MAP_READ_SHARE);
         Micros(by_cost.clamp(least, most))
     }
 
@@ -184,22 +184,22 @@ impl SeatedEvent {
     ) -> Vec<SeatMapWaiter> {
         let (began, unix) = self.reading.take().unwrap_or_default();
         if seats.is_none() {
-            self.early_changes.clear();
+            self.changes_during_first_read.clear();
         }
         if let Some(seats) = seats {
             match &mut self.map {
                 Some(map) => map.refresh(seats, began),
                 None => {
                     let map = self.map.insert(SeatMap::new(seats, began));
-                    for (seat, state, at) in self.early_changes.drain(..) {
+                    for (seat, state, at) in self.changes_during_first_read.drain(..) {
                         map.learn(&seat, state, at);
                     }
                 }
             }
-            self.read_at = (!std::mem::take(&mut self.is_overtaken)).then_some(began);
-            self.is_wrong = false;
-            self.read_unix = unix;
-            self.took = now.since(began);
+            self.read_at = (!std::mem::take(&mut self.is_stale)).then_some(began);
+            self.needs_full_read = false;
+            self.read_began_unix = unix;
+            self.read_duration = now.since(began);
         }
         std::mem::take(&mut self.awaiting_map)
     }
@@ -209,9 +209,9 @@ impl SeatedEvent {
         match &mut self.map {
             Some(map) => map.learn(seat, state, at),
             None if self.reading.is_some()
-                && self.early_changes.len() < limits::SEAT_WAITERS_MAX =>
+                && self.changes_during_first_read.len() < limits::SEAT_WAITERS_MAX =>
             {
-                self.early_changes.push((seat.clone(), state, at));
+                self.changes_during_first_read.push((seat.clone(), state, at));
             }
             None => {}
         }
@@ -221,7 +221,7 @@ impl SeatedEvent {
     pub(super) fn invalidate_map(&mut self) {
         self.map = None;
         self.read_at = None;
-        self.is_overtaken = self.reading.is_some();
+        self.is_stale = self.reading.is_some();
         self.verified_at = None;
     }
 
@@ -266,15 +266,15 @@ impl SeatedEvent {
     pub(super) fn block(
         &mut self,
         seat: &SeatId,
-        parked: Box<OperationTask>,
+        task: Box<OperationTask>,
     ) -> Result<(), Box<OperationTask>> {
         match self.seat_locks.get_mut(seat) {
             Some(lock) if self.blocked < limits::SEAT_WAITERS_MAX => {
-                lock.blocked.push(*parked);
+                lock.blocked.push(*task);
                 self.blocked += 1;
                 Ok(())
             }
-            _ => Err(parked),
+            _ => Err(task),
         }
     }
 
@@ -344,7 +344,7 @@ impl SeatedEvent {
                 {
                     conflict.overdue.push((seat, holder));
                 }
-                // Free again by now, or not: the next attempt shows it.
+                // May be free again: the next attempt decides.
                 Some(SeatState::Available) => {}
                 Some(_) => conflict.taken.push(seat),
             }
@@ -425,7 +425,7 @@ mod tests {
         format!("r{n}").parse().expect("legal")
     }
 
-    fn parked(n: u32) -> Box<OperationTask> {
+    fn task(n: u32) -> Box<OperationTask> {
         let event: EventId = "evt".parse().expect("legal");
         let selection = Selection::Quantity(1);
         Box::new(OperationTask {
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn all_seats_are_claimed_or_none() {
+    fn locks_all_seats_or_none() {
         let mut seated = SeatedEvent::default();
         assert_eq!(seated.lock_seats(&seats(&["A", "B"]), &by(1)), Ok(()));
         assert_eq!(seated.lock_seats(&seats(&["C", "B"]), &by(2)), Err(seats(&["B"])[0].clone()));
@@ -446,13 +446,13 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_let_go_in_order_and_once() {
+    fn blocked_operations_continue_once_in_order() {
         let mut seated = SeatedEvent::default();
         seated.lock_seats(&seats(&["A", "B"]), &by(1)).expect("free");
         for (n, seat) in [(2, "B"), (3, "A"), (4, "B")] {
-            assert!(seated.block(&seats(&[seat])[0], parked(n)).is_ok());
+            assert!(seated.block(&seats(&[seat])[0], task(n)).is_ok());
         }
-        assert!(seated.block(&seats(&["Z"])[0], parked(5)).is_err(), "nobody claims it");
+        assert!(seated.block(&seats(&["Z"])[0], task(5)).is_err(), "nobody claims it");
         let freed: Vec<_> =
             seated.unlock(&by(1)).into_iter().map(|p| p.operation.reservation).collect();
         assert_eq!(freed, [by(3), by(2), by(4)]);

@@ -15,6 +15,7 @@ use crate::rules::{StockChange, Transition};
 use crate::seats::SeatState;
 use crate::time::{Micros, Now};
 use crate::transaction::{EventLayout, ReservationState};
+
 /// Writes.
 impl Engine {
     /// Writes a transition that moves seats, or a tombstone in a seated event.
@@ -60,7 +61,7 @@ impl Engine {
                 return;
             }
             if let Err(locked) = seated.lock_seats(seats, &operation.reservation) {
-                if self.would_wait_for_expiry(&task.operation, &locked) {
+                if self.expiry_would_wait_for_expiry(&task.operation, &locked) {
                     self.reject(&task.operation, Rejection::store_busy());
                     return;
                 }
@@ -110,8 +111,8 @@ impl Engine {
 
     /// Lets a choice that found too few seats wait for a read of what is free now.
     ///
-    /// A read of the free seats is used where it suffices: of a sold-out event it returns nothing, while
-    /// a read of all seats returns each of them. All callers that ask then wait for one read.
+    /// A read of the free seats is used where it suffices: for a sold-out event it returns nothing, while a read of
+    /// all seats returns each of them. All callers share one read.
     pub(super) fn verify_free_seats(&mut self, task: OperationTask, layout: EventLayout) {
         let now = self.now;
         let event = task.operation.event.clone();
@@ -140,9 +141,9 @@ impl Engine {
     /// Rejects an operation that there are no seats for, once that is certain.
     ///
     /// "Sold out" needs a read that began after the call arrived, and no lock on a seat that the read
-    /// shows as free: the write behind the lock may fail. The read alone is not enough, because what it
-    /// found taken may have been sold to this reservation, on another node and just now. So the record
-    /// is read once more, after everything that the seat map contains.
+    /// shows as free: the write behind the lock may fail. The read alone is not enough, because the seats may just
+    /// have been sold to this reservation by another node. So the record is read once more, after the reads and
+    /// writes that the seat map reflects.
     pub(super) fn reject_sold_out_seats(&mut self, task: OperationTask, layout: EventLayout) {
         let now = self.now;
         let operation = &task.operation;
@@ -156,11 +157,11 @@ impl Engine {
         let seated = self.seated_events.open(event, now.mono);
         match seated.any_locked_seat(section) {
             Some(locked) if is_confirmed => {
-                self.in_flight.waits_for_claim(reservation, event);
+                self.in_flight.set_waits_for_seat_lock(reservation, event);
                 self.block(&locked, task);
                 return;
             }
-            // The reservation may have seats itself, which others wait for.
+            // This reservation may itself have a locked seat.
             Some(_) => {}
             None => {
                 let remaining = seated.map().map(|map| map.remaining(section, now.unix));
@@ -178,7 +179,11 @@ impl Engine {
     }
 
     /// Whether an expiry would wait for another expiry.
-    pub(super) fn would_wait_for_expiry(&mut self, operation: &Operation, seat: &SeatId) -> bool {
+    pub(super) fn expiry_would_wait_for_expiry(
+        &mut self,
+        operation: &Operation,
+        seat: &SeatId,
+    ) -> bool {
         let event = &operation.event;
         let seated = self.seated_events.get_mut(event);
         let holder = seated.and_then(|seated| seated.lock_holder(seat).cloned());
@@ -214,12 +219,13 @@ impl Engine {
         let seated = self.seated_events.open(&event, now.mono);
         let conflict = seated.record_conflict(found, &operation.reservation, as_of, now.unix);
         let mut blocked = seated.unlock(&operation.reservation);
-        let is_choice = matches!(operation.selection, Selection::Quantity(_)) && from.is_none();
-        let is_retried = conflict.unknown.is_empty() && conflict.taken.is_empty();
+        let is_best_available =
+            matches!(operation.selection, Selection::Quantity(_)) && from.is_none();
+        let can_be_retried = conflict.unknown.is_empty() && conflict.taken.is_empty();
         let rejection = if from == Some(ReservationState::Held) {
-            // The seats of a hold that it does not have were changed by an operator.
+            // An operator has changed the seats of this hold.
             Some(Rejection::HoldExpired)
-        } else if is_choice || is_retried {
+        } else if is_best_available || can_be_retried {
             None
         } else if from.is_some() {
             Some(Rejection::HoldExpired)
@@ -230,7 +236,7 @@ impl Engine {
         };
         if let Some(rejection) = rejection {
             self.counters.seats_rejected_by_write += 1;
-            // After those that the operation had blocked are decided.
+            // The answer is given after the blocked operations are decided.
             let completed = Completed {
                 reservation: operation.reservation,
                 answer: Answer::Rejected(rejection),
@@ -240,8 +246,7 @@ impl Engine {
             self.push_tasks(blocked);
             return;
         }
-        // Overdue holds are expired before anybody else meets them, and what a holder itself has in
-        // flight goes first.
+        // Overdue holds are expired before other operations run; operations of a holder itself run first.
         for (_, holder) in &conflict.overdue {
             blocked.sort_by_key(|task| task.operation.reservation != *holder);
         }
@@ -255,7 +260,7 @@ impl Engine {
             overdue: overdue.collect(),
             task: OperationTask { operation, layout: Some(layout), hint },
             layout,
-            is_choice,
+            is_best_available,
         })));
         self.push_tasks(blocked);
         if fault::planted(Fault::OverdueNotExpired) {
@@ -273,17 +278,18 @@ impl Engine {
     }
 
     pub(super) fn resume_buyer(&mut self, buyer: SeatRequest) {
-        let SeatRequest { task, layout, is_choice, overdue } = buyer;
+        let SeatRequest { task, layout, is_best_available, overdue } = buyer;
         let event = task.operation.event.clone();
         let attempts = self.in_flight.attempts(&task.operation.reservation, &event);
-        if is_choice && attempts > limits::SEAT_COLLISIONS_MAX {
+        if is_best_available && attempts > limits::SEAT_COLLISIONS_MAX {
             // The seat map is old: another node sells the same seats.
             let waiter = SeatMapWaiter::SeatChoice(Box::new(task));
             self.wait_for_seat_map(&event, layout, waiter);
             return;
         }
         let busy = overdue.into_iter().find(|holder| {
-            self.is_busy_otherwise(holder, &event) && self.in_flight.can_be_watched(holder, &event)
+            self.has_other_call_in_flight(holder, &event)
+                && self.in_flight.can_be_watched(holder, &event)
         });
         match busy {
             None => self.steps.push(Step::Advance(task)),
@@ -292,14 +298,18 @@ impl Engine {
     }
 
     /// Whether a reservation has something other than its expiry in flight.
-    pub(super) fn is_busy_otherwise(&mut self, holder: &ReservationId, event: &EventId) -> bool {
+    pub(super) fn has_other_call_in_flight(
+        &mut self,
+        holder: &ReservationId,
+        event: &EventId,
+    ) -> bool {
         !matches!(self.in_flight.verb(holder, event), None | Some(Verb::Expire))
     }
 
     pub(super) fn expire_holder(&mut self, overdue: OverdueHolder) {
         let OverdueHolder { event, layout, holder, seat, deadline } = overdue;
-        // What the holder itself has in flight here may wait for a seat, and must not do so with a lock.
-        if self.is_busy_otherwise(&holder, &event) {
+        // Another operation of the holder may be waiting for a seat; the holder must not have a lock meanwhile.
+        if self.has_other_call_in_flight(&holder, &event) {
             return;
         }
         // Locked at once, so that the buyer waits for the expiry.
@@ -337,7 +347,7 @@ impl Engine {
         }
     }
 
-    /// Reads the seats before the seat map is too old, so that nobody waits for that.
+    /// Reads the seats before the seat map is too old, so that no query waits for the read.
     pub(super) fn refresh_seats(&mut self, event: &EventId, layout: EventLayout) {
         let now = self.now.mono;
         if layout.is_seated() && self.seated_events.open(event, now).needs_refresh(now) {

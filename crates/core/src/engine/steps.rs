@@ -1,4 +1,4 @@
-//! Execution of the engine's steps: what becomes of an operation from its registration to its answer.
+//! Execution of the engine's steps: an operation from its registration to its answer.
 //!
 //! An operation is registered, decided ([`planner::next_step`]), and then waits for a read, goes to
 //! another shard, enters a lane, or is completed. A completed operation answers its callers and releases
@@ -19,6 +19,7 @@ use crate::operation::{Operation, RecordExpectation, Verb};
 use crate::rules::{StockChange, Transition};
 use crate::time::Micros;
 use crate::transaction::{EventLayout, RecordView, ReservationState};
+
 /// The stack.
 impl Engine {
     /// Works off all steps.
@@ -47,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Completes or redecides one operation after the other, until one has consequences: these go first.
+    /// Completes or redecides one operation after the other, until one pushes steps: these run first.
     pub(super) fn apply_pool_results(&mut self, mut results: PoolResults) {
         let base = self.steps.len();
         while self.steps.len() == base {
@@ -76,14 +77,14 @@ impl Engine {
             self.complete(event, completed);
             return;
         }
-        // A release record is past its expiry from the beginning: what it holds goes back to the stripe.
+        // A release record is overdue at once: expire it, which returns its units to the stripe.
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = self.now.mono.plus(timeout);
         self.register_expiry(Caller::INTERNAL, event.clone(), reservation, record, deadline);
     }
 
-    /// Answers waiters in order of arrival, until one has to be registered as a call of its own: the
-    /// others wait for what follows from that.
+    /// Answers waiters in order of arrival, until one has to be registered as a call of its own: the remaining
+    /// waiters wait for that call.
     pub(super) fn answer_waiters(&mut self, mut done: Box<WaitersToAnswer>) {
         let now = self.now.mono;
         while let Some(waiter) = done.waiters.next() {
@@ -155,7 +156,7 @@ impl Engine {
 
 /// Decisions.
 impl Engine {
-    /// Decides an operation, and brings it to a read, to another shard, into a lane, or to its answer.
+    /// Decides an operation, and starts a read, forwards it, enqueues it or answers it.
     pub(super) fn advance(&mut self, mut task: OperationTask) {
         let now = self.now;
         let operation = &task.operation;
@@ -212,8 +213,8 @@ impl Engine {
         operation.verb == Verb::Commit && self.hold_predictor.expects_hold(&operation.event)
     }
 
-    /// Records whether a commit met a hold. A record in any other state shows nothing: the call repeats
-    /// what is done.
+    /// Records whether a commit found a hold. A record in any other state shows nothing, because the call is a
+    /// repeat.
     pub(super) fn train_predictor(&mut self, operation: &Operation, record: Option<&RecordView>) {
         if operation.verb != Verb::Commit {
             return;
@@ -225,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// Decides an operation again whose write relied on something that is not so.
+    /// Decides an operation again whose write was based on a wrong assumption.
     pub(super) fn redecide(&mut self, event: &EventId, redecision: Redecision, as_of: Micros) {
         let Redecision { operation, from, cause } = redecision;
         if fault::planted(Fault::RedecisionLost) {
@@ -276,7 +277,7 @@ impl Engine {
         }
     }
 
-    /// Releases an operation's seat locks, lets those that they blocked go first, and decides it again.
+    /// Releases an operation's seat locks, and decides the operation again after those that the locks blocked.
     pub(super) fn advance_after_unlock(&mut self, task: OperationTask) {
         let (reservation, event) = (&task.operation.reservation, &task.operation.event);
         let blocked = self.seated_events.unlock(event, reservation);
@@ -288,8 +289,8 @@ impl Engine {
         self.push_tasks(blocked);
     }
 
-    /// The layout, if this shard executes the operation. Otherwise the call was forwarded here for
-    /// stock that another shard owns.
+    /// The layout; `None` if another shard must execute the operation, because the shard that forwarded the call
+    /// had another layout.
     pub(super) fn layout_if_executed_here(
         &self,
         operation: &Operation,
@@ -298,7 +299,8 @@ impl Engine {
         let (event, reservation) = (&operation.event, &operation.reservation);
         layout.filter(|layout| {
             layout.is_seated()
-                || self.pools.seller(event, reservation, layout.stripes) == self.settings.shard
+                || self.pools.shard_for_reserve(event, reservation, layout.stripes)
+                    == self.settings.shard
         })
     }
 }
@@ -320,17 +322,17 @@ impl Engine {
                 return;
             }
             StockChange::Reserve => {
-                let seller = match is_placed {
+                let shard_for_reserve = match is_placed {
                     true => self.settings.shard,
-                    false => self.pools.seller(event, reservation, layout.stripes),
+                    false => self.pools.shard_for_reserve(event, reservation, layout.stripes),
                 };
-                if seller != self.settings.shard {
+                if shard_for_reserve != self.settings.shard {
                     let hint = task.hint.for_other_shard();
-                    self.forward(seller, layout, task.operation, hint);
+                    self.forward(shard_for_reserve, layout, task.operation, hint);
                     return;
                 }
-                match self.unless_sold_out(task, layout, transition) {
-                    Some(same) => task = same,
+                match self.check_sold_out(task, layout, transition) {
+                    Some(checked) => task = checked,
                     None => return,
                 }
                 PoolKind::Stripes
@@ -355,12 +357,10 @@ impl Engine {
         self.enqueue(task.operation, kind, layout, intent);
     }
 
-    /// Completes an operation that there are too few units for, or reads its record for that; returns
-    /// the operation if it is to be written.
+    /// Completes an operation for which there are too few units, or reads its record first. Returns the operation if it is to be written.
     ///
-    /// The read that showed too few units may miss what this reservation has itself, on another node
-    /// and just now. So its record is read once more, after that read.
-    pub(super) fn unless_sold_out(
+    /// The units may just have been sold to this reservation by another node. So its record is read once more, after the read that showed too few units.
+    pub(super) fn check_sold_out(
         &mut self,
         task: OperationTask,
         layout: EventLayout,
@@ -404,7 +404,8 @@ impl Engine {
         }
     }
 
-    /// Whether so many holds expire that they are written in batches of their own.
+    /// Whether this expiry is written in an expiry batch: more than [`limits::EXPIRY_BATCH_THRESHOLD`] are in
+    /// flight.
     pub(super) fn joins_expiry_batch(&self, operation: &Operation) -> bool {
         operation.verb == Verb::Expire
             && !operation.reservation.is_release_record()
@@ -414,10 +415,10 @@ impl Engine {
 
 /// Whether the leader's answer also holds for an equal call that arrived at `arrived`.
 ///
-/// A deadline is each call's own, and so is a queue that is too long for it. A shortage, or a missing
-/// event, was read after the leader started: a call that arrived later has a right to a later read. The
-/// same is true of states that another node may have changed before the call arrived: a release that found
-/// an expired hold says nothing about a commit that took the stock again.
+/// Rejections for a deadline or an overload depend on the deadline of the call. A shortage or a missing event was read
+/// after the leader started, so it does not apply to a call that arrived later. The same is true of states that another
+/// node may have changed before the call arrived: a commit may have taken the stock again after a release found an
+/// expired hold.
 fn applies_to_waiter(answer: &Answer, is_final: bool, arrived: Micros, started_at: Micros) -> bool {
     match answer {
         Answer::Released { .. } if is_final => true,

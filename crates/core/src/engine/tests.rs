@@ -87,7 +87,7 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
                 drain(&mut shards[to], &mut fx);
             }
             Effect::AnswerQuery { call, .. } => answered.push(call),
-            other => panic!("nobody asked for {other:?}"),
+            other => panic!("unexpected effect {other:?}"),
         }
         effects.extend(fx.into_iter().map(|effect| (to, effect)));
     }
@@ -95,7 +95,7 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
 }
 
 #[test]
-fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
+fn reservation_used_with_two_events_gets_two_answers() {
     // Events enough that some pair is owned crosswise: each shard forwards its own to the other.
     for (one, other) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other + 8))) {
         let mut shards = [engine(0, 2), engine(1, 2)];
@@ -139,7 +139,7 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     let event: EventId = "evt".parse().expect("legal");
     shard.handle_call(CallId(1), commit("r", "evt", 5), at(0));
     drain(&mut shard, &mut fx);
-    // Routing needs the stripe count; who is here before the transaction leaves may share it.
+    // Routing needs the stripe count. Calls that arrive before the transaction is sent may share it.
     shard.handle_call(CallId(2), commit("r", "evt", 5), at(0));
     drain(&mut shard, &mut fx);
     let read = StripesRead::Found(vec![one_stripe(2)]);
@@ -147,7 +147,7 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     shard.handle_stripes_read(&event, &read, at(1));
     drain(&mut shard, &mut fx);
     let [Effect::Transact { lane, .. }] = fx[..] else {
-        panic!("want one transaction, got {fx:?}");
+        panic!("expected one transaction, got {fx:?}");
     };
     for call in [3, 4] {
         shard.handle_call(CallId(call), commit("r", "evt", 5), at(2));
@@ -164,14 +164,14 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     shard.handle_transaction_outcome(lane, short(), at(3));
     drain(&mut shard, &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
-    // The two that came later are asked about once more: both by one read, and one look at the record.
+    // For the two later calls stripes and records are read once more, in one request each.
     assert_eq!(shard.calls_in_flight(), 2);
     assert!(matches!(fx.last(), Some(Effect::ReadStripes { .. })), "{fx:?}");
     fx.clear();
     shard.handle_stripes_read(&event, &read, at(4));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
-        panic!("want one look, got {fx:?}");
+        panic!("expected one record read, got {fx:?}");
     };
     fx.clear();
     let none = RecordsRead::Found(vec![Ok(None)]);
@@ -184,7 +184,7 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
 /// The record is read as expired, and another node confirms it by a late commit before a second release
 /// arrives: that release gets an answer of its own.
 #[test]
-fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
+fn late_release_reads_the_record_again_after_a_read_of_an_expired_hold() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
@@ -199,7 +199,7 @@ fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
     shard.handle_call(CallId(2), release(), at(2));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read, .. }] = fx[..] else {
-        panic!("want one read, got {fx:?}");
+        panic!("expected one read, got {fx:?}");
     };
     let expired = RecordView { state: ReservationState::Expired, ..hold_of(1, 2).1 };
     fx.clear();
@@ -243,7 +243,7 @@ fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
         shard.handle_call(CallId(call), buyer, soon);
         drain(&mut shard, &mut fx);
         let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
-            panic!("want a look at the record and no write, got {fx:?}");
+            panic!("expected a record read and no write, got {fx:?}");
         };
         fx.clear();
         let read = RecordsRead::Found(vec![Ok(record.clone())]);
@@ -293,7 +293,7 @@ fn record_is_read_after_the_shortage_was_found() {
     shard.handle_call(CallId(2), second, at(1));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
-        panic!("want a look, got {fx:?}");
+        panic!("expected a record read, got {fx:?}");
     };
     let empty = StripeView { remaining: 0, ..one_stripe(2) };
     let short = TransactionOutcome::Cancelled(vec![
@@ -309,7 +309,7 @@ fn record_is_read_after_the_shortage_was_found() {
     shard.handle_records_read(read_id, &none, at(4));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
-        panic!("want another look, got {fx:?}");
+        panic!("expected another record read, got {fx:?}");
     };
     fx.clear();
     shard.handle_records_read(read_id, &none, at(5));
@@ -319,7 +319,7 @@ fn record_is_read_after_the_shortage_was_found() {
 }
 
 #[test]
-fn commit_without_cached_record_is_read_first_after_one_met_a_hold() {
+fn commit_reads_its_record_first_after_one_found_a_hold() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for event in ["evt", "other"] {
@@ -342,7 +342,7 @@ fn commit_without_cached_record_is_read_first_after_one_met_a_hold() {
     shard.handle_transaction_outcome(lane, was_held, at(1));
     drain(&mut shard, &mut fx);
     let [(lane, transaction)] = &sent(&fx)[..] else {
-        panic!("want the hold confirmed, got {fx:?}");
+        panic!("expected the hold to be confirmed, got {fx:?}");
     };
     assert!(transaction.stripes.is_empty(), "its units are its own");
     let lane = *lane;
@@ -354,7 +354,7 @@ fn commit_without_cached_record_is_read_first_after_one_met_a_hold() {
     shard.handle_call(CallId(2), commit("r2", "evt", 2), at(3));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
-        panic!("want a look, got {fx:?}");
+        panic!("expected a record read, got {fx:?}");
     };
     fx.clear();
     shard.handle_call(CallId(3), commit("r3", "other", 2), at(3));
@@ -385,7 +385,7 @@ fn refused_short(fx: &[Effect]) -> Vec<CallId> {
 }
 
 #[test]
-fn sweeping_idle_lanes_spares_those_with_work() {
+fn sweep_evicts_only_idle_lanes() {
     let mut shards = [engine(0, 1)];
     // More events at once than idle lanes are kept, twice, so that the first are idle the second time.
     for round in 0..2 {
@@ -473,7 +473,7 @@ fn many_expiries_go_to_release_records_and_the_stripe_gets_few_writes() {
         fx = next;
     }
     assert_eq!(given_back, 2 * holds, "every unit once");
-    // Slips are ended for nobody, and answered to nobody that waits.
+    // Release records are expired without a caller.
     assert!(done >= holds as usize, "{done}");
     assert!(bundles >= 6 && of_stripe < 40, "{bundles} bundles, {of_stripe} for the stripe");
     assert!(shard.is_idle());
@@ -500,7 +500,7 @@ fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
         );
         drain(&mut shard, &mut fx);
     }
-    // The first bundle went with one member; the second takes those that gathered.
+    // The first expiry batch has one entry; the second has those that were queued meanwhile.
     let is_bundle = |t: &Transaction| t.stripes.is_empty() && t.records.len() > 1;
     let (mut lane, mut bundle) = sent(&fx).into_iter().find(|(_, t)| is_bundle(t)).expect("one");
     fx.clear();
@@ -527,10 +527,10 @@ fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
     assert!(again.records.iter().all(|write| write.reservation() != left_out));
 }
 
-/// A release of what a hold had, and a refund of what its order has since a late commit, each on the
-/// shard whose stripe the other is about.
+/// A release of a hold's units, and a refund of its order's units since a late commit, each on the shard whose stripe
+/// the other is about.
 #[test]
-fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
+fn crossing_release_and_refund_do_not_deadlock() {
     let event: EventId = "evt".parse().expect("legal");
     let owner = (0..2).find(|shard| {
         let lanes = Pools::new(*shard, 2, LaneSettings::default());
@@ -580,9 +580,9 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     assert!(shards.iter().all(Engine::is_idle));
 }
 
-/// One hot event fills a shard to the half, and the others are served as if it were not there.
+/// One hot event uses half of a shard; other events are not affected.
 #[test]
-fn a_hot_event_leaves_room_for_the_others() {
+fn hot_event_uses_at_most_half_of_a_shard() {
     let mut shard = engine(0, 1);
     let full = |fx: &[Effect]| {
         let is_full = |effect: &Effect| {

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_shows_the_rate_and_the_wait() {
+    fn rate_and_wait_are_measured_under_a_backlog() {
         let mut latency = LatencyEstimator::default();
         let now = busy(&mut latency, 0, 500);
         let wait = latency.expected_wait(990, now).expect("measured");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_backlog_and_after_a_while_nothing_is_known() {
+    fn no_estimate_without_a_backlog_or_after_its_age() {
         let mut latency = LatencyEstimator::default();
         for ms in 0..1_000 {
             latency.record_dispatch(1, false, Micros::from_millis(ms));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_that_turn_out_longer_are_learned() {
+    fn estimate_follows_actual_waits() {
         let mut latency = LatencyEstimator::default();
         let expected = Micros::from_millis(100);
         for _ in 0..100 {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_scatter_are_allowed_for() {
+    fn bound_covers_varying_transaction_times() {
         let mut latency = LatencyEstimator::default();
         for n in 0..200 {
             latency.record_transaction(Micros::from_millis(if n % 2 == 0 { 20 } else { 40 }));

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_on_one_stripe_if_one_has_it_else_on_the_largest() {
+    fn allocates_from_one_stripe_if_possible_else_from_the_largest() {
         let mut left = [3, 9, 4];
         let one = allocate(&mut left, 5, 0).expect("enough");
         assert_eq!(one[..], [StripeAllocation { stripe: 1, units: 5 }]);

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_set_is_not_in_it() {
+    fn unset_bits_are_clear() {
         let mut bits = BitSet::with_room(3);
         bits.clear(500);
         assert!(!bits.get(500));

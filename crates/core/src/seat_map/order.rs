@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_as_people_do() {
+    fn natural_order_examples() {
         let ordered = [
             "", "1", "02", "2", "10", "10a", "100", "A", "A1", "B", "Z", "A-9", "A-10", "AA", "AB",
             "열",

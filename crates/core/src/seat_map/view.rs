@@ -21,7 +21,7 @@ pub struct SeatView<'a> {
 
 impl SeatView<'_> {
     /// Whether the seat is available, or its hold has expired.
-    pub(crate) fn can_be_had(&self, now: UnixMillis) -> bool {
+    pub(crate) fn is_available(&self, now: UnixMillis) -> bool {
         SeatStanding::of(self.state, now) == SeatStanding::Available
     }
 

@@ -308,7 +308,7 @@ proptest! {
 }
 
 #[test]
-fn known_taken_is_word_of_somebody_else_that_is_not_old() {
+fn known_taken_needs_recent_information_about_another_holder() {
     let me = reservation(1);
     let other = reservation(0);
     let mut map = SeatMap::new(vec![seat(0, 0, 0, SeatState::Available)], Micros(0));
@@ -340,7 +340,7 @@ fn id_of(n: usize) -> SeatId {
 }
 
 #[test]
-fn reads_that_overlap_and_reads_that_repeat_themselves_do_no_harm() {
+fn overlapping_and_repeated_reads_change_nothing() {
     let house = |n: usize| (0..n).map(|n| seat(0, 0, n, SeatState::Available));
     let mut map = SeatMap::default();
     map.refresh_page(house(2).collect(), Micros(10));

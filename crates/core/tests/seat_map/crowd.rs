@@ -16,7 +16,7 @@ fn pick(map: &mut SeatMap, qty: u32, ms: u64, rng: &mut SmallRng) -> Option<Vec<
 }
 
 #[test]
-fn two_hundred_who_ask_before_anything_is_held_get_different_seats() {
+fn concurrent_picks_differ() {
     // Plenty; as many as are asked for; and the same in rows that pairs do not fill.
     for (rows, seats) in [(40, 25), (20, 20), (20, 21), (25, 16), (134, 3)] {
         for seed in 0..10 {
@@ -35,7 +35,7 @@ fn two_hundred_who_ask_before_anything_is_held_get_different_seats() {
 }
 
 #[test]
-fn an_offer_is_kept_from_others_for_its_age_and_no_longer() {
+fn offer_expires_at_its_age() {
     let age = limits::SEAT_OFFER_AGE.as_millis() as u64;
     let mut map = House::empty(1, 1, 4).map();
     let mut rng = SmallRng::seed_from_u64(1);
@@ -50,7 +50,7 @@ fn an_offer_is_kept_from_others_for_its_age_and_no_longer() {
 }
 
 #[test]
-fn a_seat_offered_again_is_kept_from_others_anew() {
+fn repeated_offer_starts_its_age_again() {
     for seed in 0..20 {
         let mut map = House::empty(1, 1, 4).map();
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -62,7 +62,7 @@ fn a_seat_offered_again_is_kept_from_others_anew() {
 }
 
 #[test]
-fn offers_survive_a_read_and_a_house_laid_out_anew() {
+fn offers_survive_a_read_and_a_new_layout() {
     let mut house = House::empty(1, 1, 4);
     let mut map = house.map();
     let mut rng = SmallRng::seed_from_u64(1);
@@ -95,7 +95,7 @@ fn first_choices(map: &mut SeatMap, times: u64) -> BTreeMap<(usize, usize), u64>
 }
 
 #[test]
-fn a_crowd_spreads_over_the_rows_a_little_more_to_the_front() {
+fn concurrent_picks_spread_over_rows_with_a_preference_for_the_front() {
     let mut map = House::empty(2, 20, 25).map();
     let rows = first_choices(&mut map, 20_000);
     assert_eq!(rows.len(), 40);
@@ -108,7 +108,7 @@ fn a_crowd_spreads_over_the_rows_a_little_more_to_the_front() {
 }
 
 #[test]
-fn rows_behind_sold_out_ones_are_not_the_choice_of_all() {
+fn picks_spread_also_behind_sold_out_rows() {
     let mut house = House::empty(1, 50, 20);
     house.0[0][..40].fill(vec![false; 20]);
     let rows = first_choices(&mut house.map(), 2_000);
@@ -128,7 +128,7 @@ fn rows_behind_sold_out_ones_are_not_the_choice_of_all() {
 }
 
 #[test]
-fn a_house_without_rows_has_no_place_that_all_choose() {
+fn picks_spread_in_a_seat_map_without_rows() {
     let mut map = House::empty(1, 1, 5_000).map();
     let mut rng = SmallRng::seed_from_u64(7);
     let mut places = BTreeMap::<Place, u64>::new();

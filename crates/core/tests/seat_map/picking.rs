@@ -71,7 +71,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_pick_is_what_was_asked_for_in_as_few_pieces_as_there_can_be(
+    fn pick_has_the_fewest_pieces(
         house in houses(),
         wish in wishes(),
     ) {
@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn no_single_seat_is_left_over_where_that_can_be_avoided(
+    fn pick_leaves_no_single_seat_if_possible(
         house in houses(),
         mut wish in wishes(),
     ) {
@@ -146,7 +146,7 @@ fn pick_places(house: &House, qty: u32, seed: u64) -> Vec<Place> {
 }
 
 #[test]
-fn pieces_lie_near_each_other() {
+fn pieces_are_close_together() {
     // Single seats, one in each row, and one row with three of them.
     let mut house = House::empty(2, 40, 5);
     for rows in &mut house.0 {
@@ -167,7 +167,7 @@ fn pieces_lie_near_each_other() {
 }
 
 #[test]
-fn pieces_of_a_row_without_an_end_lie_near_each_other_and_anywhere() {
+fn pieces_of_unnumbered_rows_are_close_together_anywhere() {
     let mut house = House::empty(1, 1, 1_000);
     (0..1_000).step_by(2).for_each(|n| house.0[0][0][n] = false);
     let mut first = BTreeSet::new();
@@ -181,7 +181,7 @@ fn pieces_of_a_row_without_an_end_lie_near_each_other_and_anywhere() {
 }
 
 #[test]
-fn a_cut_from_amidst_a_long_run_leaves_no_single_seat() {
+fn choice_inside_a_long_run_leaves_no_single_seat() {
     for len in 65..70 {
         let house = House::empty(1, 1, len);
         let mut map = house.map();
@@ -198,7 +198,7 @@ fn a_cut_from_amidst_a_long_run_leaves_no_single_seat() {
 }
 
 #[test]
-fn the_last_seats_of_a_nearly_sold_out_house_are_found() {
+fn last_seats_of_a_nearly_sold_out_event_are_found() {
     // Every other seat is free, so that every row has many and none has two, but for one place.
     let mut house = House::empty(5, 50, 40);
     for row in house.0.iter_mut().flatten() {
@@ -218,7 +218,7 @@ fn the_last_seats_of_a_nearly_sold_out_house_are_found() {
 }
 
 #[test]
-fn rows_that_had_nothing_are_looked_at_again_when_seats_come_free() {
+fn rows_are_searched_again_after_seats_are_returned() {
     let mut house = House::empty(1, 20, 20);
     for row in house.0.iter_mut().flatten() {
         (0..20).step_by(2).for_each(|n| row[n] = false);
@@ -243,7 +243,7 @@ fn rows_that_had_nothing_are_looked_at_again_when_seats_come_free() {
 }
 
 #[test]
-fn a_seat_that_joins_two_long_runs_makes_one_of_them() {
+fn returned_seat_joins_two_runs() {
     let mut house = House::empty(1, 1, 5_000);
     for gap in [999, 2_500, 4_000] {
         house.0[0][0][gap] = false;
@@ -284,7 +284,7 @@ fn seats_without_rows_are_side_by_side_by_their_ids() {
 /// The caller's question is dear beside a bit: it is asked about little more than what is picked,
 /// however large the venue is and however few seats are available.
 #[test]
-fn few_seats_are_asked_about() {
+fn few_seats_are_examined_per_pick() {
     let full = House::empty(10, 100, 50);
     let mut odd = full.clone();
     // Runs of three only: a pair leaves a single seat everywhere.

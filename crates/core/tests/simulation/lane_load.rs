@@ -442,7 +442,7 @@ fn conflicts_of(load: &LoadTest, from: u64, until: u64) -> f64 {
 }
 
 #[test]
-fn processes_that_share_stripes_separate() {
+fn conflicts_between_processes_decline() {
     for processes in [2, 4] {
         let mut load = LoadTest::new(&vec![ALL; processes], 8);
         let per_second = 12_000 / processes as u64;

@@ -139,7 +139,7 @@ fn sweep(seeds: Range<u64>) -> (Report, Vec<u64>) {
 }
 
 #[test]
-fn the_promises_hold_whatever_the_store_does() {
+fn the_promises_hold_under_all_faults() {
     let from = number("SIM_FROM").unwrap_or(0);
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let (report, failed) = sweep(from..from + seeds);

@@ -92,7 +92,7 @@ fn all_or_nothing_and_every_failing_condition_in_order() {
 }
 
 #[test]
-fn a_token_is_remembered_for_ten_minutes_and_for_one_body() {
+fn token_is_valid_for_ten_minutes_and_one_body() {
     let mut store = store(&[5]);
     let sent = buys(1, &["a"]);
     assert_eq!(apply(&mut store, &sent, 0), TransactionOutcome::Committed);
@@ -104,7 +104,7 @@ fn a_token_is_remembered_for_ten_minutes_and_for_one_body() {
 }
 
 #[test]
-fn a_poisonous_record_refuses_the_body_and_meddling_cancels_it() {
+fn invalid_record_rejects_the_body_and_a_conflict_cancels_it() {
     let mut store = store(&[5]);
     let poison = format!("{POISON}1");
     assert_eq!(apply(&mut store, &buys(1, &["a", &poison]), 0), TransactionOutcome::Rejected);
@@ -118,7 +118,7 @@ fn a_poisonous_record_refuses_the_body_and_meddling_cancels_it() {
 }
 
 #[test]
-fn the_history_knows_what_was_there_at_every_instant() {
+fn history_returns_every_state() {
     let mut store = store(&[5, 1]);
     apply(&mut store, &buys(1, &["a", "b"]), 10);
     store.restock(&event(), 1, 3, Micros(20));
@@ -138,7 +138,7 @@ fn the_history_knows_what_was_there_at_every_instant() {
 }
 
 #[test]
-fn illegal_transactions_are_found_out() {
+fn invalid_transactions_are_detected() {
     let mut store = store(&[5]);
     assert!(store.check_transaction(&buys(1, &["a", "a"])).is_err(), "a key twice");
     assert!(store.check_transaction(&buys(2, &[])).is_err(), "no record");
@@ -152,7 +152,7 @@ fn illegal_transactions_are_found_out() {
 }
 
 #[test]
-fn a_hold_ends_once_and_only_as_its_time_says() {
+fn hold_ends_once_and_not_before_its_expiry() {
     let mut store = store(&[5]);
     let held = sent(1, 1, 0, vec![hold("a", 1_001)]);
     assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
@@ -180,7 +180,7 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
 }
 
 #[test]
-fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there() {
+fn only_taken_units_can_be_returned() {
     let mut store = store(&[5]);
     let held = sent(1, 1, 0, vec![hold("a", 9_000)]);
     assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
@@ -195,7 +195,7 @@ fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there()
 }
 
 #[test]
-fn a_closed_event_takes_back_and_sells_nothing() {
+fn closed_event_accepts_returns_and_sells_nothing() {
     let mut store = store(&[5]);
     apply(&mut store, &sent(1, 1, 0, vec![hold("a", 9_000)]), 1);
     store.close(&event(), Micros(2));
@@ -209,7 +209,7 @@ fn a_closed_event_takes_back_and_sells_nothing() {
 }
 
 #[test]
-fn seats_go_from_hand_to_hand_by_their_conditions() {
+fn seat_conditions_allow_one_holder() {
     let mut store = Store::new(TOKEN_MEMORY);
     let seat = |id: &str| SeatItem {
         id: id.parse().unwrap(),

@@ -249,7 +249,7 @@ fn a_burst_settles_soon_however_slow_the_store_is() {
 
 /// While a burst settles, the transactions of others reach the store and are answered.
 #[test]
-fn other_transactions_get_through_while_a_burst_settles() {
+fn other_transactions_are_sent_while_a_burst_settles() {
     for takes in [10, 150] {
         let mut store = burst(2, takes * MS);
         let mut sold = 0;

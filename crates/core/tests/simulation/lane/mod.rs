@@ -247,7 +247,7 @@ proptest! {
 
 /// Fills a lane to its bound while one transaction is in flight.
 #[test]
-fn a_full_lane_rejects_and_frees_the_room_of_expired_callers() {
+fn full_lane_rejects_and_removes_late_entries() {
     let mut harness = PoolHarness::new(&[1_000_000], 0, LateCommit::default());
     harness.submit(Member::patient(1)).unwrap();
     for _ in 0..limits::LANE_QUEUE_MAX {
@@ -274,7 +274,7 @@ fn a_full_lane_rejects_and_frees_the_room_of_expired_callers() {
 /// moves, whether calls wait behind the first of them or a measurement began before them: no call with a second
 /// to go is rejected because of them.
 #[test]
-fn a_split_is_not_taken_for_a_slow_queue() {
+fn split_does_not_lower_the_measured_rate() {
     for (members, early, late) in [(14, 0, 40), (limits::BATCH_ENTRIES_MAX, 50, 0)] {
         let mut harness = PoolHarness::new(&[1_000], 0, LateCommit::default());
         harness.submit(Member::patient(1)).unwrap();
@@ -309,7 +309,7 @@ fn a_split_is_not_taken_for_a_slow_queue() {
 /// A lane that yields the queue because its stripe collides still returns units to that stripe. These
 /// transactions do not show how fast the queue moves.
 #[test]
-fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
+fn returns_do_not_lower_the_measured_rate() {
     let share = StripeSet { first: 0, step: 1 };
     let mut harness = PoolHarness::pooled(&[1_000, 1_000], share, LateCommit::default());
     let member = |verb, repeated| Member { verb, repeated, knows: true, ..Member::patient(1) };
@@ -379,7 +379,7 @@ fn a_retry_is_never_answered_sold_out() {
 }
 
 #[test]
-fn expired_callers_take_no_room_in_a_batch() {
+fn late_entries_use_no_capacity_of_a_batch() {
     let mut harness = PoolHarness::new(&[1_000], 0, LateCommit::default());
     harness.submit(Member::patient(1)).unwrap();
     for n in 0..2 * limits::BATCH_ENTRIES_MAX {
@@ -461,7 +461,7 @@ fn callers_are_batched_unless_another_process_writes() {
 
 /// A call that one stripe delays, or has too little for, is sent through another lane at once.
 #[test]
-fn another_lane_takes_what_one_stripe_cannot() {
+fn entries_use_another_lane_if_a_stripe_is_short() {
     let share = StripeSet { first: 0, step: 1 };
     for (stock, fault) in [([9, 9], StoreFault::Conflict), ([0, 9], StoreFault::None)] {
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default());
@@ -505,7 +505,7 @@ fn entries_that_wait_for_a_read_come_before_later_entries() {
 
 /// A stripe that is known to be short is not used while another is not.
 #[test]
-fn an_empty_stripe_is_not_asked_again() {
+fn empty_stripe_gets_no_further_writes() {
     let share = StripeSet { first: 0, step: 1 };
     let mut harness = PoolHarness::pooled(&[0, 100], share, LateCommit::default());
     for _ in 0..20 {
