@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::fake_store::{FakeStore, RecordedRequest, RequestAction, n, s, store_error};
 use inventory_core::expiry_search::ExpiryBucket;
 use inventory_core::time::UnixMillis;
 use inventory_proto::inventory::v1::{PlaceHoldReq, SeatRef};
-use inventory_testkit::fake_store::{FakeStore, RecordedRequest, RequestAction, n, s, store_error};
 use inventory_testkit::server::{ServerCommand, TestServer};
 use serde_json::{Value, json};
 
