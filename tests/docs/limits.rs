@@ -51,7 +51,7 @@ fn shown(name: &str, limits: &BTreeMap<String, String>) -> Option<String> {
     let text = limits.get(name)?;
     let number = value(text, limits);
     let unit = |size: u128, unit: &str| {
-        (number >= size && number % size == 0).then(|| format!("{} {unit}", number / size))
+        (number >= size && number.is_multiple_of(size)).then(|| format!("{} {unit}", number / size))
     };
     if text.starts_with("Duration") {
         let minutes = unit(60_000, "min").filter(|_| number > 60_000);
@@ -62,7 +62,7 @@ fn shown(name: &str, limits: &BTreeMap<String, String>) -> Option<String> {
     }
     let digits = number.to_string();
     let grouped = digits.char_indices().map(|(at, digit)| {
-        let gap = at > 0 && (digits.len() - at) % 3 == 0;
+        let gap = at > 0 && (digits.len() - at).is_multiple_of(3);
         if gap { format!(",{digit}") } else { digit.to_string() }
     });
     Some(grouped.collect())

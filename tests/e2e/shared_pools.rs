@@ -125,7 +125,7 @@ async fn open_client_connections_keep_no_probe_out() {
     active.order(commit("last", EVENT, 1)).await;
     let log = server.log.text();
     let lines = log.matches("every shard has its maximum of connections").count();
-    assert!((1..=2 * shards()).contains(&lines), "{lines} lines:\n{log}");
+    assert!((1..=20).contains(&lines), "{lines} lines for 600 connections:\n{log}");
     assert!(!log.contains("accept failed"), "{log}");
     server.stop().await;
 }

@@ -50,7 +50,7 @@ impl Batch {
         let foreground = if has_background { budget - budget / 4 } else { budget };
         let mut batch = Self {
             entries: Vec::with_capacity(waiting.min(budget)),
-            uses_shared_queue: uses_shared_queue,
+            uses_shared_queue,
             ..Self::default()
         };
         while batch.take_next(lane, own, state, uses_shared_queue, foreground, now) {}

@@ -116,7 +116,7 @@ async fn rapid_reset_flood_ends_only_its_connection() {
     let sent = within_deadline(flood).await.unwrap();
     let _ = within_deadline(drained).await.unwrap();
     assert!(sent < 1_000, "the flood was read to its end");
-    assert!(slowest < Duration::from_secs(1), "a call beside the flood took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "a call beside the flood took {slowest:?}");
     let burst = 100 * limits::EARLY_RESETS_PER_STREAM_AND_SECOND;
     server.inspect(|record| {
         let cancelled = record.finished.iter().filter(|call| call.1 == Code::Cancelled).count();
