@@ -161,10 +161,10 @@ pub(crate) const IMPORT_PROBLEMS_SHOWN: usize = 20;
 pub(crate) const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Symbolic links that the name of an output file may go through: Linux's own bound.
-pub const OUTPUT_LINKS_MAX: usize = 40;
+pub(crate) const OUTPUT_LINKS_MAX: usize = 40;
 
 /// Names that are tried for a temporary file: those of outputs of one process that were killed.
-pub const OUTPUT_TEMPORARY_NAMES_MAX: usize = 100;
+pub(crate) const OUTPUT_TEMPORARY_NAMES_MAX: usize = 100;
 
 /// Ping interval of a waiting command, to detect a server that has gone.
 pub(crate) const COMMAND_PING_EVERY: Duration = Duration::from_secs(10);

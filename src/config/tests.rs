@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits;
+use inventory_grpc::GrpcSettings;
 
 fn given(vars: &[(&str, &str)]) -> FixedEnv {
     vars.iter().fold(FixedEnv::on([0, 1]), |env, (name, value)| env.with(name, *value))
@@ -46,18 +47,20 @@ fn empty_environment_gives_the_defaults_of_the_contract() {
 #[test]
 fn the_tables_defaults_are_those_of_the_limits() {
     let config = config(&[]);
+    let grpc = GrpcSettings::default();
+    let store = StoreSettings::local(([127, 0, 0, 1], 8000).into());
     assert_eq!(config.call_timeout, limits::CALL_TIMEOUT_DEFAULT);
-    assert_eq!(config.streams_per_connection, limits::STREAMS_PER_CONNECTION_DEFAULT);
+    assert_eq!(config.streams_per_connection, grpc.streams_per_connection);
     assert_eq!(config.keep_alive_period, limits::KEEP_ALIVE_PERIOD_DEFAULT);
-    assert_eq!(config.connection_age, Some(limits::CONNECTION_AGE_DEFAULT));
+    assert_eq!(config.connection_age, grpc.connection_age);
     assert_eq!(config.max_qty, limits::QTY_MAX_DEFAULT);
     assert_eq!(config.sold_out_latch, limits::SOLD_OUT_LATCH_DEFAULT);
     assert_eq!(config.read_staleness, limits::READ_STALENESS_DEFAULT);
     assert_eq!(config.hold_ttl, limits::HOLD_TTL_DEFAULT);
     assert_eq!(config.hold_ttl_max, limits::HOLD_TTL_MAX_DEFAULT);
     assert_eq!(config.late_commit, LateCommit::Reacquire);
-    assert_eq!(config.store.attempt_timeout, limits::STORE_ATTEMPT_TIMEOUT_DEFAULT);
-    assert_eq!(config.store.read_retries, limits::STORE_READ_RETRIES_DEFAULT);
+    assert_eq!(config.store.attempt_timeout, store.attempt_timeout);
+    assert_eq!(config.store.read_retries, store.read_retries);
     assert_eq!(config.answers_cached_for, Duration::from_secs(300));
     assert_eq!(config.answers_cached, 10_000);
     assert_eq!(config.shutdown_grace, limits::SHUTDOWN_GRACE_DEFAULT);

@@ -166,10 +166,7 @@ impl Server {
             tracing::warn!(shards = count, "{warning}");
         }
         let Listeners { grpc, metrics, admin } = Listeners::bind(config)?;
-        for difference in require_store(&store, &config.store)? {
-            tracing::warn!(table = difference.table, difference = %difference, "tables");
-        }
-
+        check_store(&store, config)?;
         let grpc_address = local_address(&grpc[0])?;
         let (mailboxes, inboxes): (Vec<ShardMailbox>, Vec<ShardInbox>) =
             (0..count).map(|_| inbox()).unzip();
@@ -360,6 +357,14 @@ impl Listeners {
         });
         Ok(Self { grpc, metrics, admin: admin.transpose()? })
     }
+}
+
+/// Checks that the store is there, and warns about tables that are not as the server would create them.
+fn check_store(store: &StoreSettings, config: &Config) -> Result<(), Explanation> {
+    for difference in require_store(store, &config.store)? {
+        tracing::warn!(table = difference.table, difference = %difference, "tables");
+    }
+    Ok(())
 }
 
 /// What connects the shards with each other and with the control plane.

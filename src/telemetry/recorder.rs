@@ -56,7 +56,7 @@ pub struct Recorder {
 
 /// Ages of the search for overdue holds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SearchAges {
+pub(crate) struct SearchAges {
     /// Time since the expiry of the oldest overdue hold that was found and not reclaimed; zero if there is none.
     pub(super) oldest_overdue: Micros,
     /// Time since every recent bucket was read.

@@ -155,7 +155,7 @@ pub fn seat_key(event: &EventId, seat: &SeatId, keys: u16) -> String {
 }
 
 /// FNV-1a, 32 bits, by its published constants.
-pub fn fnv1a(text: &str) -> u32 {
+pub(crate) fn fnv1a(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -24,7 +24,7 @@ pub mod operation;
 pub mod query;
 pub(crate) mod record_cache;
 pub mod rules;
-pub mod seat_map;
+mod seat_map;
 pub mod seats;
 pub mod spread;
 mod stock_reads;

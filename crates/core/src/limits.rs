@@ -25,7 +25,7 @@ pub const STRIPES_MAX: u16 = 64;
 /// Most stripes of an event whose creator gives no number. At 40 reservations per transaction and about 23 ms each,
 /// between the modelled times of 25 and of 100 actions, a lane sells 1,700 per second: twenty lanes sell 30,000
 /// with a tenth to spare.
-pub const STRIPES_AUTO_MAX: u16 = 20;
+pub(crate) const STRIPES_AUTO_MAX: u16 = 20;
 
 /// Fewest tickets per stripe of such an event: a smaller stripe is sold out within a few transactions, and then
 /// reservations search the other stripes.
@@ -52,7 +52,7 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes.
-pub const RECORD_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Most reservations of one batch: the actions of a transaction less one for the stripe.
 pub const BATCH_ENTRIES_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
@@ -122,7 +122,7 @@ pub(crate) const SEAT_COLLISIONS_MAX: u32 = 1;
 pub(crate) const UNSTRIPED_LANES: u16 = 4;
 
 /// Unstriped lanes of a seated event on its shard: all of its reservations use them.
-pub const SEAT_LANES: u16 = 8;
+pub(crate) const SEAT_LANES: u16 = 8;
 
 /// Above this many expiries in flight on a shard, expiries are batched into release records. Up to this many fit into a
 /// transaction of the stripe together with sales.
@@ -176,27 +176,27 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// Transactions with an unknown outcome that a shard sends again at the same time: each of them costs the store as much as
 /// a new one. Four resolve some hundred a second if the store is well.
-pub const RESEND_SLOTS_MAX: usize = 4;
+pub(crate) const RESEND_SLOTS_MAX: usize = 4;
 
 /// Longest time-out of an attempt to resolve an unknown outcome: thrice the slowest store that is worth waiting for, and
 /// short enough that an answer which never comes does not delay the next attempt for long.
-pub const RESEND_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+pub(crate) const RESEND_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 
 /// Longest pause between two resends of a shard that time out. With it, 12 shards use up a store that takes 5 s for each
 /// transaction, one after the other, and 400 shards one that takes 150 ms.
-pub const RESEND_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const RESEND_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest pause between two resends that the store refuses, or that cannot be sent: they cost the store little, and
 /// everything must be resolved within seconds of its return.
-pub const RESEND_PAUSE_REFUSED_MAX: Duration = Duration::from_secs(2);
+pub(crate) const RESEND_PAUSE_REFUSED_MAX: Duration = Duration::from_secs(2);
 
 /// A lane whose transaction has had an unknown outcome for this long rejects what waits behind it: longer than a lost
 /// answer takes to resolve, and shorter than most callers wait.
-pub const LANE_STUCK_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const LANE_STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Longest time that a repeatedly conflicting lane leaves the queue to other lanes: long enough for processes that
 /// share stripes to settle on different stripes, short enough to recover.
-pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
+pub(crate) const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
 
 /// Fewer lanes than this are not paced, because each of them is a large part of the queue's capacity.
 pub(crate) const PACED_LANES_MIN: u64 = 4;
@@ -229,7 +229,7 @@ pub const SHORT_QUEUE_DEADLINE_MIN: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Upper bound of this delay: a queue of [`LANE_QUEUE_MAX`] entries takes about 1.6 s.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
 // ---- The search for overdue holds ---------------------------------------------------------------
 
@@ -248,46 +248,46 @@ pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Holds in the index that one process scans per second on average: 10 to 20 read units, as much as its reads of
 /// buckets cost. An index of 500 holds is scanned at every interval, one of 100,000 holds every eight minutes.
-pub const RECLAIM_SCAN_RATE: u64 = 200;
+pub(crate) const RECLAIM_SCAN_RATE: u64 = 200;
 
 /// Longest interval of the scan. A hold that no other rule finds is overdue for at most this long: one that was placed
 /// in a bucket of the past by a process that has gone.
 pub const RECLAIM_SCAN_EVERY_MAX: Duration = Duration::from_secs(600);
 
 /// How long after its minute a bucket is read at every interval: the delay of the index and the duration of writes.
-pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+pub(crate) const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
 
 /// A bucket that is empty this long after its minute is not read again: longer than the attempts of a write last whose
 /// caller still waits.
-pub const RECLAIM_SETTLE: Duration = Duration::from_secs(60);
+pub(crate) const RECLAIM_SETTLE: Duration = Duration::from_secs(60);
 
 /// Interval of the reads of a bucket between these two ages.
-pub const RECLAIM_SETTLE_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const RECLAIM_SETTLE_EVERY: Duration = Duration::from_secs(20);
 
 /// Minutes before the current one whose buckets are read. What was not read by then is left to the scan, which costs
 /// less than the buckets of many minutes.
-pub const RECLAIM_WINDOW_MINUTES: u64 = 3;
+pub(crate) const RECLAIM_WINDOW_MINUTES: u64 = 3;
 
 /// Buckets that a shard reads in parallel: enough to fill its expiry batches, and no more, because sales share the
 /// store.
-pub const RECLAIM_BUCKETS_AT_ONCE: usize = 2;
+pub(crate) const RECLAIM_BUCKETS_AT_ONCE: usize = 2;
 
 /// Segments that a shard reads in parallel: they leave most of the shard to the buckets and to sales.
-pub const RECLAIM_SEGMENTS_AT_ONCE: usize = 1;
+pub(crate) const RECLAIM_SEGMENTS_AT_ONCE: usize = 1;
 
 /// Failures in a row after which a shard sends one read per interval until one succeeds. Fewer may concern one key.
-pub const RECLAIM_FAILURES_MIN: u32 = 3;
+pub(crate) const RECLAIM_FAILURES_MIN: u32 = 3;
 
 /// Reads that failed for this long, or a search that did not run for this long, are an outage: the whole index is
 /// scanned. Twice the time limit of a reclaim, so that a slow store is no outage.
-pub const RECLAIM_OUTAGE_MIN: Duration = Duration::from_secs(10);
+pub(crate) const RECLAIM_OUTAGE_MIN: Duration = Duration::from_secs(10);
 
 /// Difference between wall clock and monotonic clock that counts as a jump: more than a clock that is being corrected
 /// differs between two reads.
-pub const RECLAIM_CLOCK_STEP: Duration = Duration::from_secs(1);
+pub(crate) const RECLAIM_CLOCK_STEP: Duration = Duration::from_secs(1);
 
 /// Longest interval of reads that find only holds that cannot be expired: such a hold needs an operator.
-pub const RECLAIM_STUCK_EVERY_MAX: Duration = Duration::from_secs(60);
+pub(crate) const RECLAIM_STUCK_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit of one reclaim in a queue; the next search finds the hold again.
 pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -311,15 +311,43 @@ pub const SEATS_PER_EVENT_MAX: usize = 200_000;
 pub(crate) const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
 
 /// How long offered seats are not offered again: the time from the answer to the client's hold and its write.
-pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
+pub(crate) const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
 
 /// Runs of free seats compared for the best fit. More would send concurrent buyers to the same runs.
-pub const SEAT_RUNS_COMPARED: usize = 16;
+pub(crate) const SEAT_RUNS_COMPARED: usize = 16;
 
 /// Runs examined for one that leaves no single seat. Rarely more than a few are needed; if every run is one seat too
 /// long, examining all of a large venue would take a fifth of a millisecond.
-pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
+pub(crate) const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
 
 /// A longer run of seats is assumed to be unnumbered seating, because nearly all venues have shorter rows. It is split
 /// anywhere instead of at its ends.
-pub const SEAT_RUN_LONG: usize = 64;
+pub(crate) const SEAT_RUN_LONG: usize = 64;
+
+// Relations between these bounds.
+const _: () = {
+    assert!(BATCH_ENTRIES_MAX < TRANSACTION_ACTIONS_MAX);
+    assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
+    // With the overhead of each seat in the request: its type, quotes, a comma.
+    assert!(
+        4 * ID_BYTES_MAX
+            + PAYMENT_INTENT_BYTES_MAX
+            + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
+            < RECORD_BYTES_MAX
+    );
+    assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
+    assert!(STRIPES_AUTO_MAX <= STRIPES_MAX);
+    // One bit per lane that takes from a shared queue.
+    assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);
+    // A reservation with units of every stripe must fit into one transaction.
+    assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
+    assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
+    // A queue in short-queue mode still fills a transaction.
+    assert!(BATCH_ENTRIES_MAX < LANE_QUEUE_MAX);
+    assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());
+    assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
+    assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
+    // Seats are numbered by 32 bits.
+    assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
+};

@@ -11,7 +11,7 @@ pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_millis(250);
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// Concurrent streams of one connection (GRPC_MAX_CONCURRENCY).
-pub const STREAMS_PER_CONNECTION_DEFAULT: u32 = 1_000;
+pub(crate) const STREAMS_PER_CONNECTION_DEFAULT: u32 = 1_000;
 
 /// Size of a request's header list, in bytes as HTTP/2 counts them.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
@@ -26,10 +26,10 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024 + 5;
 
 /// Bytes buffered for one connection. Beyond that, no more requests of it are read.
-pub const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Capacity of a write buffer that is kept for the next poll of any connection of the shard.
-pub const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
+pub(crate) const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
 /// Empty write buffers that a shard keeps. One poll needs one; the others serve connections whose sockets are
 /// full for a moment.
@@ -92,18 +92,18 @@ pub const KEEP_ALIVE_PERIOD_DEFAULT: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Default maximum age of a connection (MAX_CONNECTION_AGE), jittered by a tenth.
-pub const CONNECTION_AGE_DEFAULT: Duration = Duration::from_secs(30 * 60);
+pub(crate) const CONNECTION_AGE_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
 /// Time from the GOAWAY of a connection at its maximum age to its close.
-pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
+pub(crate) const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 
 /// Time from the GOAWAY to the end of auxiliary calls: a health watch can still report the change, but would
 /// never end by itself.
-pub const AUXILIARY_DRAIN_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const AUXILIARY_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Time of a peer to answer a GOAWAY. After it, the connection closes as soon as it has no call: a peer that is gone must
 /// not delay a drain for its whole grace period.
-pub const GOAWAY_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const GOAWAY_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a connection that this side ended is still read: unread bytes would turn its close into a reset,
 /// which discards responses.
@@ -117,13 +117,22 @@ pub(crate) const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
 pub const HEALTH_WATCHES_PER_CONNECTION_MAX: usize = 500;
 
 /// Health watches of one shard, beyond the first of each connection, which is always accepted: 38 MB.
-pub const HEALTH_WATCHES_PER_SHARD_MAX: usize = 16_384;
+pub(crate) const HEALTH_WATCHES_PER_SHARD_MAX: usize = 16_384;
 
 /// Concurrent reflection calls of the whole process.
-pub const BRIDGED_CALLS_MAX: usize = 256;
+pub(crate) const BRIDGED_CALLS_MAX: usize = 256;
 
 /// Concurrent reflection calls of one connection: a tool needs one per version of the protocol.
 pub const BRIDGED_CALLS_PER_CONNECTION_MAX: usize = 8;
 
 /// Body frames buffered in each direction of a bridged call.
 pub(crate) const BRIDGED_FRAMES_BUFFERED: usize = 8;
+
+// Relations between these bounds.
+const _: () = {
+    assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
+    // The grace period of auxiliary streams ends before that of their connection.
+    assert!(AUXILIARY_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
+    assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
+    assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
+};

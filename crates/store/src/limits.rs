@@ -32,20 +32,20 @@ pub const STORE_IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Idle connections above [`STORE_IDLE_CONNECTIONS_MAX`] are closed after this time, so that bursts of calls reuse
 /// connections.
-pub const STORE_SPARE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const STORE_SPARE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Connections to the store that a shard may have open. Above it a call waits for a free connection.
 pub const STORE_CONNECTIONS_MAX: usize = 128;
 
 /// An idle store connection older than this is closed: DynamoDB closes idle ones itself soon after.
-pub const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
+pub(crate) const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 
 /// How long a TCP and TLS connect to the store may take.
 pub(crate) const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause between two connects to a store that could not be connected to; calls fail at once meanwhile. A shard then makes
 /// at most 20 connects a second, and notices within this time that the store is back.
-pub const STORE_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const STORE_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that a connect tries in turn, all within the connect timeout.
 pub(crate) const STORE_ADDRESSES_TRIED_MAX: usize = 4;
@@ -58,7 +58,7 @@ pub(crate) const STORE_NAMES_RESOLVED_MAX: usize = 16;
 
 /// Maximum age of a request template. A changed endpoint or clock offset takes effect after at most this time; under
 /// load one call in about 100,000 then uses the SDK.
-pub const REQUEST_TEMPLATE_AGE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TEMPLATE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Read buffer of one store connection. An answer with 99 stored records fits in a few of them.
 pub(crate) const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -87,14 +87,14 @@ pub const STORE_SEATS_PAGE_MAX: i32 = 250;
 
 /// Partition keys that a verification reads in parallel, one page of each at a time. 20,000 seats on 34 keys take about
 /// 100 ms, and no partition is read at more than two thirds of its read rate.
-pub const VERIFICATION_KEYS_IN_PARALLEL: usize = 8;
+pub(crate) const VERIFICATION_KEYS_IN_PARALLEL: usize = 8;
 
 /// Single writes of one call outside the request path that run in parallel.
-pub const STORE_ADMIN_CALLS_IN_PARALLEL: usize = 8;
+pub(crate) const STORE_ADMIN_CALLS_IN_PARALLEL: usize = 8;
 
 /// Attempts to change an event's total. Each retry means that another change, or a sale of the units to be removed,
 /// intervened.
-pub const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
+pub(crate) const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
 
 /// Lines a shard logs about the store in one second; further lines are counted and dropped.
 pub(crate) const STORE_LOG_LINES_PER_SECOND: u32 = 10;
@@ -106,10 +106,10 @@ pub(crate) const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
 pub(crate) const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Credentials are renewed this long before they expire, off the request path.
-pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
+pub(crate) const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// Interval of the checks whether credentials expire soon, and the pause after a failed renewal.
-pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 
 /// Holds in one page of overdue holds: about two transactions, because many of the holds have already ended when they
 /// are found. Decoding a page takes about 1 ms.
@@ -125,7 +125,7 @@ pub(crate) const TABLE_POLL: Duration = Duration::from_millis(250);
 pub(crate) const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Default bound of one attempt at the store (DDB_TIMEOUT).
-pub const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
+pub(crate) const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
 
 /// Released records are purged by the store's TTL after this: far longer than any client retries.
 /// Confirmed ones are orders and are never purged.
@@ -134,9 +134,17 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 // ---- Defaults of settings -----------------------------------------------------------------------
 
 /// Default for the retries of a read (DDB_MAX_RETRIES).
-pub const STORE_READ_RETRIES_DEFAULT: u32 = 3;
+pub(crate) const STORE_READ_RETRIES_DEFAULT: u32 = 3;
 
 // ---- The audit ----------------------------------------------------------------------------------
 
 /// Items that one page of an audit examines. Decoding a page takes about 1 ms, which is the longest delay for sales.
-pub const AUDIT_PAGE_ITEMS: i32 = 200;
+pub(crate) const AUDIT_PAGE_ITEMS: i32 = 200;
+
+// Relations between these bounds.
+const _: () = {
+    assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
+    assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
+    assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
+    assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
+};

@@ -40,6 +40,7 @@ impl BitSet {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         self.words.capacity() * size_of::<u64>()
     }

@@ -1,20 +1,10 @@
 //! Seat counts by state, updated as seats change, so that a query costs one step per section.
 
-use super::{SeatMap, SeatSection, SeatSlot};
+use super::{SeatMap, SeatSection};
 use crate::query::{SectionStatus, StockCounts};
-use crate::seats::Price;
 use crate::time::UnixMillis;
 
 impl SeatMap {
-    /// Seats that are there.
-    pub fn len(&self) -> usize {
-        self.total.total as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Unchanged as long as no count of this map has changed, including holds that expire by `now`. May restart after the
     /// map is read again.
     pub(crate) fn changes(&mut self, now: UnixMillis) -> u64 {
@@ -24,7 +14,7 @@ impl SeatMap {
 
     /// Counts of `section`, or of all seats. `None`: no such section. A hold that has expired at `now` counts as
     /// available.
-    pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<StockCounts> {
+    pub(crate) fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<StockCounts> {
         self.advance(now);
         match section {
             None => Some(self.total),
@@ -36,14 +26,18 @@ impl SeatMap {
     }
 
     /// Available seats in `section`, or in all; 0 for an unknown section.
-    pub fn remaining(&mut self, section: Option<&str>, now: UnixMillis) -> u64 {
+    pub(crate) fn remaining(&mut self, section: Option<&str>, now: UnixMillis) -> u64 {
         self.counts(section, now).unwrap_or_default().available
     }
 
     /// Counts of every section, or of the one asked for. `None`: no such section.
     ///
     /// A seat that turned out not to exist still counts for the price range until a complete read confirms it.
-    pub fn status(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Vec<SectionStatus>> {
+    pub(crate) fn status(
+        &mut self,
+        section: Option<&str>,
+        now: UnixMillis,
+    ) -> Option<Vec<SectionStatus>> {
         self.advance(now);
         match section {
             None => {
@@ -64,28 +58,6 @@ impl SeatMap {
             counts: section.counts,
             price: section.price.map(|(low, high)| (price(low), price(high))),
         }
-    }
-
-    /// Approximate memory of the map in bytes, with ids and reservation ids of usual length.
-    pub fn bytes(&self) -> usize {
-        /// A short id, as an allocator rounds it up.
-        const ID: usize = 16;
-        /// A UUID, likewise.
-        const RESERVATION: usize = 48;
-        let taken = (self.total.held + self.total.sold) as usize;
-        let texts = self.slots.len() * ID + taken * RESERVATION;
-        let queued = (self.holds.len() + self.offers.len()) * 2 * size_of::<(u64, u32)>();
-        let names = self.names.iter().map(|name| name.len() + size_of::<Box<str>>());
-        self.slots.capacity() * size_of::<SeatSlot>()
-            + self.places.allocation_size()
-            + self.rows.capacity() * (size_of::<super::SeatRow>() + size_of::<u32>())
-            + self.sections.capacity() * size_of::<SeatSection>()
-            + self.prices.capacity() * size_of::<Price>()
-            + self.free.heap_bytes()
-            + self.offered.heap_bytes()
-            + texts
-            + queued
-            + names.sum::<usize>()
     }
 }
 

@@ -28,6 +28,7 @@ impl ExpiryQueue {
         self.0.is_empty()
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

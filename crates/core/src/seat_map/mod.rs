@@ -22,6 +22,8 @@ mod pick;
 mod refresh;
 mod search;
 mod split;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::hash::BuildHasher;
@@ -36,13 +38,13 @@ use super::time::{Micros, Now, UnixMillis};
 use crate::limits;
 use bit_set::BitSet;
 use expiry_queue::ExpiryQueue;
-pub use view::SeatView;
+pub(crate) use view::SeatView;
 
 /// Map of one event's seats.
 ///
 /// Times may arrive out of order: one before the latest changes nothing.
 #[derive(Default)]
-pub struct SeatMap {
+pub(crate) struct SeatMap {
     /// In map order.
     slots: Vec<SeatSlot>,
     /// Index into `slots` by seat id.
@@ -144,7 +146,7 @@ impl SeatStanding {
 impl SeatMap {
     /// Takes in the result of a write or of a failed condition at `at`: the seat's state, `None` if the seat does not
     /// exist. The latest result wins; an unknown seat is ignored, because its place is not known.
-    pub fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
+    pub(crate) fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         if let Some(place) = self.place_of(seat)
             && self.slots[place].learned <= at
         {
@@ -153,7 +155,7 @@ impl SeatMap {
     }
 
     /// `None`: no such seat.
-    pub fn get(&self, seat: &SeatId) -> Option<SeatView<'_>> {
+    pub(crate) fn get(&self, seat: &SeatId) -> Option<SeatView<'_>> {
         let slot = &self.slots[self.place_of(seat)?];
         let row = &self.rows[slot.row as usize];
         let section = &self.sections[row.section as usize];
@@ -164,13 +166,12 @@ impl SeatMap {
             number: self.name(slot.number),
             price: self.prices.get(slot.price as usize),
             state: slot.state.as_ref()?,
-            learned: slot.learned,
         })
     }
 
     /// Whether the seat is known to be blocked or to belong to another reservation than `me`, by information not older
     /// than [`limits::SEAT_MEMORY_AGE`]: a write for it would be wasted.
-    pub fn known_taken(&self, seat: &SeatId, me: &ReservationId, now: Now) -> bool {
+    pub(crate) fn known_taken(&self, seat: &SeatId, me: &ReservationId, now: Now) -> bool {
         let Some(slot) = self.place_of(seat).map(|place| &self.slots[place]) else {
             return false;
         };

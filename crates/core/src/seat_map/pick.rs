@@ -33,7 +33,7 @@ impl SeatMap {
     ///
     /// Costs one step per row, and the seats of a few rows; if seats side by side are rare, one bit per seat of the rows
     /// that may have them, and then no more until seats become available there.
-    pub fn pick(
+    pub(crate) fn pick(
         &mut self,
         qty: u32,
         section: Option<&str>,

@@ -28,7 +28,7 @@ pub(super) struct PartialRead {
 
 impl SeatMap {
     /// Builds the map from a complete read that began at `began`.
-    pub fn new(seats: Vec<SeatItem>, began: Micros) -> Self {
+    pub(crate) fn new(seats: Vec<SeatItem>, began: Micros) -> Self {
         let mut map = Self::default();
         map.refresh(seats, began);
         map
@@ -38,14 +38,14 @@ impl SeatMap {
     /// that began before the last one taken in is ignored.
     ///
     /// Large reads should be taken in page by page: see [`Self::refresh_page`].
-    pub fn refresh(&mut self, seats: Vec<SeatItem>, began: Micros) {
+    pub(crate) fn refresh(&mut self, seats: Vec<SeatItem>, began: Micros) {
         self.refresh_page(seats, began);
         self.refresh_end(began);
     }
 
     /// Takes in a page of the read that began at `began`. States take effect at once; seats are added, moved and removed
     /// at [`Self::refresh_end`]. A read that began later replaces an unfinished one; one that began earlier is ignored.
-    pub fn refresh_page(&mut self, seats: Vec<SeatItem>, began: Micros) {
+    pub(crate) fn refresh_page(&mut self, seats: Vec<SeatItem>, began: Micros) {
         let Some(mut incoming) = self.incoming_of(began) else {
             return;
         };
@@ -75,7 +75,7 @@ impl SeatMap {
     }
 
     /// Completes the read that began at `began`.
-    pub fn refresh_end(&mut self, began: Micros) {
+    pub(crate) fn refresh_end(&mut self, began: Micros) {
         let Some(incoming) = self.incoming_of(began) else {
             return;
         };
@@ -95,7 +95,7 @@ impl SeatMap {
     /// Returns false if such a read cannot correct the map: it returned an unknown seat, or it did not return a seat that
     /// is free by the map, so that its holder is unknown. A seat that `is_claimed` may be missing: a write in flight may
     /// have been applied.
-    pub fn sight(
+    pub(crate) fn sight(
         &mut self,
         free: Vec<(SeatId, SeatState)>,
         began: Micros,
@@ -129,16 +129,6 @@ impl SeatMap {
             });
         }
         is_right
-    }
-
-    /// When the last complete read that was taken in began.
-    pub fn read_began(&self) -> Micros {
-        self.read
-    }
-
-    /// Seats of the last complete read beyond [`limits::SEATS_PER_EVENT_MAX`], which are not in the map; worth a log line.
-    pub fn left_out(&self) -> usize {
-        self.left_out
     }
 
     /// The unfinished read that began at `began`; `None` if a later one is known.

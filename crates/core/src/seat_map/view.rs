@@ -3,20 +3,18 @@
 use super::SeatStanding;
 use crate::ids::SeatId;
 use crate::seats::{Price, SeatFacts, SeatItem, SeatState};
-use crate::time::{Micros, UnixMillis};
+use crate::time::UnixMillis;
 
 /// A seat of the map.
 #[derive(Clone, Copy, Debug)]
-pub struct SeatView<'a> {
-    pub id: &'a SeatId,
-    pub section: &'a str,
-    pub row: &'a str,
-    pub number: &'a str,
-    pub price: Option<&'a Price>,
+pub(crate) struct SeatView<'a> {
+    pub(crate) id: &'a SeatId,
+    pub(crate) section: &'a str,
+    pub(crate) row: &'a str,
+    pub(crate) number: &'a str,
+    pub(crate) price: Option<&'a Price>,
     /// As stored: a hold may have expired.
-    pub state: &'a SeatState,
-    /// When the write that returned this, or the read that returned it, began.
-    pub learned: Micros,
+    pub(crate) state: &'a SeatState,
 }
 
 impl SeatView<'_> {
@@ -26,7 +24,7 @@ impl SeatView<'_> {
     }
 
     /// An owned copy.
-    pub fn to_seat(&self) -> SeatItem {
+    pub(crate) fn to_seat(self) -> SeatItem {
         SeatItem {
             id: self.id.clone(),
             facts: SeatFacts {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_core::limits;
-use inventory_core::seat_map::SeatMap;
-use inventory_core::seats::Price;
+use crate::limits;
+use crate::seat_map::SeatMap;
+use crate::seats::Price;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::house::{House, Place, at, place, sold};
+use super::house::{House, Place, at, place, sold};
 
 fn pick(map: &mut SeatMap, qty: u32, ms: u64, rng: &mut SmallRng) -> Option<Vec<Place>> {
     let picked = map.pick(qty, None, at(ms), &|_| false, rng)?;

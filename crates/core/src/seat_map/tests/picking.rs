@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use inventory_core::limits;
-use inventory_core::seat_map::SeatMap;
-use inventory_core::seats::SeatState;
+use crate::limits;
+use crate::seat_map::SeatMap;
+use crate::seats::SeatState;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::house::{House, Place, at, held, houses, left_of_run, pieces, place, seat, sold};
+use super::house::{House, Place, at, held, houses, left_of_run, pieces, place, seat, sold};
 
 /// One pick in a fresh map: which seats, by place.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use inventory_core::ids::{ReservationId, SeatId};
-use inventory_core::seat_map::SeatMap;
-use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
-use inventory_core::time::{Micros, Now, UnixMillis};
+use crate::ids::{ReservationId, SeatId};
+use crate::seat_map::SeatMap;
+use crate::seats::{SeatFacts, SeatItem, SeatState};
+use crate::time::{Micros, Now, UnixMillis};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
