@@ -157,8 +157,11 @@ pub(crate) const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Invalid lines that an import lists; further ones are counted.
 pub(crate) const IMPORT_PROBLEMS_SHOWN: usize = 20;
 
-/// How long an import waits for a server that accepts nothing: longer than any of its writes.
-pub(crate) const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
+/// How long an import waits and tries again while nothing is stored: longer than the server waits for its writes.
+pub(crate) const IMPORT_STALL_MAX: Duration = Duration::from_secs(90);
+
+/// Pause before an import is tried again, unless the server asks for a longer one.
+pub(crate) const IMPORT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Symbolic links that the name of an output file may go through: Linux's own bound.
 pub(crate) const OUTPUT_LINKS_MAX: usize = 40;

@@ -960,9 +960,12 @@ pub struct NewSeat {
 pub struct ImportSeatsResponse {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
-    /// Seats written, including seats that existed with the same attributes.
+    /// Seats of this call that are stored, including seats that existed with the same attributes.
     #[prost(int64, tag = "2")]
     pub written: i64,
+    /// Of those, seats that existed with the same attributes and were not written again.
+    #[prost(int64, tag = "3")]
+    pub unchanged: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlockSeatsRequest {
@@ -1398,7 +1401,8 @@ pub mod inventory_admin_client {
         }
         /// Writes seats into a seated event. The first message names the event; every message has at most 500
         /// seats. A seat that exists gets the new attributes and keeps its state, so an interrupted import can
-        /// be repeated as a whole. If a message is refused, the seats of earlier messages stay written.
+        /// be repeated as a whole; seats that are stored with the same attributes are not written again. If a
+        /// message is refused, the seats of earlier messages stay written.
         ///
         /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION if the event is a quantity event.
         pub async fn import_seats(
@@ -1426,6 +1430,41 @@ pub mod inventory_admin_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("inventory.v1.InventoryAdmin", "ImportSeats"));
             self.inner.client_streaming(req, path, codec).await
+        }
+        /// ImportSeats that reports its progress: a message after each write, and one at the end. The call
+        /// lasts as long as the store needs.
+        ///
+        /// Errors: as ImportSeats.
+        pub async fn import_seats_with_progress(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::ImportSeatsRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ImportSeatsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inventory.v1.InventoryAdmin/ImportSeatsWithProgress",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inventory.v1.InventoryAdmin",
+                        "ImportSeatsWithProgress",
+                    ),
+                );
+            self.inner.streaming(req, path, codec).await
         }
         /// Takes available seats out of the sale. Returns one outcome per seat.
         ///
@@ -1666,7 +1705,8 @@ pub mod inventory_admin_server {
         >;
         /// Writes seats into a seated event. The first message names the event; every message has at most 500
         /// seats. A seat that exists gets the new attributes and keeps its state, so an interrupted import can
-        /// be repeated as a whole. If a message is refused, the seats of earlier messages stay written.
+        /// be repeated as a whole; seats that are stored with the same attributes are not written again. If a
+        /// message is refused, the seats of earlier messages stay written.
         ///
         /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION if the event is a quantity event.
         async fn import_seats(
@@ -1674,6 +1714,23 @@ pub mod inventory_admin_server {
             request: tonic::Request<tonic::Streaming<super::ImportSeatsRequest>>,
         ) -> std::result::Result<
             tonic::Response<super::ImportSeatsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ImportSeatsWithProgress method.
+        type ImportSeatsWithProgressStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ImportSeatsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// ImportSeats that reports its progress: a message after each write, and one at the end. The call
+        /// lasts as long as the store needs.
+        ///
+        /// Errors: as ImportSeats.
+        async fn import_seats_with_progress(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ImportSeatsRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ImportSeatsWithProgressStream>,
             tonic::Status,
         >;
         /// Takes available seats out of the sale. Returns one outcome per seat.
@@ -2091,6 +2148,58 @@ pub mod inventory_admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inventory.v1.InventoryAdmin/ImportSeatsWithProgress" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSeatsWithProgressSvc<T: InventoryAdmin>(pub Arc<T>);
+                    impl<
+                        T: InventoryAdmin,
+                    > tonic::server::StreamingService<super::ImportSeatsRequest>
+                    for ImportSeatsWithProgressSvc<T> {
+                        type Response = super::ImportSeatsResponse;
+                        type ResponseStream = T::ImportSeatsWithProgressStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ImportSeatsRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryAdmin>::import_seats_with_progress(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSeatsWithProgressSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -9,6 +9,7 @@ const _: () = {
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CHUNK_WAIT_MAX.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
     assert!(IMPORT_STALL_MAX.as_micros() > ADMIN_CALL_TIMEOUT.as_micros());
+    assert!(IMPORT_STALL_MAX.as_micros() > SEAT_WRITE_WAIT_MAX.as_micros());
     // Prices, ids, texts and their encoding.
     assert!(
         SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)

@@ -45,6 +45,18 @@ pub const SEATS_PER_CHUNK_MAX: usize = 500;
 /// Seats in one transaction of an import.
 pub(crate) const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
 
+/// Writes in flight of an import at its start; more with each write that is not slow.
+pub(crate) const SEAT_WRITES_IN_FLIGHT_MIN: usize = 2;
+
+/// A write of an import that takes longer halves the writes in flight: far below the time-out of a store call.
+pub(crate) const SEAT_WRITE_SLOW: Duration = Duration::from_secs(3);
+
+/// Longest wait of an import for the end of any of its writes: a store call and its retries end before.
+pub(crate) const SEAT_WRITE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Progress messages of an import that wait for a client that reads slowly.
+pub(crate) const IMPORT_PROGRESS_WAITING_MAX: usize = 16;
+
 /// Writes in flight per import: at 20 ms each 40,000 seats per second, more than a table accepts.
 pub(crate) const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
 

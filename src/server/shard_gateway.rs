@@ -179,10 +179,16 @@ impl AdminBackend for ShardGateway {
         event: EventId,
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
-    ) -> Result<(), AdminError> {
+        may_exist: bool,
+    ) -> Result<usize, AdminError> {
         self.on_shard(async move |driver| {
-            let put = driver.store().put_seats(&event, seat_keys, &seats).await;
-            put.map_err(store_error)
+            let (store, count) = (driver.store(), seats.len());
+            let seats = match may_exist {
+                true => store.changed_seats(&event, seat_keys, seats).await,
+                false => seats,
+            };
+            store.put_seats(&event, seat_keys, &seats).await.map_err(store_error)?;
+            Ok(count - seats.len())
         })
         .await
     }

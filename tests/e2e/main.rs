@@ -33,6 +33,7 @@ mod crash;
 mod deadlines;
 mod duplicates;
 mod fake_store;
+mod imports;
 mod items;
 mod original;
 mod original_seats;

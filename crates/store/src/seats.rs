@@ -2,14 +2,14 @@
 //!
 //! Must not be put here: selling a seat, which is part of a reservation's transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use aws_sdk_dynamodb::operation::query::QueryInput;
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::batch::ReadFailure;
+use super::batch::{BatchProgress, ReadFailure};
 use super::codec::{self, Item};
 use super::conditional_update::UpdateOutcome;
 use super::{Store, StoreError};
@@ -151,6 +151,35 @@ impl Store {
             self.read_failure(OPERATION, event, failure.kind, || failure.text())
         })?;
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+    }
+
+    /// Those of these seats, at most [`limits::TRANSACTION_ACTIONS_MAX`], that are not stored with these facts: all of
+    /// them if they cannot be read.
+    pub async fn changed_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seats: Vec<(SeatId, SeatFacts)>,
+    ) -> Vec<(SeatId, SeatFacts)> {
+        let mut unchanged = HashSet::new();
+        let facts: HashMap<&SeatId, &SeatFacts> =
+            seats.iter().map(|(id, facts)| (id, facts)).collect();
+        let keys = seats.iter().map(|(id, _)| codec::seat_item_key(event, id, seat_keys)).collect();
+        let table = &self.tables().seats;
+        let read = self.get_distinct(table, keys, event, |progress| {
+            let BatchProgress::Found(item) = progress else {
+                return;
+            };
+            if let (Some(seat), None) = codec::seat(&item)
+                && facts.get(&seat.id).is_some_and(|facts| **facts == seat.facts)
+            {
+                unchanged.insert(seat.id);
+            }
+        });
+        if read.await.is_err() {
+            return seats;
+        }
+        seats.into_iter().filter(|(id, _)| !unchanged.contains(id)).collect()
     }
 
     /// Writes all of these seats or none. A seat that exists gets these facts and keeps its state, so that an

@@ -41,11 +41,10 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
     let begun = Instant::now();
     let bar = progress::ImportProgress::new(count, args.admin.json);
     let answer = port.long(async |admin| {
-        let sent = send::all(admin, &args.event, seats, &bar).await;
-        sent.map_err(|stopped| stopped.explain(&port, args.event.as_str()))
+        send::SeatSender::new(&port, &args.event, seats, &bar).send(admin).await
     });
     bar.finish(answer.is_ok());
-    let written = answer?.written;
+    let pb::ImportSeatsResponse { written, unchanged, .. } = answer?;
     // The server also reads the seats here, so that the next query does not wait.
     let took = begun.elapsed();
     let event = event::read(&port, args.event.as_str());
@@ -53,7 +52,7 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
         output::report(format_args!("the event cannot be read: {}", error.message));
     }
     let event = event.ok().map(EventView::from);
-    let view = ImportView { event_id: args.event.to_string(), written, event, took };
+    let view = ImportView { event_id: args.event.to_string(), written, unchanged, event, took };
     show(&view, args.admin.json)
 }
 
@@ -74,7 +73,10 @@ impl View for CheckedFileView {
 #[derive(Debug, Serialize)]
 struct ImportView {
     event_id: String,
+    /// Seats of the file that are stored.
     written: i64,
+    /// Of those, seats that were stored already.
+    unchanged: i64,
     /// After the import, if it could be read.
     event: Option<EventView>,
     #[serde(skip)]
@@ -83,8 +85,12 @@ struct ImportView {
 
 impl View for ImportView {
     fn text(&self) -> String {
-        let Self { written, event, took, .. } = self;
+        let Self { written, unchanged, event, took, .. } = self;
         let text = format!("{} seats written in {:.1} s", grouped(*written), took.as_secs_f64());
+        let text = match unchanged {
+            0 => text,
+            unchanged => format!("{text}, {} of them stored before", grouped(*unchanged)),
+        };
         match event {
             Some(event) => format!("{text}\n\n{}", event.text()),
             None => text,

@@ -38,12 +38,13 @@ impl ImportProgress {
         Self { seats, output }
     }
 
-    /// The server has taken `sent` of the seats.
-    pub(super) fn at(&self, sent: usize) {
+    /// `stored` of the seats are durable.
+    pub(super) fn at(&self, stored: i64) {
+        let sent = usize::try_from(stored).unwrap_or(0);
         match &self.output {
             ProgressOutput::Bar(bar) => bar.set_position(sent as u64),
             ProgressOutput::Lines(due) => {
-                if sent >= due.get() {
+                if sent >= due.get() || sent == self.seats {
                     let step = self.seats.div_ceil(LINES).max(1);
                     due.set((sent / step + 1) * step);
                     self.line(sent);

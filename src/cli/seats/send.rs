@@ -1,96 +1,161 @@
-//! Sending seats: one stream, as fast as the server takes it, and a watch for stalls.
+//! Sending seats: one stream, as fast as the store takes it, repeated after an interruption.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use inventory_proto::inventory::v1 as pb;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::progress::ImportProgress;
 use crate::cli::CommandError;
 use crate::cli::admin::{AdminClient, AdminPort};
-use crate::limits::{IMPORT_STALL_MAX, SEATS_PER_CHUNK_MAX};
+use crate::limits::{IMPORT_RETRY_PAUSE, IMPORT_STALL_MAX, SEATS_PER_CHUNK_MAX};
+use crate::output;
 use inventory_core::ids::EventId;
 
-/// How often the progress is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Why not all seats were written.
-pub(super) enum ImportError {
+/// Why not all seats were stored.
+enum ImportError {
     Refused(Status),
-    Stalled { sent: usize, seats: usize },
+    Stalled,
 }
 
-impl ImportError {
-    pub(super) fn explain(self, port: &AdminPort, event: &str) -> CommandError {
-        let mut failure = match self {
-            Self::Refused(status) => port.explain(&event, &status),
-            Self::Stalled { sent, seats } => CommandError::failed(format!(
-                "the server at {} has taken nothing for {IMPORT_STALL_MAX:?}, at about {sent} of \
-                 {seats} seats",
-                port.shown()
+/// An import with all that its attempts have in common.
+pub(super) struct SeatSender<'a> {
+    port: &'a AdminPort,
+    event: &'a EventId,
+    seats: Arc<[pb::NewSeat]>,
+    progress: &'a ImportProgress,
+    /// Most seats that an attempt has stored.
+    stored: i64,
+    /// When that number last grew.
+    grew: Instant,
+}
+
+impl<'a> SeatSender<'a> {
+    pub(super) fn new(
+        port: &'a AdminPort,
+        event: &'a EventId,
+        seats: Vec<pb::NewSeat>,
+        progress: &'a ImportProgress,
+    ) -> Self {
+        Self { port, event, seats: seats.into(), progress, stored: 0, grew: Instant::now() }
+    }
+
+    /// Sends all seats until they are stored. After an interruption the seats are sent again, as long as some are
+    /// stored from time to time: the server skips those that are stored.
+    pub(super) async fn send(
+        mut self,
+        mut admin: AdminClient,
+    ) -> Result<pb::ImportSeatsResponse, CommandError> {
+        self.grew = Instant::now();
+        let mut reported = String::new();
+        loop {
+            let error = match self.attempt(&mut admin).await {
+                Ok(stored) => return Ok(stored),
+                Err(error) => error,
+            };
+            let is_passing = matches!(&error, ImportError::Refused(status) if is_passing(status));
+            let pause = error.pause();
+            if !is_passing || self.grew.elapsed() + pause > IMPORT_STALL_MAX {
+                return Err(self.give_up(error));
+            }
+            let reason = self.explain(error).message;
+            if reason != reported {
+                output::report(format_args!("{reason}; trying again"));
+                reported = reason;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Sends all seats once.
+    async fn attempt(
+        &mut self,
+        admin: &mut AdminClient,
+    ) -> Result<pb::ImportSeatsResponse, ImportError> {
+        let messages = messages(self.event.to_string(), Arc::clone(&self.seats));
+        let answer = admin.import_seats_with_progress(messages).await;
+        let mut answers = answer.map_err(ImportError::Refused)?.into_inner();
+        let mut last = pb::ImportSeatsResponse::default();
+        loop {
+            let left = IMPORT_STALL_MAX.saturating_sub(self.grew.elapsed());
+            let next = tokio::time::timeout(left, answers.message()).await;
+            let Ok(next) = next else {
+                return Err(ImportError::Stalled);
+            };
+            let Some(stored) = next.map_err(ImportError::Refused)? else {
+                break;
+            };
+            // A message of the progress may come after the last one.
+            if stored.written >= last.written {
+                last = stored;
+            }
+            if last.written > self.stored {
+                (self.stored, self.grew) = (last.written, Instant::now());
+                self.progress.at(self.stored);
+            }
+        }
+        match last.written == self.seats.len() as i64 {
+            true => Ok(last),
+            false => Err(ImportError::Refused(Status::unavailable("the answer is not complete"))),
+        }
+    }
+
+    fn explain(&self, error: ImportError) -> CommandError {
+        match error {
+            ImportError::Refused(status) => self.port.explain(&self.event, &status),
+            ImportError::Stalled => CommandError::failed(format!(
+                "the server at {} has stored nothing for {IMPORT_STALL_MAX:?}",
+                self.port.shown()
             )),
-        };
-        failure.message.push_str("\nwhat was written stays; the same command goes on from there");
-        failure
+        }
+    }
+
+    /// [`SeatSender::explain`] at the end of an import.
+    fn give_up(&self, error: ImportError) -> CommandError {
+        let mut error = self.explain(error);
+        error.message.push_str("\nwhat was written stays; the same command goes on from there");
+        error
     }
 }
 
-/// Sends all seats; what the server says when it has written them.
-pub(super) async fn all(
-    mut admin: AdminClient,
-    event: &EventId,
-    seats: Vec<pb::NewSeat>,
-    progress: &ImportProgress,
-) -> Result<pb::ImportSeatsResponse, ImportError> {
-    let count = seats.len();
-    let sent = Arc::new(AtomicUsize::new(0));
-    let messages = messages(event.to_string(), seats, Arc::clone(&sent));
-    let answer = admin.import_seats(messages);
-    futures::pin_mut!(answer);
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    let (mut last, mut moved) = (0, Instant::now());
-    loop {
-        tokio::select! {
-            answer = &mut answer => {
-                return match answer {
-                    Ok(answer) => {
-                        progress.at(count);
-                        Ok(answer.into_inner())
-                    }
-                    Err(status) => Err(ImportError::Refused(status)),
-                };
+impl ImportError {
+    /// Pause before the next attempt.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Refused(status) => {
+                let requested = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                requested.unwrap_or(IMPORT_RETRY_PAUSE).max(IMPORT_RETRY_PAUSE)
             }
-            _ = look.tick() => {
-                let sent = sent.load(Ordering::Relaxed);
-                if sent > last {
-                    (last, moved) = (sent, Instant::now());
-                    progress.at(sent);
-                } else if moved.elapsed() > IMPORT_STALL_MAX {
-                    return Err(ImportError::Stalled { sent, seats: count });
-                }
-            }
+            Self::Stalled => IMPORT_RETRY_PAUSE,
         }
     }
 }
 
-/// The messages of an import. `sent` follows how many seats of them were taken by the transport,
-/// which is at most a window ahead of the server.
+/// Whether a later attempt may succeed.
+fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+            | Code::Unknown
+            | Code::Cancelled
+    )
+}
+
+/// The messages of an import.
 fn messages(
     event_id: String,
-    seats: Vec<pb::NewSeat>,
-    sent: Arc<AtomicUsize>,
+    seats: Arc<[pb::NewSeat]>,
 ) -> impl Stream<Item = pb::ImportSeatsRequest> + Send + 'static {
     let first = pb::ImportSeatsRequest { event_id, seats: Vec::new() };
-    let mut seats = seats.into_iter();
     let mut taken = 0;
     let rest = std::iter::from_fn(move || {
-        // Asked for one more: those before it are on their way.
-        sent.store(taken, Ordering::Relaxed);
-        let part: Vec<_> = seats.by_ref().take(SEATS_PER_CHUNK_MAX).collect();
+        let part: Vec<_> = seats.iter().skip(taken).take(SEATS_PER_CHUNK_MAX).cloned().collect();
         taken += part.len();
         (!part.is_empty()).then(|| pb::ImportSeatsRequest { event_id: String::new(), seats: part })
     });

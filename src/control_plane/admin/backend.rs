@@ -46,14 +46,16 @@ pub trait AdminBackend: Send + Sync + 'static {
         seats: Vec<SeatId>,
     ) -> Result<usize, AdminError>;
 
-    /// Writes at most [`crate::limits::SEATS_WRITTEN_AT_ONCE_MAX`] distinct seats; existing seats keep their state. Does
-    /// not notify the shards, see [`AdminBackend::seats_changed`].
+    /// Writes at most [`crate::limits::SEATS_WRITTEN_AT_ONCE_MAX`] distinct seats; existing seats keep their state. With
+    /// `may_exist`, seats that are stored with these facts are not written. Returns how many were not. Does not
+    /// notify the shards, see [`AdminBackend::seats_changed`].
     async fn put_seats(
         &self,
         event: EventId,
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
-    ) -> Result<(), AdminError>;
+        may_exist: bool,
+    ) -> Result<usize, AdminError>;
 
     /// Makes every shard read the seats of the event again.
     async fn seats_changed(&self, event: EventId);

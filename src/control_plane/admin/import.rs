@@ -1,10 +1,12 @@
 //! Seat import: reads a stream of messages and keeps several writes in flight.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use inventory_proto::inventory::v1 as pb;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic_types::ErrorDetails;
 
@@ -15,10 +17,11 @@ use crate::limits;
 use inventory_core::ids::{EventId, SeatId};
 use inventory_core::seats::SeatFacts;
 
-/// Executes one import call and returns the number of seats written.
+/// Executes one import call and returns the number of seats stored. Calls `progress` after each write.
 pub(super) async fn run(
     backend: &Arc<dyn AdminBackend>,
     mut messages: impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin,
+    progress: impl Fn(pb::ImportSeatsResponse),
 ) -> Result<pb::ImportSeatsResponse, Status> {
     let unnamed = Subject::AllEvents;
     let first = next(&mut messages, &unnamed).await?.unwrap_or_default();
@@ -41,7 +44,12 @@ pub(super) async fn run(
         event: event.clone(),
         seat_keys: about.seat_keys,
         writes: JoinSet::new(),
-        written: 0,
+        writes_max: limits::SEAT_WRITES_IN_FLIGHT_MIN,
+        stored: pb::ImportSeatsResponse {
+            event_id: event.to_string(),
+            ..pb::ImportSeatsResponse::default()
+        },
+        progress,
         total: usize::try_from(current.counts.total).unwrap_or(usize::MAX),
     };
     import.take(check::new_seats(first.seats)?).await?;
@@ -70,63 +78,87 @@ fn bad(field: &str, wrong: String) -> Status {
     status::invalid(ErrorDetails::with_bad_request_violation(field, wrong))
 }
 
-struct SeatImport {
+/// A completed write.
+struct SeatWrite {
+    seats: usize,
+    unchanged: usize,
+    took: Duration,
+}
+
+struct SeatImport<P> {
     backend: Arc<dyn AdminBackend>,
     event: EventId,
     seat_keys: u16,
     /// Dropping the set drops the results only; started writes complete.
-    writes: JoinSet<Result<(), Status>>,
-    /// Seats of the messages read so far.
-    written: usize,
+    writes: JoinSet<Result<SeatWrite, Status>>,
+    /// Writes in flight: more while the store is fast, fewer while it is slow, so that each write is done within its
+    /// time-out in a store of any speed.
+    writes_max: usize,
+    /// What is durable.
+    stored: pb::ImportSeatsResponse,
+    progress: P,
     /// Seats of the event, including those being written.
     total: usize,
     // Dropped after the writes.
     notification: ShardNotification,
 }
 
-impl SeatImport {
+impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
     async fn take(&mut self, seats: Vec<(SeatId, SeatFacts)>) -> Result<(), Status> {
-        self.count(&seats).await?;
+        let may_exist = self.count(&seats).await?;
         let mut seats = seats.into_iter().peekable();
         while seats.peek().is_some() {
             let part: Vec<_> = seats.by_ref().take(limits::SEATS_WRITTEN_AT_ONCE_MAX).collect();
-            if self.writes.len() >= limits::SEAT_WRITES_IN_FLIGHT_MAX {
+            while self.writes.len() >= self.writes_max {
                 self.finish_one_write().await?;
             }
             let (backend, event) = (Arc::clone(&self.backend), self.event.clone());
             let seat_keys = self.seat_keys;
             self.writes.spawn(async move {
                 let subject = Subject::Event(event.clone());
-                in_time(&subject, backend.put_seats(event, seat_keys, part)).await
+                let (seats, began) = (part.len(), Instant::now());
+                // No time limit: a slow store slows the import down and does not end it.
+                let put = backend.put_seats(event, seat_keys, part, may_exist).await;
+                let unchanged = put.map_err(|error| status::of(&error, &subject))?;
+                Ok(SeatWrite { seats, unchanged, took: began.elapsed() })
             });
         }
         Ok(())
     }
 
-    /// Checks that the event does not exceed the maximum number of seats.
-    async fn count(&mut self, seats: &[(SeatId, SeatFacts)]) -> Result<(), Status> {
+    /// Checks that the event does not exceed the maximum number of seats. Returns whether some of these seats exist.
+    async fn count(&mut self, seats: &[(SeatId, SeatFacts)]) -> Result<bool, Status> {
         let subject = Subject::Event(self.event.clone());
         let ids = seats.iter().map(|(id, _)| id.clone()).collect();
         let new = self.backend.count_new_seats(self.event.clone(), ids);
-        self.total = self.total.saturating_add(in_time(&subject, new).await?);
+        let new = in_time(&subject, new).await?;
+        self.total = self.total.saturating_add(new);
         if self.total > limits::SEATS_PER_EVENT_MAX {
             let most = limits::SEATS_PER_EVENT_MAX;
             return Err(status::of(&AdminError::TooManySeats { most }, &subject));
         }
-        self.written += seats.len();
-        Ok(())
+        Ok(new < seats.len())
     }
 
     async fn finish_one_write(&mut self) -> Result<(), Status> {
-        match self.writes.join_next().await {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(status))) => Err(status),
+        let subject = || Subject::Event(self.event.clone());
+        let next = tokio::time::timeout(limits::SEAT_WRITE_WAIT_MAX, self.writes.join_next());
+        let write = match next.await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(write))) => write?,
             // The task panicked.
-            Some(Err(_)) => {
-                let subject = Subject::Event(self.event.clone());
-                Err(status::of(&AdminError::Internal, &subject))
-            }
+            Ok(Some(Err(_))) => return Err(status::of(&AdminError::Internal, &subject())),
+            Err(_elapsed) => return Err(status::stalled(&subject())),
+        };
+        self.writes_max = match write.took > limits::SEAT_WRITE_SLOW {
+            true => self.writes_max / 2,
+            false => self.writes_max + 1,
         }
+        .clamp(1, limits::SEAT_WRITES_IN_FLIGHT_MAX);
+        self.stored.written += write.seats as i64;
+        self.stored.unchanged += write.unchanged as i64;
+        (self.progress)(self.stored.clone());
+        Ok(())
     }
 
     async fn finish(mut self) -> Result<pb::ImportSeatsResponse, Status> {
@@ -136,10 +168,7 @@ impl SeatImport {
         // Before the response, so that the client finds the imported seats.
         self.backend.seats_changed(self.event.clone()).await;
         self.notification.done = true;
-        Ok(pb::ImportSeatsResponse {
-            event_id: self.event.to_string(),
-            written: self.written as i64,
-        })
+        Ok(self.stored)
     }
 }
 

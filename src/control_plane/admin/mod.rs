@@ -25,7 +25,7 @@ use inventory_proto::inventory::v1::inventory_admin_server::{
     InventoryAdmin, InventoryAdminServer, SERVICE_NAME,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -80,12 +80,12 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stopping: watch
 struct Admin {
     backend: Arc<dyn AdminBackend>,
     /// Limits concurrent imports, since each one buffers several hundred seats and has several writes in flight.
-    imports: Semaphore,
+    imports: Arc<Semaphore>,
 }
 
 impl Admin {
     fn new(backend: Arc<dyn AdminBackend>) -> Self {
-        Self { backend, imports: Semaphore::new(limits::IMPORTS_MAX) }
+        Self { backend, imports: Arc::new(Semaphore::new(limits::IMPORTS_MAX)) }
     }
 
     async fn change_seats(
@@ -127,6 +127,8 @@ where
 #[tonic::async_trait]
 impl InventoryAdmin for Admin {
     type ListEventsStream = BoxStream<'static, Result<pb::ListEventsResponse, Status>>;
+    type ImportSeatsWithProgressStream =
+        BoxStream<'static, Result<pb::ImportSeatsResponse, Status>>;
     type ListReservationsStream = BoxStream<'static, Result<pb::ListReservationsResponse, Status>>;
 
     async fn create_event(
@@ -207,8 +209,34 @@ impl InventoryAdmin for Admin {
         let Ok(_place) = self.imports.try_acquire() else {
             return Err(status::crowded(&Subject::AllEvents));
         };
-        let done = import::run(&self.backend, request.into_inner()).await?;
+        let done = import::run(&self.backend, request.into_inner(), |_| {}).await?;
         Ok(Response::new(done))
+    }
+
+    async fn import_seats_with_progress(
+        &self,
+        request: Request<Streaming<pb::ImportSeatsRequest>>,
+    ) -> Result<Response<Self::ImportSeatsWithProgressStream>, Status> {
+        let Ok(place) = Arc::clone(&self.imports).try_acquire_owned() else {
+            return Err(status::crowded(&Subject::AllEvents));
+        };
+        let (send, progress) = mpsc::channel(limits::IMPORT_PROGRESS_WAITING_MAX);
+        let backend = Arc::clone(&self.backend);
+        let import = async move {
+            let _place = place;
+            let report = |stored| {
+                // A client that reads slowly misses a message; a later one has its content.
+                let _ = send.try_send(Ok(stored));
+            };
+            import::run(&backend, request.into_inner(), report).await
+        };
+        // Polled with the response: a client that goes ends the import.
+        let progress = futures::stream::poll_fn({
+            let mut progress = progress;
+            move |context| progress.poll_recv(context)
+        });
+        let response = futures::stream::select(progress, futures::stream::once(import));
+        Ok(Response::new(response.boxed()))
     }
 
     async fn block_seats(

@@ -62,6 +62,13 @@ pub(super) fn silent(subject: &Subject) -> Status {
     refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], said)
 }
 
+/// No write of an import ended in time.
+pub(super) fn stalled(subject: &Subject) -> Status {
+    let limit = limits::SEAT_WRITE_WAIT_MAX;
+    let text = format!("no seat was stored within {limit:?}; stored seats stay, repeat the import");
+    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], text)
+}
+
 /// The process has no log, as in tests.
 pub(super) fn no_log() -> Status {
     let said = "this process has no log";

@@ -25,6 +25,9 @@ struct ManualBackend {
     written: Mutex<Vec<SeatId>>,
     changed: AtomicUsize,
     go: Notify,
+    /// Writes need no notification and take this long, one after the other.
+    write_time: Option<Duration>,
+    turns: tokio::sync::Mutex<()>,
     stuck: bool,
 }
 
@@ -75,16 +78,25 @@ impl AdminBackend for ManualBackend {
         _: EventId,
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
-    ) -> Result<(), AdminError> {
+        _: bool,
+    ) -> Result<usize, AdminError> {
         assert_eq!(seat_keys, 3);
         assert!(seats.len() <= limits::SEATS_WRITTEN_AT_ONCE_MAX);
         let writing = self.writing.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_writing.fetch_max(writing, Ordering::Relaxed);
-        self.go.notified().await;
+        let turn = async {
+            // The store of a slow import executes one write after the other.
+            let _turn = self.turns.lock().await;
+            tokio::time::sleep(self.write_time.unwrap_or_default()).await;
+        };
+        match self.write_time {
+            None => self.go.notified().await,
+            Some(_) => turn.await,
+        }
         self.writing.fetch_sub(1, Ordering::Relaxed);
         let ids = seats.into_iter().map(|(id, _)| id);
         self.written.lock().unwrap().extend(ids);
-        Ok(())
+        Ok(0)
     }
 
     async fn seats_changed(&self, _: EventId) {
@@ -156,7 +168,7 @@ async fn silent_import_client_gets_an_error_and_shards_are_notified() {
     let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let began = Instant::now();
     let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
-    let error = import::run(&backend, Box::pin(messages)).await.unwrap_err();
+    let error = import::run(&backend, Box::pin(messages), |_| {}).await.unwrap_err();
     assert_late(&error, began, limits::ADMIN_CHUNK_WAIT_MAX);
     tokio::task::yield_now().await;
     assert_eq!(backend_state.changed.load(Ordering::Relaxed), 1);
@@ -167,7 +179,7 @@ async fn dropped_import_notifies_the_shards() {
     let backend_state = Arc::new(ManualBackend::default());
     let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
-    let import = import::run(&backend, Box::pin(messages));
+    let import = import::run(&backend, Box::pin(messages), |_| {});
     let cut = tokio::time::timeout(Duration::from_secs(1), import).await;
     assert!(cut.is_err(), "{cut:?}");
     tokio::task::yield_now().await;
@@ -183,7 +195,7 @@ async fn import_keeps_a_bounded_number_of_writes_in_flight() {
         .step_by(limits::SEATS_PER_CHUNK_MAX)
         .map(|from| seats(from, limits::SEATS_PER_CHUNK_MAX.min(count - from)))
         .collect();
-    let import = import::run(&backend, stream::iter(messages));
+    let import = import::run(&backend, stream::iter(messages), |_| {});
     let notifying = async {
         loop {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -219,11 +231,46 @@ async fn import_beyond_the_maximum_number_of_seats_is_refused() {
         }
     };
     let error = tokio::select! {
-        done = import::run(&backend, stream::iter(messages)) => done.unwrap_err(),
+        done = import::run(&backend, stream::iter(messages), |_| {}) => done.unwrap_err(),
         () = notifying => unreachable!("endless loop"),
     };
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     let info = error.get_details_error_info().unwrap();
     assert_eq!(info.reason, "TOO_MANY_SEATS");
     assert!(backend_state.written.lock().unwrap().len() <= limits::SEATS_PER_EVENT_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_store_slows_an_import_down_and_does_not_end_it() {
+    for (seconds, writes_max) in [(0.1, limits::SEAT_WRITES_IN_FLIGHT_MAX), (1.5, 5), (25.0, 2)] {
+        let backend_state = Arc::new(ManualBackend {
+            write_time: Some(Duration::from_secs_f64(seconds)),
+            ..ManualBackend::default()
+        });
+        let backend: Arc<dyn AdminBackend> = backend_state.clone();
+        let (count, chunk) = (2_000, limits::SEATS_PER_CHUNK_MAX);
+        let messages = (0..count).step_by(chunk).map(|from| seats(from, chunk));
+        let reported = Mutex::new(Vec::new());
+        let report = |stored: pb::ImportSeatsResponse| {
+            // What is reported is durable.
+            let durable = backend_state.written.lock().unwrap().len();
+            assert!(stored.written <= durable as i64, "{durable} seats are stored");
+            reported.lock().unwrap().push(stored.written);
+        };
+        let done = import::run(&backend, stream::iter(messages), report).await.unwrap();
+        assert_eq!(done.written, count as i64);
+        let reported = reported.into_inner().unwrap();
+        assert!(reported.len() == 20 && reported.is_sorted(), "{reported:?}");
+        // Fewer writes wait in a store that is slow: each one ends within the time-out of a store call.
+        let most = backend_state.most_writing.load(Ordering::Relaxed);
+        assert!(most <= writes_max, "{most} writes of {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn import_into_a_store_that_stores_nothing_ends() {
+    let backend: Arc<dyn AdminBackend> = Arc::new(ManualBackend::default());
+    let began = Instant::now();
+    let error = import::run(&backend, stream::iter([seats(0, 500)]), |_| {}).await.unwrap_err();
+    assert_late(&error, began, limits::SEAT_WRITE_WAIT_MAX);
 }

@@ -209,18 +209,25 @@ impl AdminBackend for Events {
         &self,
         event: EventId,
         seat_keys: u16,
-        seats: Vec<(SeatId, SeatFacts)>,
-    ) -> Result<(), AdminError> {
+        mut seats: Vec<(SeatId, SeatFacts)>,
+        may_exist: bool,
+    ) -> Result<usize, AdminError> {
         self.with(&event, |current| {
             assert_eq!(seat_keys, current.new.seat_keys);
             if seats.iter().any(|(id, _)| id.as_str() == "busy") {
                 return Err(injected_error(&"busy".parse().unwrap()).unwrap_err());
             }
+            let count = seats.len();
+            let is_stored = |id: &SeatId, facts: &SeatFacts| {
+                current.seats.get(id).is_some_and(|(of, _)| of == facts)
+            };
+            seats.retain(|(id, facts)| !(may_exist && is_stored(id, facts)));
+            let unchanged = count - seats.len();
             for (id, facts) in seats {
                 let blocked = current.seats.get(&id).is_some_and(|(_, blocked)| *blocked);
                 current.seats.insert(id, (facts, blocked));
             }
-            Ok(())
+            Ok(unchanged)
         })
     }
 

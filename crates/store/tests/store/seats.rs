@@ -238,6 +238,14 @@ fn repeated_import_keeps_states_and_clears_omitted_facts() {
         let before = all(&store, 3).await;
         store.put_seats(&event(), 3, &seats).await.unwrap();
         assert_eq!(all(&store, 3).await, before);
+        // None of them needs a write, whatever its state; a seat that is not stored does.
+        assert_eq!(store.changed_seats(&event(), 3, seats.clone()).await, []);
+        let new = (seat_id("B-1"), SeatFacts::default());
+        let mut others = seats.clone();
+        others[0].1.row = "B".to_owned();
+        others.push(new.clone());
+        let changed = store.changed_seats(&event(), 3, others.clone()).await;
+        assert_eq!(changed, [others[0].clone(), new]);
 
         for (_, facts) in &mut seats {
             facts.row = "B".to_owned();
