@@ -261,7 +261,7 @@ fn damaged_records_are_reported_and_block_repairs() {
 
     let ran = fixture.run(&["verify", EVENT]);
     assert_eq!(ran.code, BREACHED);
-    assert!(ran.out.contains("reservation r0  cannot be understood: status is"), "{}", ran.out);
+    assert!(ran.out.contains("reservation r0  cannot be read: status is"), "{}", ran.out);
     assert!(ran.out.trim_end().ends_with("BROKEN: 6 breaches"), "{}", ran.out);
 }
 

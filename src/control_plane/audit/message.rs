@@ -104,8 +104,8 @@ fn breach(of: &Breach) -> pb::AuditBreach {
     pb::AuditBreach {
         kind: of.subject.kind().to_owned(),
         id: of.subject.id(),
-        code: of.fault.code().to_owned(),
-        text: of.fault.to_string(),
+        code: of.kind.code().to_owned(),
+        text: of.kind.to_string(),
     }
 }
 

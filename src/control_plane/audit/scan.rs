@@ -59,7 +59,7 @@ impl<'a, T> AuditScan<'a, T> {
             let (books, began) = self.read(round).await?;
             let seat_keys = books.seat_keys;
             let judged: Judgement = run_blocking(move || judge(&books, &known, began)).await?;
-            if judged.stripes_stood() || round == limits::AUDIT_ROUNDS_MAX {
+            if judged.stripes_unchanged() || round == limits::AUDIT_ROUNDS_MAX {
                 break (judged, seat_keys);
             }
             known = judged.stripes().to_vec();
@@ -182,7 +182,7 @@ impl<'a, T> AuditScan<'a, T> {
                 for (at, suspect) in part {
                     match look(suspect, &snapshot) {
                         SuspectCheck::Fine => settled[*at] = SuspectOutcome::Fine,
-                        SuspectCheck::Wrong(fault) => settled[*at] = SuspectOutcome::Wrong(fault),
+                        SuspectCheck::Wrong(kind) => settled[*at] = SuspectOutcome::Wrong(kind),
                         SuspectCheck::With(id) => again.push((*at, with(suspect, id))),
                     }
                 }

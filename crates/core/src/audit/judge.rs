@@ -29,7 +29,7 @@ impl Judgement {
         let settled: Vec<SuspectOutcome> = self
             .suspects
             .iter()
-            .map(|suspect| SuspectOutcome::Wrong(suspect.fault.clone()))
+            .map(|suspect| SuspectOutcome::Wrong(suspect.kind.clone()))
             .collect();
         self.settle(settled)
     }
@@ -44,9 +44,9 @@ impl Judgement {
             match settled {
                 SuspectOutcome::Fine => report.restless = true,
                 SuspectOutcome::Moving => report.moving_seats += 1,
-                SuspectOutcome::Wrong(fault) => report.breaches.push(Breach {
+                SuspectOutcome::Wrong(kind) => report.breaches.push(Breach {
                     subject: BreachSubject::Seat(suspect.seat.into_string()),
-                    fault,
+                    kind,
                 }),
             }
         }
@@ -60,14 +60,14 @@ impl Judgement {
     }
 
     /// Whether every stripe was unchanged during this or an earlier round.
-    pub fn stripes_stood(&self) -> bool {
+    pub fn stripes_unchanged(&self) -> bool {
         self.report.moving_stripes.is_empty()
     }
 }
 
 /// Judges `books`, the reads of which began at `began`: a hold that was read later and had expired before is overdue.
-/// `known` has the balances of an earlier round: a stripe that changed in this round and not
-/// in that one is judged by that one.
+/// `known` has the balances of an earlier round. A stripe that changed in this round is judged by its balance in the
+/// earlier one, if it was unchanged then.
 pub fn judge(books: &EventRecords, known: &[StripeBalance], began: UnixMillis) -> Judgement {
     let mut judge = EventJudge { books, breaches: Vec::new() };
     let stripes = judge.stripes(known);
@@ -102,8 +102,8 @@ struct EventJudge<'a> {
 }
 
 impl EventJudge<'_> {
-    fn found(&mut self, subject: BreachSubject, fault: BreachKind) {
-        self.breaches.push(Breach { subject, fault });
+    fn found(&mut self, subject: BreachSubject, kind: BreachKind) {
+        self.breaches.push(Breach { subject, kind });
     }
 
     /// Per stripe: capacity = remaining + held + confirmed.
@@ -162,9 +162,9 @@ impl EventJudge<'_> {
     fn records(&mut self) {
         let books = self.books;
         for record in &books.live {
-            for fault in faults_of(record, books.stripes.len()) {
+            for kind in breach_kinds_of(record, books.stripes.len()) {
                 let id = record.reservation.as_str().to_owned();
-                self.found(BreachSubject::Reservation(id), fault);
+                self.found(BreachSubject::Reservation(id), kind);
             }
         }
     }
@@ -186,7 +186,7 @@ impl EventJudge<'_> {
                 continue;
             }
             let subject = || BreachSubject::Reservation(record.reservation.as_str().to_owned());
-            self.found(subject(), BreachKind::OrderForeign { order, derived });
+            self.found(subject(), BreachKind::OrderMismatch { order, derived });
             if let Some(other) = foreign.insert(order, &record.reservation) {
                 doubled += 1;
                 let other = other.clone();
@@ -321,9 +321,9 @@ impl<'a> LiveRecords<'a> {
                 }
             }
         }
-        let selection = !books.seats.is_empty();
-        let by_id = books.live.iter().filter(|_| selection);
-        let unreadable = books.unreadable_records.iter().filter(|_| selection);
+        let has_seats = !books.seats.is_empty();
+        let by_id = books.live.iter().filter(|_| has_seats);
+        let unreadable = books.unreadable_records.iter().filter(|_| has_seats);
         Self {
             by_id: by_id.map(|r| (r.reservation.as_str(), r)).collect(),
             claims,
@@ -351,7 +351,7 @@ impl<'a> LiveRecords<'a> {
     ) -> Option<SuspectSeat> {
         let item = state.map_or(StoredItem::Missing, |state| StoredItem::Read(state.clone()));
         let claims: Vec<SeatClaim> = claimed.iter().map(|record| SeatClaim::of(record)).collect();
-        let fault = seats::fault(&item, &claims, |id| self.named(id))?;
+        let kind = seats::breach_kind(&item, &claims, |id| self.named(id))?;
         let mut involved: Vec<ReservationId> =
             claims.into_iter().map(|claim| claim.reservation).collect();
         if let Some(holder) = state.and_then(seats::holder)
@@ -359,45 +359,45 @@ impl<'a> LiveRecords<'a> {
         {
             involved.push(holder.clone());
         }
-        Some(SuspectSeat { seat: seat.clone(), involved, fault })
+        Some(SuspectSeat { seat: seat.clone(), involved, kind })
     }
 }
 
 /// Breaches of a live record by itself, without wrong order ids.
-fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
-    let mut faults = Vec::new();
+fn breach_kinds_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
+    let mut kinds = Vec::new();
     let qty = record.qty;
     let drawn: u64 = record.draws.iter().map(|draw| u64::from(draw.units)).sum();
     match &record.seats {
-        None if drawn != u64::from(qty) => faults.push(BreachKind::DrawsDiffer { qty, drawn }),
+        None if drawn != u64::from(qty) => kinds.push(BreachKind::DrawsDiffer { qty, drawn }),
         None => {}
-        Some(_) if !record.draws.is_empty() => faults.push(BreachKind::UnitsAndSeats),
+        Some(_) if !record.draws.is_empty() => kinds.push(BreachKind::UnitsAndSeats),
         Some(seats) if seats.len() != qty as usize => {
-            faults.push(BreachKind::SeatsDiffer { qty, seats: seats.len() })
+            kinds.push(BreachKind::SeatsDiffer { qty, seats: seats.len() })
         }
         Some(_) => {}
     }
     let nowhere = record.draws.iter().find(|draw| usize::from(draw.stripe) >= stripes);
     if let Some(draw) = nowhere {
         let stripe = draw.stripe;
-        faults.push(BreachKind::DrawsNowhere { stripe });
+        kinds.push(BreachKind::StripeUnknown { stripe });
     }
     let seats = record.seats.as_deref().unwrap_or_default();
     let repeated = (1..seats.len()).find(|at| seats[..*at].contains(&seats[*at]));
     if let Some(at) = repeated {
         let seat = seats[at].clone();
-        faults.push(BreachKind::SeatRepeated { seat });
+        kinds.push(BreachKind::SeatRepeated { seat });
     }
     match record.state {
         ReservationState::Held if record.expires_at.is_none() => {
-            faults.push(BreachKind::EndMissing)
+            kinds.push(BreachKind::ExpiryMissing)
         }
         ReservationState::Confirmed if record.order.is_none() => {
-            faults.push(BreachKind::OrderMissing)
+            kinds.push(BreachKind::OrderMissing)
         }
         _ => {}
     }
-    faults
+    kinds
 }
 
 fn reservations(books: &EventRecords) -> ReservationCounts {

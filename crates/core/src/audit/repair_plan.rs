@@ -103,80 +103,90 @@ pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
 
 /// Whether this breach leaves the units that records hold per stripe unknown.
 fn hides_claims(breach: &Breach) -> bool {
-    match (&breach.subject, &breach.fault) {
+    match (&breach.subject, &breach.kind) {
         (BreachSubject::Reservation(_), BreachKind::Unreadable(_)) => true,
-        (_, fault) => matches!(
-            fault,
+        (_, kind) => matches!(
+            kind,
             BreachKind::DrawsDiffer { .. }
-                | BreachKind::DrawsNowhere { .. }
+                | BreachKind::StripeUnknown { .. }
                 | BreachKind::UnitsAndSeats
         ),
     }
 }
 
 fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
-    match &breach.fault {
+    match &breach.kind {
         BreachKind::Remaining(line) => remaining(line, claims_known),
         BreachKind::Orphan { seen, named } => match named {
             RecordLookup::Unreadable => {
-                Err("its record may be live: mend or remove the record first")
+                Err("the record of this seat may be live: repair or delete the record first")
             }
             named => Ok(Repair::Free { seat: seat(breach)?, seen: seen.clone(), named: *named }),
         },
         BreachKind::Differs { seen, named, claim } => {
             if *seen == SeatState::Blocked {
-                return Err("somebody blocked it: unblock it or refund the reservation");
+                return Err(
+                    "an operator blocked the seat: unblock the seat or refund the reservation",
+                );
             }
             if *named == Some(RecordLookup::Unreadable) {
-                return Err("the record it names may be live: mend or remove that record first");
+                return Err(
+                    "the record that the seat names may be live: repair or delete that record first",
+                );
             }
             if !claim.confirmed && claim.until.is_none() {
-                return Err("its hold has no end: release the reservation");
+                return Err("the hold has no expiry time: release the reservation");
             }
             Ok(Repair::Give { seat: seat(breach)?, seen: seen.clone(), claim: claim.clone() })
         }
-        BreachKind::ClaimedTwice { .. } => Err("one of them has to give way: refund or release it"),
-        BreachKind::NoSuchSeat { .. } => {
-            Err("seats are made by import only: import it, then again")
+        BreachKind::ClaimedTwice { .. } => {
+            Err("several reservations name the seat: refund or release all but one")
         }
-        BreachKind::Misplaced { .. } => Err("import it under its own key, and delete this item"),
+        BreachKind::NoSuchSeat { .. } => {
+            Err("the event has no such seat: import the seat, then run reconcile again")
+        }
+        BreachKind::Misplaced { .. } => {
+            Err("the seat is stored under another key: import the seat, and delete this item")
+        }
         BreachKind::Unreadable(_) => Err("written by another program, whose format is unknown"),
         BreachKind::StripeMissing => {
-            Err("an event is made whole: its capacity is not known any more")
+            Err("a stripe cannot be recreated, because its capacity is unknown")
         }
         BreachKind::OrderMissing
-        | BreachKind::OrderForeign { .. }
+        | BreachKind::OrderMismatch { .. }
         | BreachKind::OrderTwice { .. } => {
             Err("a buyer may have received this order id, which is never changed")
         }
-        BreachKind::EndMissing => Err("release the reservation"),
-        BreachKind::Overdue { .. } => {
-            Err("a running server reclaims it: verify again in ten seconds, then see its log, and \
-             release the reservation if the hold stays")
-        }
+        BreachKind::ExpiryMissing => Err("release the reservation"),
+        BreachKind::Overdue { .. } => Err(
+            "a running server expires the hold: run verify again in ten seconds; if the hold stays, \
+             read the log of the server and release the reservation",
+        ),
         BreachKind::DrawsDiffer { .. }
-        | BreachKind::DrawsNowhere { .. }
+        | BreachKind::StripeUnknown { .. }
         | BreachKind::SeatsDiffer { .. }
         | BreachKind::SeatRepeated { .. }
-        | BreachKind::UnitsAndSeats => Err("records are never changed: refund or release it"),
+        | BreachKind::UnitsAndSeats => {
+            Err("a repair never changes a record: refund or release the reservation")
+        }
     }
 }
 
 fn remaining(line: &StripeBalance, claims_known: bool) -> Result<Repair, &'static str> {
     if !claims_known {
-        return Err("a damaged record hides how many units it has: mend that first");
+        return Err("a damaged record may hold units of this stripe: repair that record first");
     }
     let to = line.capacity.checked_sub(line.held + line.confirmed);
-    let to = to.ok_or("it is oversold: refund reservations or restock the event")?;
+    let to = to.ok_or("the stripe is oversold: refund reservations or restock the event")?;
     Ok(Repair::Remaining { seen: *line, to })
 }
 
 /// The seat of a breach; read from the store, so its id is valid.
 fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
-    let illegal = "its id is not legal";
+    let invalid = "the seat id is invalid";
     match &breach.subject {
-        BreachSubject::Seat(id) => id.parse().map_err(|_| illegal),
-        BreachSubject::Stripe(_) | BreachSubject::Reservation(_) => Err(illegal),
+        BreachSubject::Seat(id) => id.parse().map_err(|_| invalid),
+        BreachSubject::Stripe(_) | BreachSubject::Reservation(_) => Err(invalid),
     }
 }
 

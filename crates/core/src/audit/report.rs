@@ -51,7 +51,7 @@ pub enum BreachKind {
         drawn: u64,
     },
     /// A record has units of a stripe that the event does not have.
-    DrawsNowhere {
+    StripeUnknown {
         stripe: u16,
     },
     /// The number of seats that a record names differs from its quantity.
@@ -66,14 +66,14 @@ pub enum BreachKind {
     /// A record has both units and seats.
     UnitsAndSeats,
     /// A hold without an expiry time.
-    EndMissing,
+    ExpiryMissing,
     /// A hold that expired more than [`limits::AUDIT_OVERDUE_MAX`] before, and has its stock.
     Overdue {
         late_ms: u64,
     },
     OrderMissing,
     /// The order id is not the one derived from the reservation.
-    OrderForeign {
+    OrderMismatch {
         order: OrderId,
         derived: OrderId,
     },
@@ -116,14 +116,14 @@ impl BreachKind {
             BreachKind::StripeMissing => "STRIPE_MISSING",
             BreachKind::Remaining(_) => "REMAINING_DIFFERS",
             BreachKind::DrawsDiffer { .. } => "DRAWS_DIFFER",
-            BreachKind::DrawsNowhere { .. } => "DRAWS_NOWHERE",
+            BreachKind::StripeUnknown { .. } => "DRAWS_NOWHERE",
             BreachKind::SeatsDiffer { .. } => "SEATS_DIFFER",
             BreachKind::SeatRepeated { .. } => "SEAT_REPEATED",
             BreachKind::UnitsAndSeats => "UNITS_AND_SEATS",
-            BreachKind::EndMissing => "EXPIRY_MISSING",
+            BreachKind::ExpiryMissing => "EXPIRY_MISSING",
             BreachKind::Overdue { .. } => "OVERDUE",
             BreachKind::OrderMissing => "ORDER_MISSING",
-            BreachKind::OrderForeign { .. } => "ORDER_FOREIGN",
+            BreachKind::OrderMismatch { .. } => "ORDER_FOREIGN",
             BreachKind::OrderTwice { .. } => "ORDER_TWICE",
             BreachKind::ClaimedTwice { .. } => "SEAT_CLAIMED_TWICE",
             BreachKind::NoSuchSeat { .. } => "SEAT_MISSING",
@@ -137,21 +137,23 @@ impl BreachKind {
 impl fmt::Display for BreachKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BreachKind::Unreadable(why) => write!(f, "cannot be understood: {why}"),
-            BreachKind::StripeMissing => f.write_str("there is no such item"),
+            BreachKind::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            BreachKind::StripeMissing => f.write_str("the item does not exist"),
             BreachKind::Remaining(line) => remaining(line, f),
             BreachKind::DrawsDiffer { qty, drawn } => {
-                write!(f, "drew {drawn} units, and its qty is {qty}")
+                write!(f, "allocates {drawn} units; qty is {qty}")
             }
-            BreachKind::DrawsNowhere { stripe } => {
-                write!(f, "draws on stripe {stripe}, which the event does not have")
+            BreachKind::StripeUnknown { stripe } => {
+                write!(f, "allocates units of stripe {stripe}, which the event does not have")
             }
             BreachKind::SeatsDiffer { qty, seats } => {
-                write!(f, "names {seats} seats, and its qty is {qty}")
+                write!(f, "names {seats} seats; qty is {qty}")
             }
             BreachKind::SeatRepeated { seat } => write!(f, "names seat {seat} more than once"),
             BreachKind::UnitsAndSeats => f.write_str("has both units and seats"),
-            BreachKind::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
+            BreachKind::ExpiryMissing => {
+                f.write_str("is HELD without expires_at and would never expire")
+            }
             BreachKind::Overdue { late_ms } => write!(
                 f,
                 "is HELD and expired {} s ago; expired stock returns within {} s",
@@ -159,8 +161,8 @@ impl fmt::Display for BreachKind {
                 limits::AUDIT_OVERDUE_MAX.as_secs()
             ),
             BreachKind::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
-            BreachKind::OrderForeign { order, derived } => {
-                write!(f, "has order {order}; every repeat is answered {derived}")
+            BreachKind::OrderMismatch { order, derived } => {
+                write!(f, "has order {order}; repeated calls are answered with {derived}")
             }
             BreachKind::OrderTwice { order, other } => {
                 write!(f, "has order {order}, and so has reservation {other}")
@@ -180,7 +182,10 @@ impl fmt::Display for BreachKind {
                 named.map_or(Ok(()), |named| write!(f, "; {}", fate(named)))
             }
             BreachKind::Misplaced { lies_under, belongs_under } => {
-                write!(f, "lies under key {lies_under}; sales look for it under {belongs_under}")
+                write!(
+                    f,
+                    "is stored under partition key {lies_under}; the server reads {belongs_under}"
+                )
             }
         }
     }
@@ -234,7 +239,7 @@ fn fate(named: RecordLookup) -> String {
         RecordLookup::Elsewhere(state) => {
             format!("that reservation is {} and does not name the seat", state_name(state))
         }
-        RecordLookup::Unreadable => "that reservation's record cannot be understood".to_owned(),
+        RecordLookup::Unreadable => "the record of that reservation cannot be read".to_owned(),
     }
 }
 
@@ -253,12 +258,12 @@ pub(super) fn state_name(state: ReservationState) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub subject: BreachSubject,
-    pub fault: BreachKind,
+    pub kind: BreachKind,
 }
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.subject.kind(), self.subject.id(), self.fault)
+        write!(f, "{} {} {}", self.subject.kind(), self.subject.id(), self.kind)
     }
 }
 

@@ -16,7 +16,7 @@ pub fn holder(seat: &SeatState) -> Option<&ReservationId> {
 }
 
 /// The breach of a seat, if there is one. `named` is called for the reservation in `item` unless it is one of `claims`.
-pub(super) fn fault(
+pub(super) fn breach_kind(
     item: &StoredItem<SeatState>,
     claims: &[SeatClaim],
     named: impl FnOnce(&ReservationId) -> RecordLookup,
@@ -57,7 +57,7 @@ pub struct SuspectSeat {
     /// Every record involved.
     pub involved: Vec<ReservationId>,
     /// The breach, if the disagreement persists.
-    pub fault: BreachKind,
+    pub kind: BreachKind,
 }
 
 /// Seats and records at a single instant.
@@ -110,8 +110,8 @@ pub fn look(suspect: &SuspectSeat, snapshot: &InstantSnapshot) -> SuspectCheck {
         Some(StoredItem::Read(record)) if record.is_live() => RecordLookup::Elsewhere(record.state),
         Some(StoredItem::Read(record)) => RecordLookup::Ended(record.state),
     };
-    match fault(item, &claims, named) {
+    match breach_kind(item, &claims, named) {
         None => SuspectCheck::Fine,
-        Some(fault) => SuspectCheck::Wrong(fault),
+        Some(kind) => SuspectCheck::Wrong(kind),
     }
 }

@@ -1,5 +1,5 @@
-//! Books that balance are clean; every kind of damage is found by name; repairs make clean what they
-//! touch and touch nothing else; a sale that runs is no breach.
+//! Consistent events are clean; every kind of breach is reported with its code; repairs end their breach and change
+//! nothing else; a running sale is no breach.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -123,7 +123,7 @@ fn report(books: &EventRecords) -> AuditReport {
 }
 
 fn codes(report: &AuditReport) -> Vec<(BreachSubject, &'static str)> {
-    let code = |breach: &Breach| (breach.subject.clone(), breach.fault.code());
+    let code = |breach: &Breach| (breach.subject.clone(), breach.kind.code());
     report.breaches.iter().map(code).collect()
 }
 
@@ -136,7 +136,7 @@ fn seat_subject(number: usize) -> BreachSubject {
 }
 
 /// What the store has once `repair` is written.
-fn mend(books: &mut EventRecords, repair: &Repair) {
+fn apply(books: &mut EventRecords, repair: &Repair) {
     let mut set = |seat: &SeatId, seen: &SeatState, to: SeatState| {
         let item = books.seats.iter_mut().find(|item| item.id == *seat).unwrap();
         assert_eq!(item.state, *seen, "a repair is of what was seen");
@@ -164,7 +164,7 @@ fn reconciled(books: &mut EventRecords) -> (RepairPlan, AuditReport) {
     assert_eq!(subjects.len(), plan.repairs.len(), "one repair per item");
     let before = books.clone();
     for repair in &plan.repairs {
-        mend(books, repair);
+        apply(books, repair);
     }
     assert_eq!(before.live, books.live, "records are never touched");
     for (index, (was, is)) in before.stripes.iter().zip(&books.stripes).enumerate() {
@@ -209,9 +209,9 @@ proptest! {
         prop_assert_eq!(report.seats.sold, report.seats.confirmed);
     }
 
-    /// Whatever a hand does to the numbers of stripes: found, and put right where it can be.
+        /// Any manual change of the remaining units of a stripe is reported and repaired.
     #[test]
-    fn a_stripe_that_is_off_is_named_and_mended(
+    fn inconsistent_stripe_is_reported_and_repaired(
         stripes in 1..=4_u16, spare in 0..50_u64, sales in sales(),
         at in 0..4_u16, off in prop_oneof![-60..=-1_i64, 1..=60_i64],
     ) {
@@ -228,9 +228,9 @@ proptest! {
         prop_assert_eq!(after.breaches, vec![]);
     }
 
-    /// Whatever a hand does to a seat that is no record's business, and to one that is.
+        /// Any manual change of a seat that no record names, or of one that a record names, is reported.
     #[test]
-    fn a_seat_that_is_off_is_named_and_mended(
+    fn inconsistent_seat_is_reported_and_repaired(
         sales in seat_sales(), at in any::<prop::sample::Index>(), to in 0..4_usize,
     ) {
         let mut books = seated(&sales);
@@ -245,15 +245,15 @@ proptest! {
         };
         let owned = matches!(was, SeatState::Hold { .. } | SeatState::Sold { .. });
         let subject = BreachSubject::Seat(books.seats[at].id.as_str().to_owned());
-        let selection = match (owned, to) {
+        let expected = match (owned, to) {
             (true, _) => vec![(subject, "SEAT_DIFFERS")],
             // An operator may block and unblock what nobody has.
             (false, 0 | 1) => vec![],
             (false, _) => vec![(subject, "SEAT_ORPHAN")],
         };
-        prop_assert_eq!(codes(&report(&books)), selection);
+        prop_assert_eq!(codes(&report(&books)), expected);
         let (plan, after) = reconciled(&mut books);
-        // What was blocked over a sale is left to a person.
+                // A sold seat that an operator blocked is not repaired.
         let left = usize::from(owned && to == 1);
         prop_assert_eq!(plan.left.len(), left);
         prop_assert_eq!(after.breaches.len(), left);
@@ -264,7 +264,7 @@ proptest! {
 
     /// A record that is gone: its units go back, its seats go back.
     #[test]
-    fn a_deleted_record_leaves_drift_that_is_mended(
+    fn drift_of_a_deleted_record_is_repaired(
         sales in sales(), seat_sales in seat_sales(), at in any::<prop::sample::Index>(),
     ) {
         for mut books in [quantity(3, 5, &sales), seated(&seat_sales)] {
@@ -296,7 +296,7 @@ fn two_seat_sales() -> EventRecords {
 }
 
 #[test]
-fn each_fault_of_a_record_is_reported_and_not_repaired() {
+fn each_breach_of_a_record_is_reported_and_not_repaired() {
     type Damage = fn(&mut EventRecords);
     let cases: [(&str, Damage); 8] = [
         ("DRAWS_DIFFER", |books| books.live[1].qty += 1),
@@ -322,7 +322,7 @@ fn each_fault_of_a_record_is_reported_and_not_repaired() {
         let mut books = three_sales();
         damage(&mut books);
         let found = report(&books);
-        let hit = found.breaches.iter().find(|breach| breach.fault.code() == code);
+        let hit = found.breaches.iter().find(|breach| breach.kind.code() == code);
         let hit = hit.unwrap_or_else(|| panic!("no {code} in {:?}", codes(&found)));
         assert_eq!(hit.subject.kind(), "reservation");
         let plan = plan(&found).unwrap();
@@ -356,7 +356,7 @@ fn no_stripe_is_repaired_while_a_record_is_damaged() {
     assert!(codes(&found).contains(&(BreachSubject::Reservation("r9".to_owned()), "UNREADABLE")));
     let plan = plan(&found).unwrap();
     assert_eq!(plan.repairs, []);
-    assert!(plan.left.iter().any(|left| left.why.contains("hides how many units")));
+    assert!(plan.left.iter().any(|left| left.why.contains("may hold units")));
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn overdue_hold_is_a_breach_from_a_bound_on() {
         assert_eq!(report.overdue.latest, [(id(1), late)]);
         let overdue = BreachKind::Overdue { late_ms: late };
         let subject = BreachSubject::Reservation(id(1).into_string());
-        let expected = Breach { subject, fault: overdue };
+        let expected = Breach { subject, kind: overdue };
         assert_eq!(report.breaches, vec![expected; breaches]);
         // The reclaimer writes it, not a repair.
         let plan = plan(&report).unwrap();
@@ -495,7 +495,7 @@ fn unchanged_stripe_of_an_earlier_round_is_judged() {
     let mut first = three_sales();
     first.stripes[1].still = false;
     let round = judge(&first, &[], NOW);
-    assert!(!round.stripes_stood());
+    assert!(!round.stripes_unchanged());
     // Now the other one moves, in the middle of a sale.
     let mut second = three_sales();
     second.stripes[0].still = false;
@@ -503,7 +503,7 @@ fn unchanged_stripe_of_an_earlier_round_is_judged() {
         item.remaining -= 4;
     }
     let round = judge(&second, round.stripes(), NOW);
-    assert!(round.stripes_stood());
+    assert!(round.stripes_unchanged());
     let report = round.at_rest();
     assert_eq!(report.verdict(), AuditVerdict::Clean);
     assert_eq!(plan(&report), Err(EventChanged), "it is not at rest");
@@ -566,17 +566,17 @@ fn a_sale_between_two_reads_is_no_breach() {
     // The record is not there at the same instant: that is a breach.
     let mut seen = snapshot(in_hold, &[]);
     seen.records.insert(id(5), StoredItem::Missing);
-    let SuspectCheck::Wrong(fault) = look(&suspect, &seen) else {
+    let SuspectCheck::Wrong(kind) = look(&suspect, &seen) else {
         panic!("a seat without its record")
     };
-    assert!(matches!(fault, BreachKind::Orphan { named: RecordLookup::NoRecord, .. }));
+    assert!(matches!(kind, BreachKind::Orphan { named: RecordLookup::NoRecord, .. }));
 
     let settle = |settled| judge(&books, &[], NOW).settle(settled);
     let fine = settle(vec![SuspectOutcome::Fine]);
     assert_eq!((fine.verdict(), fine.restless), (AuditVerdict::Clean, true));
     assert_eq!(settle(vec![SuspectOutcome::Moving]).verdict(), AuditVerdict::Moving);
     assert_eq!(settle(vec![]).verdict(), AuditVerdict::Moving, "not looked at");
-    let wrong = settle(vec![SuspectOutcome::Wrong(fault)]);
+    let wrong = settle(vec![SuspectOutcome::Wrong(kind)]);
     assert_eq!(codes(&wrong), [(seat_subject(2), "SEAT_ORPHAN")]);
     assert!(!wrong.restless);
 }
@@ -591,20 +591,20 @@ fn snapshot_finds_every_fault() {
         let suspect =
             SuspectSeat { involved: involved.iter().map(|n| id(*n)).collect(), ..suspect.clone() };
         match look(&suspect, &snapshot(state, records)) {
-            SuspectCheck::Wrong(fault) => fault,
+            SuspectCheck::Wrong(kind) => kind,
             other => panic!("{other:?}"),
         }
     };
-    let fault = look_at(sold(5), &[5], std::slice::from_ref(&ended));
+    let kind = look_at(sold(5), &[5], std::slice::from_ref(&ended));
     let expired = RecordLookup::Ended(ReservationState::Expired);
-    assert!(matches!(fault, BreachKind::Orphan { named, .. } if named == expired));
-    let fault = look_at(sold(1), &[1], std::slice::from_ref(&other));
+    assert!(matches!(kind, BreachKind::Orphan { named, .. } if named == expired));
+    let kind = look_at(sold(1), &[1], std::slice::from_ref(&other));
     let elsewhere = RecordLookup::Elsewhere(ReservationState::Held);
-    assert!(matches!(fault, BreachKind::Orphan { named, .. } if named == elsewhere));
+    assert!(matches!(kind, BreachKind::Orphan { named, .. } if named == elsewhere));
     let mine = record(5, ReservationState::Confirmed, &[], &[2]);
-    let fault = look_at(sold(1), &[5, 1], &[mine.clone(), other]);
-    assert!(matches!(fault, BreachKind::Differs { named: Some(named), .. } if named == elsewhere));
+    let kind = look_at(sold(1), &[5, 1], &[mine.clone(), other]);
+    assert!(matches!(kind, BreachKind::Differs { named: Some(named), .. } if named == elsewhere));
     let twin = record(6, ReservationState::Held, &[], &[2]);
-    let fault = look_at(sold(5), &[5, 6], &[mine, twin]);
-    assert!(matches!(fault, BreachKind::ClaimedTwice { .. }));
+    let kind = look_at(sold(5), &[5, 6], &[mine, twin]);
+    assert!(matches!(kind, BreachKind::ClaimedTwice { .. }));
 }
