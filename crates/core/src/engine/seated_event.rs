@@ -131,7 +131,7 @@ impl SeatedEvent {
         {
             let locks = &self.seat_locks;
             let is_locked = |seat: &SeatId| locks.contains_key(seat);
-            agrees = map.sight(free, began, unix, &is_locked);
+            agrees = map.verify(free, began, unix, &is_locked);
             match agrees {
                 true => self.verified_at = Some(began),
                 false => self.needs_full_read = true,
@@ -192,7 +192,7 @@ impl SeatedEvent {
                 None => {
                     let map = self.map.insert(SeatMap::new(seats, began));
                     for (seat, state, at) in self.changes_during_first_read.drain(..) {
-                        map.learn(&seat, state, at);
+                        map.record_result(&seat, state, at);
                     }
                 }
             }
@@ -207,7 +207,7 @@ impl SeatedEvent {
     /// Records a seat as a write of this shard, or a failed condition, has just shown it.
     pub(super) fn record_seat(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         match &mut self.map {
-            Some(map) => map.learn(seat, state, at),
+            Some(map) => map.record_result(seat, state, at),
             None if self.reading.is_some()
                 && self.changes_during_first_read.len() < limits::SEAT_WAITERS_MAX =>
             {

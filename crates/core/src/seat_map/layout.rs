@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use super::bit_set::BitSet;
 use super::expiry_queue::ExpiryQueue;
 use super::order::natural;
-use super::{NO_PRICE, SeatMap, SeatRow, SeatSection, SeatSlot, SeatStanding};
+use super::{EffectiveState, NO_PRICE, SeatMap, SeatRow, SeatSection, SeatSlot};
 use crate::ids::SeatId;
 use crate::query::StockCounts;
 use crate::seats::{SeatFacts, SeatState};
@@ -23,7 +23,7 @@ pub(super) struct SeatPlacement {
     pub(super) seat_id: SeatId,
     pub(super) facts: SeatFacts,
     pub(super) state: Option<SeatState>,
-    pub(super) learned: Micros,
+    pub(super) recorded_at: Micros,
     pub(super) offered_until: Micros,
 }
 
@@ -69,20 +69,20 @@ struct PlacedSlot {
 
 impl SeatMap {
     /// Lays out `drafts`, with distinct ids, and replaces the previous layout.
-    pub(super) fn lay_out(&mut self, drafts: Vec<SeatPlacement>) {
+    pub(super) fn build(&mut self, placements: Vec<SeatPlacement>) {
         let mut names = Interner::new();
         let mut prices = Interner::new();
-        let mut placed: Vec<PlacedSlot> = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let facts = draft.facts;
+        let mut placed: Vec<PlacedSlot> = Vec::with_capacity(placements.len());
+        for placement in placements {
+            let facts = placement.facts;
             placed.push(PlacedSlot {
                 section: names.number(facts.section.into_boxed_str()),
                 row: names.number(facts.row.into_boxed_str()),
                 slot: SeatSlot {
-                    id: draft.seat_id,
-                    state: draft.state,
-                    learned: draft.learned,
-                    offered_until: draft.offered_until,
+                    id: placement.seat_id,
+                    state: placement.state,
+                    recorded_at: placement.recorded_at,
+                    offered_until: placement.offered_until,
                     row: 0,
                     number: names.number(facts.number.into_boxed_str()),
                     price: facts.price.map_or(NO_PRICE, |price| prices.number(price)),
@@ -104,7 +104,7 @@ impl SeatMap {
         });
         self.build_rows(placed);
         self.index();
-        self.take_stock();
+        self.recompute_counts();
     }
 
     fn build_rows(&mut self, placed: Vec<PlacedSlot>) {
@@ -154,7 +154,7 @@ impl SeatMap {
     }
 
     /// Computes everything that is kept about seat states from scratch.
-    fn take_stock(&mut self) {
+    fn recompute_counts(&mut self) {
         self.free = BitSet::with_room(self.slots.len());
         self.offered = BitSet::with_room(self.slots.len());
         self.offers = ExpiryQueue::default();
@@ -168,8 +168,8 @@ impl SeatMap {
                 self.offers.add(slot.offered_until.0, place as u32);
             }
             let state = slot.state.as_ref();
-            let standing = state.map(|state| SeatStanding::of(state, self.clock));
-            self.enter(place, standing);
+            let effective_state = state.map(|state| EffectiveState::of(state, self.clock));
+            self.add_to_counts(place, effective_state);
         }
         for section in 0..self.sections.len() {
             self.sections[section].price = self.price_range(section);

@@ -83,7 +83,7 @@ struct SeatSlot {
     id: SeatId,
     /// `None`: the seat turned out not to exist. It keeps its slot until a later read confirms it.
     state: Option<SeatState>,
-    learned: Micros,
+    recorded_at: Micros,
     /// When its offer mark ends; zero without a mark.
     offered_until: Micros,
     row: u32,
@@ -95,7 +95,7 @@ struct SeatSlot {
 const NO_PRICE: u32 = u32::MAX;
 
 /// Seats on either side that are examined to find the run of a free seat.
-const LOOK_MAX: usize = 1_024;
+const RUN_SEARCH_MAX: usize = 1_024;
 
 struct SeatRow {
     name: u32,
@@ -122,7 +122,7 @@ struct SeatSection {
 
 /// How a seat counts at a given time.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum SeatStanding {
+enum EffectiveState {
     /// Available, or its hold has expired.
     Available,
     /// Held until then.
@@ -131,7 +131,7 @@ enum SeatStanding {
     Blocked,
 }
 
-impl SeatStanding {
+impl EffectiveState {
     fn of(state: &SeatState, now: UnixMillis) -> Self {
         match state {
             SeatState::Available => Self::Available,
@@ -146,9 +146,9 @@ impl SeatStanding {
 impl SeatMap {
     /// Takes in the result of a write or of a failed condition at `at`: the seat's state, `None` if the seat does not
     /// exist. The latest result wins; an unknown seat is ignored, because its place is not known.
-    pub(crate) fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
+    pub(crate) fn record_result(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         if let Some(place) = self.place_of(seat)
-            && self.slots[place].learned <= at
+            && self.slots[place].recorded_at <= at
         {
             self.set(place, state, at);
         }
@@ -178,7 +178,7 @@ impl SeatMap {
         let Some(state) = &slot.state else {
             return false;
         };
-        if now.mono.since(slot.learned).0 > limits::SEAT_MEMORY_AGE.as_micros() as u64 {
+        if now.mono.since(slot.recorded_at).0 > limits::SEAT_MEMORY_AGE.as_micros() as u64 {
             return false;
         }
         match state {
@@ -205,17 +205,17 @@ impl SeatMap {
     }
 
     /// Changes the state of the seat at `place`; `None` removes it from all sets and counts.
-    fn set(&mut self, place: usize, state: Option<SeatState>, learned: Micros) {
+    fn set(&mut self, place: usize, state: Option<SeatState>, recorded_at: Micros) {
         let slot = &mut self.slots[place];
         let before = std::mem::replace(&mut slot.state, state);
-        slot.learned = learned;
-        let before = before.map(|state| SeatStanding::of(&state, self.clock));
+        slot.recorded_at = recorded_at;
+        let before = before.map(|state| EffectiveState::of(&state, self.clock));
         let after = slot.state.as_ref();
-        let after = after.map(|state| SeatStanding::of(state, self.clock));
+        let after = after.map(|state| EffectiveState::of(state, self.clock));
         if before != after {
             self.changes += 1;
-            self.leave(place, before);
-            self.enter(place, after);
+            self.remove_from_counts(place, before);
+            self.add_to_counts(place, after);
         }
     }
 
@@ -229,39 +229,39 @@ impl SeatMap {
                 counts.total -= 1;
                 counts.held -= 1;
             }
-            self.enter(place, Some(SeatStanding::Available));
+            self.add_to_counts(place, Some(EffectiveState::Available));
         }
     }
 
     /// Removes a seat with this standing from counts and sets.
-    fn leave(&mut self, place: usize, standing: Option<SeatStanding>) {
-        let Some(standing) = standing else {
+    fn remove_from_counts(&mut self, place: usize, effective_state: Option<EffectiveState>) {
+        let Some(effective_state) = effective_state else {
             return;
         };
         for counts in self.counts_of(place) {
             counts.total -= 1;
-            *counted(counts, standing) -= 1;
+            *counted(counts, effective_state) -= 1;
         }
-        match standing {
-            SeatStanding::Available => self.set_taken(place),
-            SeatStanding::Held(until) => self.holds.remove(until.0, place as u32),
-            SeatStanding::Sold | SeatStanding::Blocked => {}
+        match effective_state {
+            EffectiveState::Available => self.set_taken(place),
+            EffectiveState::Held(until) => self.holds.remove(until.0, place as u32),
+            EffectiveState::Sold | EffectiveState::Blocked => {}
         }
     }
 
     /// The reverse of [`Self::leave`].
-    fn enter(&mut self, place: usize, standing: Option<SeatStanding>) {
-        let Some(standing) = standing else {
+    fn add_to_counts(&mut self, place: usize, effective_state: Option<EffectiveState>) {
+        let Some(effective_state) = effective_state else {
             return;
         };
         for counts in self.counts_of(place) {
             counts.total += 1;
-            *counted(counts, standing) += 1;
+            *counted(counts, effective_state) += 1;
         }
-        match standing {
-            SeatStanding::Available => self.set_free(place),
-            SeatStanding::Held(until) => self.holds.add(until.0, place as u32),
-            SeatStanding::Sold | SeatStanding::Blocked => {}
+        match effective_state {
+            EffectiveState::Available => self.set_free(place),
+            EffectiveState::Held(until) => self.holds.add(until.0, place as u32),
+            EffectiveState::Sold | EffectiveState::Blocked => {}
         }
     }
 
@@ -278,14 +278,15 @@ impl SeatMap {
         row.free += 1;
         let (seats, free) = (row.seats(), row.free);
         // Bounded, so that a very long row costs no more than others.
-        let look = seats.start.max(place.saturating_sub(LOOK_MAX))..seats.end.min(place + LOOK_MAX);
-        let Some(run) = bit_set::run_around(|word| self.free.word(word), look.clone(), place)
+        let range = seats.start.max(place.saturating_sub(RUN_SEARCH_MAX))
+            ..seats.end.min(place + RUN_SEARCH_MAX);
+        let Some(run) = bit_set::run_around(|word| self.free.word(word), range.clone(), place)
         else {
             return;
         };
-        let cut_off = (run.start == look.start && look.start > seats.start)
-            || (run.end() == look.end && look.end < seats.end);
-        let longest = if cut_off { free } else { run.len as u32 };
+        let is_cut_off = (run.start == range.start && range.start > seats.start)
+            || (run.end() == range.end && range.end < seats.end);
+        let longest = if is_cut_off { free } else { run.len as u32 };
         self.longest[number] = self.longest[number].max(longest);
     }
 
@@ -298,11 +299,11 @@ impl SeatMap {
     }
 }
 
-fn counted(counts: &mut StockCounts, standing: SeatStanding) -> &mut u64 {
-    match standing {
-        SeatStanding::Available => &mut counts.available,
-        SeatStanding::Held(_) => &mut counts.held,
-        SeatStanding::Sold => &mut counts.sold,
-        SeatStanding::Blocked => &mut counts.blocked,
+fn counted(counts: &mut StockCounts, effective_state: EffectiveState) -> &mut u64 {
+    match effective_state {
+        EffectiveState::Available => &mut counts.available,
+        EffectiveState::Held(_) => &mut counts.held,
+        EffectiveState::Sold => &mut counts.sold,
+        EffectiveState::Blocked => &mut counts.blocked,
     }
 }

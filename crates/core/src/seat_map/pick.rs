@@ -3,9 +3,9 @@
 //! Seats side by side in one row if there is such a row, else in as few pieces as possible ([`split`]). If several rows
 //! qualify, the search starts at a random one and continues from there until it has compared
 //! [`limits::SEAT_RUNS_COMPARED`] runs: a run of exactly the requested length is best, then an end of a longer one. A
-//! choice that leaves a single seat is used only if there is no other in the whole venue, or in the requested section, or
-//! not among [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. The first row of a section is drawn twice as often as its last,
-//! and a section in proportion to its number of qualifying rows.
+//! choice that leaves a single seat is used only if there is no other in the whole venue, or in the requested section,
+//! or not among [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. A section is chosen with a probability proportional to its
+//! number of qualifying rows, and the first row of a section twice as often as its last.
 //!
 //! Chosen seats are marked as offered for [`limits::SEAT_OFFER_AGE`] and not chosen again while there is any other choice,
 //! including one in pieces: concurrent requests get different seats before any of them is held.
@@ -41,7 +41,7 @@ impl SeatMap {
         avoid: &dyn Fn(&SeatId) -> bool,
         rng: &mut impl Rng,
     ) -> Option<Vec<SeatId>> {
-        self.lapse_offers(now.mono);
+        self.expire_offers(now.mono);
         if self.remaining(section, now.unix) < u64::from(qty) {
             return None;
         }
@@ -96,7 +96,7 @@ impl SeatMap {
             return None;
         }
         match search.side_by_side(&area, qty) {
-            Some(cut) => Some(cut.seats().collect()),
+            Some(choice) => Some(choice.seats().collect()),
             None => search.in_pieces(&area, qty),
         }
     }
@@ -111,7 +111,7 @@ impl SeatMap {
         self.offered.set(place);
     }
 
-    fn lapse_offers(&mut self, now: Micros) {
+    fn expire_offers(&mut self, now: Micros) {
         while let Some(seat) = self.offers.pop(now.0) {
             self.slots[seat as usize].offered_until = Micros::default();
             self.offered.clear(seat as usize);
@@ -148,7 +148,7 @@ impl<'a> Area<'a> {
 impl<R: Rng> Search<'_, R> {
     /// `qty` adjacent seats of one row, if the search finds such.
     fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<SeatRun> {
-        let start = self.row_by_lot(area, qty)?;
+        let start = self.random_row(area, qty)?;
         let section = area.section_rows(&self.rows[start]);
         // From there to the end of the section, then from its start, then the other sections likewise.
         let here = chain(start..section.end, section.start..start);
@@ -159,12 +159,12 @@ impl<R: Rng> Search<'_, R> {
                 continue;
             }
             let from = match row == start {
-                true => self.seat_by_lot(row),
+                true => self.random_seat(row),
                 false => self.rows[row].start as usize,
             };
-            let beat = best.map(|cut| cut.quality);
-            best = self.best_cut(row, from, qty, beat).or(best);
-            if self.is_enough(best.map(|cut| cut.quality)) {
+            let better_than = best.map(|choice| choice.quality);
+            best = self.best_choice(row, from, qty, better_than).or(best);
+            if self.is_enough(best.map(|choice| choice.quality)) {
                 break;
             }
         }
@@ -172,28 +172,29 @@ impl<R: Rng> Search<'_, R> {
     }
 
     /// A random row that may have `len` seats side by side; `None` if no row may.
-    pub(super) fn row_by_lot(&mut self, area: &Area<'_>, len: usize) -> Option<usize> {
-        let any = self.rows_that_may(area.rows.clone(), len);
+    pub(super) fn random_row(&mut self, area: &Area<'_>, len: usize) -> Option<usize> {
+        let any = self.count_candidate_rows(area.rows.clone(), len);
         if any == 0 {
             return None;
         }
-        let lot = self.rng.random_range(0..any);
-        let row = self.nth_that_may(area.rows.clone(), len, lot)?;
+        let number = self.rng.random_range(0..any);
+        let row = self.nth_candidate_row(area.rows.clone(), len, number)?;
         let section = area.section_rows(&self.rows[row]);
         let any = match section == area.rows {
             true => any,
-            false => self.rows_that_may(section.clone(), len),
+            false => self.count_candidate_rows(section.clone(), len),
         };
-        // Once in three times the smaller of two draws: density 4/3 at the front, falling to 2/3.
-        let mut lot = self.rng.random_range(0..any);
+        // With probability 1/3 take the minimum of two uniform numbers, whose density falls from 2 to 0. The
+        // density of the result is 2/3 + 1/3 × 2 = 4/3 at the front, and falls to 2/3.
+        let mut number = self.rng.random_range(0..any);
         if self.rng.random_ratio(1, 3) {
-            lot = lot.min(self.rng.random_range(0..any));
+            number = number.min(self.rng.random_range(0..any));
         }
-        self.nth_that_may(section, len, lot)
+        self.nth_candidate_row(section, len, number)
     }
 
     /// Where to begin in a row: at its first seat, or anywhere in a row that is longer than any numbered row.
-    pub(super) fn seat_by_lot(&mut self, row: usize) -> usize {
+    pub(super) fn random_seat(&mut self, row: usize) -> usize {
         let seats = self.rows[row].seats();
         match seats.len() > limits::SEAT_RUN_LONG {
             true => self.rng.random_range(seats),
@@ -201,18 +202,18 @@ impl<R: Rng> Search<'_, R> {
         }
     }
 
-    fn rows_that_may(&self, rows: Range<usize>, len: usize) -> usize {
+    fn count_candidate_rows(&self, rows: Range<usize>, len: usize) -> usize {
         let longest = self.longest[rows].iter();
         longest.filter(|longest| **longest as usize >= len).count()
     }
 
     /// Counts by blocks, several times as fast as row by row.
-    fn nth_that_may(&self, rows: Range<usize>, len: usize, n: usize) -> Option<usize> {
+    fn nth_candidate_row(&self, rows: Range<usize>, len: usize, n: usize) -> Option<usize> {
         const BLOCK: usize = 64;
         let mut before = n;
         for start in rows.clone().step_by(BLOCK) {
             let block = start..rows.end.min(start + BLOCK);
-            let may = self.rows_that_may(block.clone(), len);
+            let may = self.count_candidate_rows(block.clone(), len);
             if before < may {
                 return block.filter(|row| self.may_have(*row, len)).nth(before);
             }

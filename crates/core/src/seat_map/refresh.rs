@@ -7,7 +7,7 @@
 
 use super::bit_set::{BitSet, next_run};
 use super::layout::SeatPlacement;
-use super::{SeatMap, SeatSlot, SeatStanding};
+use super::{EffectiveState, SeatMap, SeatSlot};
 use crate::ids::SeatId;
 use crate::limits;
 use crate::seats::{SeatFacts, SeatItem, SeatState};
@@ -22,7 +22,7 @@ pub(super) struct PartialRead {
     /// Places of returned seats whose facts have changed.
     moved: BitSet,
     /// Seats that have no place, or not the right one.
-    strangers: Vec<SeatItem>,
+    unplaced: Vec<SeatItem>,
     left_out: usize,
 }
 
@@ -57,16 +57,16 @@ impl SeatMap {
                         incoming.seen.set(place);
                         incoming.seen_count += 1;
                     }
-                    if self.slots[place].learned <= began {
+                    if self.slots[place].recorded_at <= began {
                         self.set(place, Some(seat.state), began);
                     }
                 }
                 Some(place) => {
                     incoming.moved.set(place);
-                    incoming.strangers.push(seat);
+                    incoming.unplaced.push(seat);
                 }
-                None if self.slots.len() + incoming.strangers.len() < room => {
-                    incoming.strangers.push(seat);
+                None if self.slots.len() + incoming.unplaced.len() < room => {
+                    incoming.unplaced.push(seat);
                 }
                 None => incoming.left_out += 1,
             }
@@ -82,25 +82,25 @@ impl SeatMap {
         self.read = began;
         self.left_out = incoming.left_out;
         let all_seen = incoming.seen_count == self.slots.len();
-        if incoming.strangers.is_empty() && (all_seen || self.all_stay(&incoming)) {
+        if incoming.unplaced.is_empty() && (all_seen || self.all_stay(&incoming)) {
             return;
         }
-        let drafts = self.drafts(incoming);
-        self.lay_out(drafts);
+        let placements = self.placements(incoming);
+        self.build(placements);
     }
 
-    /// Takes in a read that began at `began` of the seats available at `at`, and of no others. Results newer than `began`
-    /// win, as always.
+    /// Applies a read that began at `began` and returned only the seats available at `at`. Results newer than
+    /// `began` are kept.
     ///
-    /// Returns false if such a read cannot correct the map: it returned an unknown seat, or it did not return a seat that
-    /// is free by the map, so that its holder is unknown. A seat that `is_claimed` may be missing: a write in flight may
-    /// have been applied.
-    pub(crate) fn sight(
+    /// Returns false if such a read cannot correct the map: it returned an unknown seat, or it did not return a seat
+    /// that is free by the map, so that its holder is unknown. A seat that `is_locked` may be missing: a write in
+    /// flight may have been applied.
+    pub(crate) fn verify(
         &mut self,
         free: Vec<(SeatId, SeatState)>,
         began: Micros,
         at: UnixMillis,
-        is_claimed: &dyn Fn(&SeatId) -> bool,
+        is_locked: &dyn Fn(&SeatId) -> bool,
     ) -> bool {
         let mut is_right = true;
         let mut seen = BitSet::with_room(self.slots.len());
@@ -108,7 +108,7 @@ impl SeatMap {
             match self.place_of(&seat) {
                 Some(place) => {
                     seen.set(place);
-                    if self.slots[place].learned <= began {
+                    if self.slots[place].recorded_at <= began {
                         self.set(place, Some(state), began);
                     }
                 }
@@ -124,8 +124,8 @@ impl SeatMap {
                 let state = slot.state.as_ref();
                 // The hold may have expired since.
                 let was_free =
-                    state.is_some_and(|s| SeatStanding::of(s, at) == SeatStanding::Available);
-                slot.learned > began || !was_free || is_claimed(&slot.id)
+                    state.is_some_and(|s| EffectiveState::of(s, at) == EffectiveState::Available);
+                slot.recorded_at > began || !was_free || is_locked(&slot.id)
             });
         }
         is_right
@@ -147,7 +147,7 @@ impl SeatMap {
                 seen: BitSet::with_room(self.slots.len()),
                 seen_count: 0,
                 moved: BitSet::default(),
-                strangers: Vec::new(),
+                unplaced: Vec::new(),
                 left_out: 0,
             }),
         }
@@ -169,40 +169,40 @@ impl SeatMap {
     }
 
     /// The new layout, unordered.
-    fn drafts(&mut self, incoming: PartialRead) -> Vec<SeatPlacement> {
-        let mut drafts = Vec::with_capacity(incoming.strangers.len() + incoming.seen_count);
+    fn placements(&mut self, incoming: PartialRead) -> Vec<SeatPlacement> {
+        let mut placements = Vec::with_capacity(incoming.unplaced.len() + incoming.seen_count);
         for place in 0..self.slots.len() {
             if incoming.keeps(place, &self.slots[place]) {
-                drafts.push(self.draft_of(place));
+                placements.push(self.placement_of(place));
             }
         }
         let began = incoming.began;
-        let mut strangers = incoming.strangers;
+        let mut unplaced = incoming.unplaced;
         // Normally a read returns each seat once.
-        strangers.sort_by(|a, b| a.id.cmp(&b.id));
-        strangers.dedup_by(|a, b| a.id == b.id);
-        for seat in strangers {
-            let mut draft = SeatPlacement {
+        unplaced.sort_by(|a, b| a.id.cmp(&b.id));
+        unplaced.dedup_by(|a, b| a.id == b.id);
+        for seat in unplaced {
+            let mut placement = SeatPlacement {
                 seat_id: seat.id,
                 facts: seat.facts,
                 state: Some(seat.state),
-                learned: began,
+                recorded_at: began,
                 offered_until: Micros::default(),
             };
-            if let Some(place) = self.place_of(&draft.seat_id) {
+            if let Some(place) = self.place_of(&placement.seat_id) {
                 let slot = &mut self.slots[place];
-                draft.offered_until = slot.offered_until;
-                if slot.learned > began {
-                    draft.state = slot.state.take();
-                    draft.learned = slot.learned;
+                placement.offered_until = slot.offered_until;
+                if slot.recorded_at > began {
+                    placement.state = slot.state.take();
+                    placement.recorded_at = slot.recorded_at;
                 }
             }
-            drafts.push(draft);
+            placements.push(placement);
         }
-        drafts
+        placements
     }
 
-    fn draft_of(&mut self, place: usize) -> SeatPlacement {
+    fn placement_of(&mut self, place: usize) -> SeatPlacement {
         let row = &self.rows[self.slots[place].row as usize];
         let section = &self.sections[row.section as usize];
         let facts = SeatFacts {
@@ -216,7 +216,7 @@ impl SeatMap {
             seat_id: slot.id.clone(),
             facts,
             state: slot.state.take(),
-            learned: slot.learned,
+            recorded_at: slot.recorded_at,
             offered_until: slot.offered_until,
         }
     }
@@ -225,6 +225,6 @@ impl SeatMap {
 impl PartialRead {
     /// Whether the seat at `place` still exists with the same section, row and number.
     fn keeps(&self, place: usize, slot: &SeatSlot) -> bool {
-        !self.moved.get(place) && (self.seen.get(place) || slot.learned > self.began)
+        !self.moved.get(place) && (self.seen.get(place) || slot.recorded_at > self.began)
     }
 }

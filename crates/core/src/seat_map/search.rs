@@ -66,19 +66,19 @@ impl<R: Rng> Search<'_, R> {
         self.longest[row] as usize >= len
     }
 
-    /// The best choice of `len` seats in `row`, searching from the seat `from` and then from the row's start; only one that
-    /// is better than `beat`.
-    pub(super) fn best_cut(
+    /// The best choice of `len` seats in `row`, searching from the seat `from` and then from the row's start; only one
+    /// that is better than `better_than`.
+    pub(super) fn best_choice(
         &mut self,
         row: usize,
         from: usize,
         len: usize,
-        beat: Option<SplitQuality>,
+        better_than: Option<SplitQuality>,
     ) -> Option<SeatRun> {
         // Every further round knows at least one more seat to be avoided.
         loop {
             let (run, quality) = self.best_run(row, from, len)?;
-            if beat.is_some_and(|beat| beat <= quality) {
+            if better_than.is_some_and(|better_than| better_than <= quality) {
                 return None;
             }
             let start = self.place_in(run, len);
@@ -152,12 +152,12 @@ impl<R: Rng> Search<'_, R> {
         run.start + before
     }
 
-    /// Whether `cut`, or one of the two seats on either side in `run`, is to be avoided. Such seats are excluded.
+    /// Whether `choice`, or one of the two seats on either side in `run`, is to be avoided. Such seats are excluded.
     ///
-    /// Two, because a single leftover seat beside an avoided one is also a single seat.
-    fn meets_avoided(&mut self, run: BitRun, cut: Range<usize>) -> bool {
-        let first = cut.start.saturating_sub(2).max(run.start);
-        let end = (cut.end + 2).min(run.end());
+    /// Two seats, because a leftover seat beside an avoided seat would also be isolated.
+    fn meets_avoided(&mut self, run: BitRun, choice: Range<usize>) -> bool {
+        let first = choice.start.saturating_sub(2).max(run.start);
+        let end = (choice.end + 2).min(run.end());
         let mut met = false;
         for place in first..end {
             if (self.avoid)(&self.slots[place].id) {

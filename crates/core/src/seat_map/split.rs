@@ -29,10 +29,10 @@ impl<R: Rng> Search<'_, R> {
                 continue;
             };
             match self.nearest(area, row, seat, want) {
-                Some((row, cut)) => {
-                    cut.seats().for_each(|place| self.closed.set(place));
-                    places.extend(cut.seats());
-                    anchor.get_or_insert((row, cut.start));
+                Some((row, choice)) => {
+                    choice.seats().for_each(|place| self.closed.set(place));
+                    places.extend(choice.seats());
+                    anchor.get_or_insert((row, choice.start));
                 }
                 None => size = want - 1,
             }
@@ -49,8 +49,8 @@ impl<R: Rng> Search<'_, R> {
     }
 
     fn anywhere(&mut self, area: &Area<'_>, want: usize) -> Option<(usize, usize)> {
-        let row = self.row_by_lot(area, want)?;
-        Some((row, self.seat_by_lot(row)))
+        let row = self.random_row(area, want)?;
+        Some((row, self.random_seat(row)))
     }
 
     /// The choice of `want` seats nearest to `seat` of `row`.
@@ -73,8 +73,8 @@ impl<R: Rng> Search<'_, R> {
                 false => self.rows[other].start as usize,
             };
             self.compared = 0;
-            if let Some(cut) = self.best_cut(other, from, want, None) {
-                return Some((other, cut));
+            if let Some(choice) = self.best_choice(other, from, want, None) {
+                return Some((other, choice));
             }
         }
         None

@@ -1,6 +1,6 @@
 //! Read access to one seat of the map.
 
-use super::SeatStanding;
+use super::EffectiveState;
 use crate::ids::SeatId;
 use crate::seats::{Price, SeatFacts, SeatItem, SeatState};
 use crate::time::UnixMillis;
@@ -20,7 +20,7 @@ pub(crate) struct SeatView<'a> {
 impl SeatView<'_> {
     /// Whether the seat is available, or its hold has expired.
     pub(crate) fn is_available(&self, now: UnixMillis) -> bool {
-        SeatStanding::of(self.state, now) == SeatStanding::Available
+        EffectiveState::of(self.state, now) == EffectiveState::Available
     }
 
     /// An owned copy.

@@ -16,7 +16,7 @@ use super::house::{at, held, reservation, seat, sold};
 struct ExpectedSeat {
     facts: SeatFacts,
     state: Option<SeatState>,
-    learned: u64,
+    recorded_at: u64,
 }
 
 #[derive(Default)]
@@ -27,12 +27,12 @@ struct Model {
 }
 
 impl Model {
-    fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: u64) {
+    fn record_result(&mut self, seat: &SeatId, state: Option<SeatState>, at: u64) {
         if let Some(known) = self.seats.get_mut(seat)
-            && known.learned <= at
+            && known.recorded_at <= at
         {
             known.state = state;
-            known.learned = at;
+            known.recorded_at = at;
         }
     }
 
@@ -44,31 +44,32 @@ impl Model {
         let mut told: BTreeMap<SeatId, SeatItem> =
             read.into_iter().map(|s| (s.id.clone(), s)).collect();
         self.seats.retain(|id, known| {
-            let later = known.learned > began;
+            let later = known.recorded_at > began;
             match told.remove(id) {
                 None => later,
                 Some(seat) => {
                     known.facts = seat.facts;
                     if !later {
                         known.state = Some(seat.state);
-                        known.learned = began;
+                        known.recorded_at = began;
                     }
                     true
                 }
             }
         });
         for (id, seat) in told {
-            let known = ExpectedSeat { facts: seat.facts, state: Some(seat.state), learned: began };
+            let known =
+                ExpectedSeat { facts: seat.facts, state: Some(seat.state), recorded_at: began };
             self.seats.insert(id, known);
         }
     }
 
     /// Takes in what was free at `began`; false if that cannot be all.
-    fn sight(&mut self, free: &[(SeatId, SeatState)], began: u64, claimed: &[SeatId]) -> bool {
+    fn verify(&mut self, free: &[(SeatId, SeatState)], began: u64, claimed: &[SeatId]) -> bool {
         let mut agrees = true;
         for (seat, state) in free {
             agrees &= self.seats.contains_key(seat);
-            self.learn(seat, Some(state.clone()), began);
+            self.record_result(seat, Some(state.clone()), began);
         }
         let told = |seat: &SeatId| free.iter().any(|(id, _)| id == seat);
         agrees
@@ -78,7 +79,7 @@ impl Model {
                     Some(SeatState::Hold { until, .. }) => until.0 <= began,
                     _ => false,
                 };
-                !is_free || known.learned > began || told(id) || claimed.contains(id)
+                !is_free || known.recorded_at > began || told(id) || claimed.contains(id)
             })
     }
 
@@ -219,7 +220,7 @@ fn same(map: &mut SeatMap, model: &Model, now: UnixMillis) -> Result<(), TestCas
             let seat = found.to_seat();
             prop_assert_eq!(&seat.facts, &known.facts);
             prop_assert_eq!(Some(seat.state), known.state.clone());
-            prop_assert_eq!(map.learned(&id), Some(Micros(known.learned)));
+            prop_assert_eq!(map.recorded_at(&id), Some(Micros(known.recorded_at)));
         }
     }
     prop_assert_eq!(map.counts(Some("section nowhere"), now), None);
@@ -244,8 +245,8 @@ proptest! {
                 }
                 CountingStep::Lag(ms) => asked = now.saturating_sub(ms),
                 CountingStep::Learn(n, state, ago) => {
-                    map.learn(&id(n), state.clone(), Micros(now - ago));
-                    model.learn(&id(n), state, now - ago);
+                    map.record_result(&id(n), state.clone(), Micros(now - ago));
+                    model.record_result(&id(n), state, now - ago);
                 }
                 CountingStep::Refresh(ago, told, version, states, meanwhile) => {
                     let began = now - ago;
@@ -258,10 +259,10 @@ proptest! {
                         asked = now;
                         let (first, second) = seats.split_at(seats.len() / 2);
                         map.refresh_page(first.to_vec(), Micros(began));
-                        map.learn(&id(n), state.clone(), Micros(now));
+                        map.record_result(&id(n), state.clone(), Micros(now));
                         map.refresh_page(second.to_vec(), Micros(began));
                         map.refresh_end(Micros(began));
-                        model.learn(&id(n), state, now);
+                        model.record_result(&id(n), state, now);
                     } else {
                         map.refresh(seats.clone(), Micros(began));
                     }
@@ -294,9 +295,9 @@ proptest! {
                     }
                     let free: Vec<_> = free.into_iter().collect();
                     let claimed: Vec<_> = claimed.into_iter().map(id).collect();
-                    let agrees = model.sight(&free, began, &claimed);
-                    let is_claimed = |seat: &SeatId| claimed.contains(seat);
-                    let told = map.sight(free, Micros(began), UnixMillis(began), &is_claimed);
+                    let agrees = model.verify(&free, began, &claimed);
+                    let is_locked = |seat: &SeatId| claimed.contains(seat);
+                    let told = map.verify(free, Micros(began), UnixMillis(began), &is_locked);
                     model.clock = model.clock.max(began);
                     prop_assert_eq!(told, agrees);
                 }
@@ -315,18 +316,18 @@ fn known_taken_needs_recent_information_about_another_holder() {
     let one = id_of(0);
     let now = at(10_000);
     assert!(!map.known_taken(&one, &me, now));
-    map.learn(&one, Some(sold()), at(9_000).mono);
+    map.record_result(&one, Some(sold()), at(9_000).mono);
     assert!(map.known_taken(&one, &me, now));
     assert!(!map.known_taken(&one, &other, now));
     let old = Now { mono: at(10_000).mono.plus(Micros(1)), ..now };
     assert!(!map.known_taken(&one, &me, old));
-    map.learn(&one, Some(held(10_001)), now.mono);
+    map.record_result(&one, Some(held(10_001)), now.mono);
     assert!(map.known_taken(&one, &me, now));
     assert!(!map.known_taken(&one, &other, now));
     assert!(!map.known_taken(&one, &me, at(10_001)));
-    map.learn(&one, Some(SeatState::Blocked), now.mono);
+    map.record_result(&one, Some(SeatState::Blocked), now.mono);
     assert!(map.known_taken(&one, &me, now) && map.known_taken(&one, &other, now));
-    map.learn(&one, None, now.mono);
+    map.record_result(&one, None, now.mono);
     assert!(!map.known_taken(&one, &me, now));
     assert!(map.get(&one).is_none() && map.is_empty());
     assert!(!map.known_taken(&id_of(1), &me, now));
@@ -386,7 +387,7 @@ fn memory_is_about_a_hundred_bytes_a_seat_and_its_texts() {
     let mut map = SeatMap::new(seats.clone(), Micros(0));
     let empty = map.bytes() / 50_000;
     for seat in &seats {
-        map.learn(&seat.id, Some(sold()), Micros(1));
+        map.record_result(&seat.id, Some(sold()), Micros(1));
     }
     let full = map.bytes() / 50_000;
     assert!((80..=130).contains(&empty), "{empty}");

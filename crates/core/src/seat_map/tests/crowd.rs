@@ -120,7 +120,7 @@ fn picks_spread_also_behind_sold_out_rows() {
     let mut map = house.map();
     for seat in house.seats() {
         if place(&seat.id).1 < 40 {
-            map.learn(&seat.id, Some(sold()), at(1).mono);
+            map.record_result(&seat.id, Some(sold()), at(1).mono);
         }
     }
     let rows = first_choices(&mut map, 2_000);

@@ -79,7 +79,7 @@ impl House {
 
     /// The same by what was learned seat by seat, of a house that was looked through when it was the
     /// other way round.
-    pub(crate) fn map_by_learning(&self, order: u64) -> SeatMap {
+    pub(crate) fn map_of_results(&self, order: u64) -> SeatMap {
         let mut other = self.clone();
         for seat in other.0.iter_mut().flatten().flatten() {
             *seat = !*seat;
@@ -92,7 +92,7 @@ impl House {
         let mut seats = self.seats();
         seats.shuffle(&mut rng);
         for seat in seats {
-            map.learn(&seat.id, Some(seat.state), Micros(1));
+            map.record_result(&seat.id, Some(seat.state), Micros(1));
         }
         map
     }

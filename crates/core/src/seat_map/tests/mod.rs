@@ -56,7 +56,7 @@ impl SeatMap {
     }
 
     /// When the write or read that returned the seat's state began.
-    fn learned(&self, seat: &SeatId) -> Option<Micros> {
-        Some(self.slots[self.place_of(seat)?].learned)
+    fn recorded_at(&self, seat: &SeatId) -> Option<Micros> {
+        Some(self.slots[self.place_of(seat)?].recorded_at)
     }
 }

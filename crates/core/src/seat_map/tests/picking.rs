@@ -14,21 +14,21 @@ use super::house::{House, Place, at, held, houses, left_of_run, pieces, place, s
 
 /// One pick in a fresh map: which seats, by place.
 #[derive(Clone, Debug)]
-struct Wish {
+struct PickCase {
     qty: u32,
     section: Option<usize>,
     /// Of a hundred seats, so many have a write under way.
     avoided: u32,
     seed: u64,
     /// Whether the map was fed seat by seat.
-    learned: bool,
+    is_built_by_results: bool,
 }
 
-impl Wish {
+impl PickCase {
     /// After every offer has lapsed.
     fn map(&self, house: &House) -> SeatMap {
-        match self.learned {
-            true => house.map_by_learning(self.seed),
+        match self.is_built_by_results {
+            true => house.map_of_results(self.seed),
             false => house.map(),
         }
     }
@@ -38,21 +38,23 @@ impl Wish {
     }
 }
 
-fn wishes() -> impl Strategy<Value = Wish> {
+fn wishes() -> impl Strategy<Value = PickCase> {
     let qty = prop_oneof![Just(1_u32), 1_u32..4, 1_u32..12];
     let section = prop_oneof![2 => Just(None), 1 => (0_usize..3).prop_map(Some)];
     let avoided = prop_oneof![Just(0_u32), Just(10), Just(60)];
     let rest = (any::<u64>(), any::<bool>());
-    (qty, section, avoided, rest).prop_map(|(qty, section, avoided, (seed, learned))| Wish {
-        qty,
-        section,
-        avoided,
-        seed,
-        learned,
-    })
+    (qty, section, avoided, rest).prop_map(
+        |(qty, section, avoided, (seed, is_built_by_results))| PickCase {
+            qty,
+            section,
+            avoided,
+            seed,
+            is_built_by_results,
+        },
+    )
 }
 
-fn avoided(house: &House, wish: &Wish) -> BTreeSet<Place> {
+fn avoided(house: &House, wish: &PickCase) -> BTreeSet<Place> {
     let mut avoided = BTreeSet::new();
     for (s, rows) in house.0.iter().enumerate() {
         for (r, row) in rows.iter().enumerate() {
@@ -232,12 +234,12 @@ fn rows_are_searched_again_after_seats_are_returned() {
     assert_eq!(picked(&mut map, 1_000).len(), 3);
     // Released.
     let freed = "s0.7.10".parse().unwrap();
-    map.learn(&freed, Some(SeatState::Available), at(1_400).mono);
+    map.record_result(&freed, Some(SeatState::Available), at(1_400).mono);
     assert_eq!(picked(&mut map, 1_400), [((0, 7, 9), 3)]);
-    map.learn(&freed, Some(sold()), at(1_800).mono);
+    map.record_result(&freed, Some(sold()), at(1_800).mono);
     assert_eq!(picked(&mut map, 1_800).len(), 3);
     // Held, and the hold ends.
-    map.learn(&freed, Some(held(2_500)), at(1_900).mono);
+    map.record_result(&freed, Some(held(2_500)), at(1_900).mono);
     assert_eq!(picked(&mut map, 2_499).len(), 3);
     assert_eq!(picked(&mut map, 2_900), [((0, 7, 9), 3)]);
 }
@@ -256,7 +258,7 @@ fn returned_seat_joins_two_runs() {
     };
     assert_eq!(picked(&mut map, 1_000), 2);
     let gap = "s0.0.2500".parse().unwrap();
-    map.learn(&gap, Some(SeatState::Available), at(1_000).mono);
+    map.record_result(&gap, Some(SeatState::Available), at(1_000).mono);
     assert_eq!(picked(&mut map, 2_000), 1);
 }
 
