@@ -1,8 +1,10 @@
 """Cases with grpcio, Google's Python client, and its health, reflection and status packages."""
 
 import json
+import re
 import threading
 import time
+import urllib.request
 import uuid
 
 import grpc
@@ -68,6 +70,7 @@ def play(suite, server):
         reflection(suite, channel)
         commits(suite, server, stub)
         rejections(suite, stub)
+        retries(suite, server)
         protocol(suite, server, channel, stub)
         deadlines(suite, server, stub)
         health(suite, server, channel)
@@ -209,6 +212,61 @@ def rejections(suite, stub):
             )
             fields = [v.field for v in detail(error, error_details_pb2.BadRequest).field_violations]
             assert field in fields, f"{field} is not in {fields}"
+
+
+def retries(suite, server):
+    """A client whose retry policy names every status makes one call for a final rejection."""
+    codes = ["ABORTED", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND"]
+    policy = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.01s",
+        "maxBackoff": "0.01s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": codes,
+    }
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    options = [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)]
+
+    def attempts(message, code):
+        """Number of calls that the server counts for one call of the application."""
+        before = commits_counted(server)
+        with grpc.insecure_channel(server.address, options=options) as channel:
+            commit = raw(channel, f"/{SERVICE}/CommitReservation")
+            expect_error(lambda: commit(message, timeout=SECONDS), code)
+        deadline = time.monotonic() + SECONDS
+        while commits_counted(server) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return commits_counted(server) - before
+
+    @suite.case("final rejections are not retried by a client that would retry them")
+    def _():
+        event, closed = fresh(), fresh()
+        server.command("event", "create", event, "--total", "1")
+        server.command("event", "create", closed, "--total", "1")
+        server.command("event", "close", closed, "--yes")
+        sold = fresh()
+        with grpc.insecure_channel(server.address) as channel:
+            stub = pb_grpc.InventoryStub(channel)
+            stub.CommitReservation(commit_of(sold, event=event), timeout=SECONDS)
+        for code, call in (
+            (grpc.StatusCode.ABORTED, commit_of(fresh(), event=event)),
+            (grpc.StatusCode.ALREADY_EXISTS, commit_of(sold, event=event, qty=2)),
+            (grpc.StatusCode.FAILED_PRECONDITION, commit_of(fresh(), event=closed)),
+            (grpc.StatusCode.INVALID_ARGUMENT, commit_of(fresh(), event=event, qty=0)),
+            (grpc.StatusCode.NOT_FOUND, commit_of(fresh(), event=fresh())),
+        ):
+            count = attempts(call.SerializeToString(), code)
+            assert count == 1, f"{code}: {count} calls"
+        # The policy is in force: other errors are retried.
+        count = attempts(b"\xff\xff\xff", grpc.StatusCode.INTERNAL)
+        assert count == 4, f"INTERNAL: {count} calls"
+
+
+def commits_counted(server):
+    with urllib.request.urlopen(f"http://{server.ports['metrics']}/metrics", timeout=SECONDS) as page:
+        lines = page.read().decode().splitlines()
+    count = re.compile(r'grpc_requests_total\{.*method="[^"]*CommitReservation".*\} (\d+)')
+    return sum(int(float(found[1])) for line in lines if (found := count.match(line)))
 
 
 def protocol(suite, server, channel, stub):

@@ -103,7 +103,7 @@ impl InventoryCalls for InventoryClient {
     }
 }
 
-/// Checks code, reason, domain, event and reservation of an error.
+/// Checks code, reason, domain, event and reservation of an error, and that gRPC clients do not retry a final one.
 #[track_caller]
 pub(crate) fn assert_rejected(status: &Status, code: Code, reason: &str, event: &str, id: &str) {
     assert_eq!(status.code(), code, "{status:?}");
@@ -115,6 +115,16 @@ pub(crate) fn assert_rejected(status: &Status, code: Code, reason: &str, event: 
     assert_eq!(metadata("event_id"), event, "{status:?}");
     assert_eq!(metadata("reservation_id"), id, "{status:?}");
     assert_ne!(status.message(), "");
+    let is_final = matches!(
+        code,
+        Code::Aborted
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::NotFound
+    );
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    assert_eq!(pushback.is_some_and(|value| *value == "-1"), is_final, "{status:?}");
 }
 
 /// Checks that an error has RetryInfo and a pushback with the same delay.

@@ -61,6 +61,7 @@ pub mod reason {
 }
 
 const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const DO_NOT_RETRY: HeaderValue = HeaderValue::from_static("-1");
 
 const TYPE_ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const TYPE_BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
@@ -139,8 +140,21 @@ impl Status {
         &self.message
     }
 
-    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and, with a retry pause,
-    /// `grpc-retry-pushback-ms`.
+    /// Whether a retry of the same request cannot succeed, or only by chance. gRPC clients then make no further
+    /// attempt, even if their retry policy has this code (gRFC A6).
+    fn is_final(&self) -> bool {
+        matches!(
+            self.code,
+            Code::Aborted
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::InvalidArgument
+                | Code::NotFound
+        ) || self.reason == reason::MESSAGE_TOO_LARGE
+    }
+
+    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and, if the client is asked to retry later
+    /// or not at all, `grpc-retry-pushback-ms`.
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let details = Bytes::from(self.to_rpc_status().encode_to_vec());
         let status = tonic::Status::with_details(self.code, self.message.as_ref(), details);
@@ -151,6 +165,8 @@ impl Status {
         if let Some(span) = self.details.as_ref().and_then(|details| details.retry_after) {
             let pause = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
             headers.insert(GRPC_RETRY_PUSHBACK, HeaderValue::from(pause));
+        } else if self.is_final() {
+            headers.insert(GRPC_RETRY_PUSHBACK, DO_NOT_RETRY);
         }
     }
 
@@ -252,6 +268,29 @@ mod tests {
         let pause = details.retry_info().unwrap().retry_delay;
         assert_eq!(pause, Some(Duration::from_millis(120)));
         assert_eq!(headers[GRPC_RETRY_PUSHBACK], "120");
+    }
+
+    #[test]
+    fn final_errors_and_no_others_ask_for_no_retry() {
+        let pushback = |status: &Status| read_back(status).1.get(GRPC_RETRY_PUSHBACK).cloned();
+        for code in (0..=16).map(Code::from_i32).filter(|code| *code != Code::Ok) {
+            let is_final = matches!(
+                code,
+                Code::Aborted
+                    | Code::AlreadyExists
+                    | Code::FailedPrecondition
+                    | Code::InvalidArgument
+                    | Code::NotFound
+            );
+            let expected = is_final.then(|| HeaderValue::from_static("-1"));
+            assert_eq!(pushback(&Status::new(code, "REASON", "text")), expected, "{code:?}");
+        }
+        let too_large = Status::new(Code::ResourceExhausted, reason::MESSAGE_TOO_LARGE, "text");
+        assert_eq!(pushback(&too_large).unwrap(), "-1");
+        // A delay takes precedence.
+        let busy = Status::new(Code::Aborted, "BUSY", "text");
+        let busy = busy.with_retry_after(Duration::from_millis(7));
+        assert_eq!(pushback(&busy).unwrap(), "7");
     }
 
     #[test]
