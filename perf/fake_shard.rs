@@ -46,7 +46,7 @@ impl FakeShard {
         };
         // The layout of the event is cached before anything is counted.
         let event = EVENT.parse().unwrap();
-        let status = Query::Status { section: None };
+        let status = Query::Status;
         shard.engine.handle_query(CallId(0), event, status, at(0));
         shard.serve_reads(0);
         while shard.engine.poll_effect().is_some() {}

@@ -57,6 +57,9 @@ pub(crate) const READ_STALENESS_MIN: Duration = Duration::from_millis(1);
 /// Upper bound of READ_STALENESS_MS: an older check is of no use.
 pub(crate) const READ_STALENESS_MAX: Duration = Duration::from_secs(1);
 
+/// Shortest time between two log lines about payment conflicts on a shard.
+pub(crate) const PAYMENT_CONFLICT_LOG_PAUSE: Duration = Duration::from_secs(1);
+
 // ---- gRPC ---------------------------------------------------------------------------------------
 
 /// Connections of one shard, fewer if RLIMIT_NOFILE has no room for them. A further one takes the place of the idlest.

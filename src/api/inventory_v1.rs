@@ -79,7 +79,7 @@ impl Inventory for InventoryHandlers {
             Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
         let result = match self.service.cached_query_result(call, &event, &query) {
-            Some(result) => Ok(result),
+            Some(result) => result,
             // Boxed so that a call answered at once has no space for it.
             None => Box::pin(self.service.query(call, event, query)).await,
         };
@@ -91,7 +91,7 @@ impl Inventory for InventoryHandlers {
         };
         self.service.recorder().check(kind, result);
         call.set_outcome(result);
-        answer.map_err(ReservationError::into_status)
+        answer.map_err(status)
     }
 
     async fn commit_reservation(
@@ -112,11 +112,11 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| CONFIRMED);
+        let done = outcome.as_ref().map_or_else(ReservationError::reason, |_| CONFIRMED);
         let kind = answered_inventory_type(kind, &outcome);
-        self.service.recorder().commit(kind, status);
-        call.set_outcome(status);
-        match outcome.map_err(ReservationError::into_status)? {
+        self.service.recorder().commit(kind, done);
+        call.set_outcome(done);
+        match outcome.map_err(status)? {
             Answer::Confirmed { order, .. } => {
                 Ok(CommitRes { order_id: order.to_text(), status: CONFIRMED.to_owned() })
             }
@@ -139,11 +139,11 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| RELEASED);
+        let done = outcome.as_ref().map_or_else(ReservationError::reason, |_| RELEASED);
         let kind = answered_inventory_type(kind, &outcome);
-        self.service.recorder().release(kind, status);
-        call.set_outcome(status);
-        match outcome.map_err(ReservationError::into_status)? {
+        self.service.recorder().release(kind, done);
+        call.set_outcome(done);
+        match outcome.map_err(status)? {
             Answer::Released { .. } => Ok(ReleaseRes { status: RELEASED.to_owned() }),
             _ => Err(rejection::unexpected_answer()),
         }
@@ -170,11 +170,11 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| HELD);
+        let done = outcome.as_ref().map_or_else(ReservationError::reason, |_| HELD);
         let kind = answered_inventory_type(kind, &outcome);
-        self.service.recorder().hold(kind, status);
-        call.set_outcome(status);
-        match outcome.map_err(ReservationError::into_status)? {
+        self.service.recorder().hold(kind, done);
+        call.set_outcome(done);
+        match outcome.map_err(status)? {
             Answer::Held { expires_at, seats, .. } => Ok(PlaceHoldRes {
                 status: HELD.to_owned(),
                 hold_expires_at: Some(convert::timestamp(expires_at)),
@@ -194,9 +194,13 @@ impl Inventory for InventoryHandlers {
             return Err(rejection::invalid_argument(violations, &ErrorSubject::default()));
         };
         let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
-        let record = record.map_err(ReservationError::into_status)?;
+        let record = record.map_err(status)?;
         Ok(reservation_response(record, clock::now().unix))
     }
+}
+
+fn status(error: ReservationError) -> Status {
+    error.into_status(INVENTORY_V1)
 }
 
 fn availability(result: QueryResult) -> Result<CheckRes, ReservationError> {
@@ -211,7 +215,9 @@ fn availability(result: QueryResult) -> Result<CheckRes, ReservationError> {
             let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
             Ok(CheckRes { available: unavailable_seats.is_empty(), unavailable_seats })
         }
-        QueryResult::Status(_) => Err(ReservationError::Failed(rejection::unexpected_answer())),
+        QueryResult::Status(_) | QueryResult::NotOnSale(_) => {
+            Err(ReservationError::Failed(rejection::unexpected_answer()))
+        }
     }
 }
 

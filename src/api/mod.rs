@@ -5,6 +5,7 @@
 //! | `inventory_v1.rs` | `inventory.v1.Inventory`: a rejection is a gRPC status |
 //! | `reservation_v1/` | `reservation.v1.InventoryService`: a rejection is part of the response |
 //! | `reservation_service.rs` | the core that both share: from a request to the engine's answer |
+//! | `payment_conflicts.rs` | log lines of commits with another payment than the recorded one |
 //! | `event_names.rs` | cached names of events |
 //! | `store_reads.rs` | reads that bypass the engine |
 //! | `validate.rs` | validation of request fields |
@@ -17,6 +18,7 @@
 mod convert;
 mod event_names;
 pub(crate) mod inventory_v1;
+mod payment_conflicts;
 pub(crate) mod rejection;
 pub(crate) mod reservation_service;
 pub(crate) mod reservation_v1;

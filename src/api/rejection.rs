@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::validate::FieldViolations;
-use inventory_core::answer::Rejection;
+use super::validate::{FieldNames, FieldViolations};
+use inventory_core::answer::{Rejection, UnknownSection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::time::Micros;
 use inventory_grpc::{Code, Status};
@@ -13,6 +13,7 @@ pub(crate) mod reason {
     pub(crate) const INSUFFICIENT_INVENTORY: &str = "INSUFFICIENT_INVENTORY";
     pub(crate) const EVENT_NOT_FOUND: &str = "EVENT_NOT_FOUND";
     pub(crate) const SEAT_NOT_FOUND: &str = "SEAT_NOT_FOUND";
+    pub(crate) const SECTION_NOT_FOUND: &str = "SECTION_NOT_FOUND";
     pub(crate) const IDEMPOTENCY_CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
     pub(crate) const RESERVATION_RELEASED: &str = "RESERVATION_RELEASED";
     pub(crate) const RESERVATION_COMMITTED: &str = "RESERVATION_COMMITTED";
@@ -28,6 +29,9 @@ pub(crate) mod reason {
     pub(crate) const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
     pub(crate) const INTERNAL: &str = "INTERNAL";
 }
+
+/// The field that differs in a payment conflict, in both contracts.
+pub(crate) const PAYMENT_FIELD: &str = "payment_intent_id";
 
 /// The event and reservation of a status, for `ErrorInfo.metadata`.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +69,11 @@ pub(crate) fn reason_of(rejection: &Rejection) -> &'static str {
         Rejection::EventClosed => reason::EVENT_CLOSED,
         Rejection::SeatsUnavailable { .. } => reason::SEAT_UNAVAILABLE,
         Rejection::SeatsNotFound { .. } => reason::SEAT_NOT_FOUND,
-        Rejection::IdempotencyConflict => reason::IDEMPOTENCY_CONFLICT,
+        Rejection::SectionNotFound(_) => reason::SECTION_NOT_FOUND,
+        Rejection::TooManySeats { .. } => reason::INVALID_ARGUMENT,
+        Rejection::IdempotencyConflict | Rejection::PaymentConflict { .. } => {
+            reason::IDEMPOTENCY_CONFLICT
+        }
         Rejection::ReservationReleased => reason::RESERVATION_RELEASED,
         Rejection::ReservationCommitted => reason::RESERVATION_COMMITTED,
         Rejection::HoldExpired => reason::HOLD_EXPIRED,
@@ -79,9 +87,11 @@ pub(crate) fn reason_of(rejection: &Rejection) -> &'static str {
     }
 }
 
-/// Whether an operation was rejected because of other operations, which counts as a conflict.
-pub(crate) fn is_conflict(rejection: &Rejection) -> bool {
-    match rejection {
+/// The type of conflict that a rejection counts as; `None` if other operations are not the cause.
+pub(crate) fn conflict_type(rejection: &Rejection) -> Option<&'static str> {
+    let is_conflict = match rejection {
+        // Two payments for one order: counted apart, because somebody may have paid twice.
+        Rejection::PaymentConflict { .. } => return Some("PAYMENT_CONFLICT"),
         Rejection::InsufficientInventory { .. }
         | Rejection::IdempotencyConflict
         | Rejection::ReservationReleased
@@ -93,16 +103,23 @@ pub(crate) fn is_conflict(rejection: &Rejection) -> bool {
         | Rejection::StoreBusy { .. } => true,
         Rejection::EventNotFound
         | Rejection::SeatsNotFound { .. }
+        | Rejection::SectionNotFound(_)
+        | Rejection::TooManySeats { .. }
         | Rejection::ReservationNotFound
         | Rejection::DeadlineExceeded
         | Rejection::Overloaded { .. }
         | Rejection::StoreUnavailable { .. }
         | Rejection::Internal => false,
-    }
+    };
+    is_conflict.then(|| reason_of(rejection))
 }
 
-/// The status of a rejection.
-pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status {
+/// The status of a rejection, with the contract's names of fields.
+pub(crate) fn status_of(
+    rejection: &Rejection,
+    subject: &ErrorSubject,
+    names: FieldNames,
+) -> Status {
     let reason = reason_of(rejection);
     let status = match rejection {
         Rejection::InsufficientInventory { remaining } => Status::new(
@@ -127,6 +144,13 @@ pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status
             let message = format!("seats not found: {seats}");
             Status::new(Code::NotFound, reason, message).with_metadata("seat_ids", seats)
         }
+        Rejection::SectionNotFound(unknown) => section_status(unknown),
+        Rejection::TooManySeats { most } => {
+            let mut violations = FieldViolations::of(names);
+            let problem = format!("must be 1 to {most} in an event with seats");
+            violations.add(names.quantity, problem);
+            return invalid_argument(violations, subject);
+        }
         Rejection::HoldExpired => Status::new(
             Code::FailedPrecondition,
             reason,
@@ -145,6 +169,13 @@ pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status
             reason,
             "this reservation_id was used with another event, quantity or seats",
         ),
+        Rejection::PaymentConflict { order } => Status::new(
+            Code::AlreadyExists,
+            reason,
+            "the reservation is confirmed with another payment_intent_id; this payment is not recorded",
+        )
+        .with_metadata("order_id", order.to_text())
+        .with_metadata("field", PAYMENT_FIELD),
         Rejection::ReservationReleased => Status::new(
             Code::FailedPrecondition,
             reason,
@@ -179,6 +210,22 @@ pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status
         }
     };
     subject.describe(status)
+}
+
+fn section_status(unknown: &UnknownSection) -> Status {
+    let UnknownSection { section, nearest, known } = unknown;
+    let hint = match nearest {
+        Some(nearest) => format!("; the nearest is {nearest:?}"),
+        None => String::new(),
+    };
+    let message = format!("section not found: {section:?}{hint}");
+    let status = Status::new(Code::NotFound, reason::SECTION_NOT_FOUND, message)
+        .with_metadata("section", section.as_str())
+        .with_metadata("sections", known.join(","));
+    match nearest {
+        Some(nearest) => status.with_metadata("nearest", nearest.as_str()),
+        None => status,
+    }
 }
 
 /// The status of a call whose deadline passed while its outcome was still open.

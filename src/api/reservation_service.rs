@@ -17,9 +17,10 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::event_names::EventNames;
+use super::payment_conflicts::PaymentConflictLog;
 use super::rejection::{self, ErrorSubject};
 use super::store_reads;
-use super::validate::FieldViolations;
+use super::validate::{FieldNames, FieldViolations};
 use crate::limits;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
@@ -50,6 +51,7 @@ pub(crate) struct ReservationService {
     recorder: Rc<Recorder>,
     limits: RequestLimits,
     names: Rc<EventNames>,
+    payment_conflicts: PaymentConflictLog,
 }
 
 /// A validated request that writes.
@@ -125,9 +127,10 @@ impl ReservationError {
         }
     }
 
-    pub(super) fn into_status(self) -> Status {
+    /// With the contract's names of fields.
+    pub(super) fn into_status(self, names: FieldNames) -> Status {
         match self {
-            Self::Rejected(rejection, subject) => rejection::status_of(&rejection, &subject),
+            Self::Rejected(rejection, subject) => rejection::status_of(&rejection, &subject, names),
             Self::Failed(status) => status,
         }
     }
@@ -156,7 +159,8 @@ impl ReservationService {
         limits: RequestLimits,
     ) -> Rc<Self> {
         let names = EventNames::new(Rc::clone(driver.store()));
-        Rc::new(Self { driver, recorder, limits, names })
+        let payment_conflicts = PaymentConflictLog::default();
+        Rc::new(Self { driver, recorder, limits, names, payment_conflicts })
     }
 
     pub(super) fn recorder(&self) -> &Recorder {
@@ -194,7 +198,8 @@ impl ReservationService {
         self.recorder.idempotency(verb, cached.is_some());
         match cached {
             Some(Answer::Rejected(rejection)) => {
-                OperationCall::Completed(Err(self.rejected(rejection, &operation)))
+                let subject = error_subject(&operation.event, Some(&operation.reservation));
+                OperationCall::Completed(Err(self.rejected(rejection, subject)))
             }
             Some(answer) => OperationCall::Completed(Ok(answer)),
             None => OperationCall::Pending(Box::pin(self.run(call, operation))),
@@ -211,35 +216,36 @@ impl ReservationService {
         match await_answer(self.driver.submit(operation, call.trace.clone()), call, &subject)
             .await?
         {
-            Answer::Rejected(rejection) => {
-                self.count_conflict(&rejection);
-                Err(ReservationError::Rejected(rejection, subject))
-            }
+            Answer::Rejected(rejection) => Err(self.rejected(rejection, subject)),
             answer => Ok(answer),
         }
     }
 
-    fn rejected(&self, rejection: Rejection, operation: &Operation) -> ReservationError {
-        self.count_conflict(&rejection);
-        let subject = error_subject(&operation.event, Some(&operation.reservation));
+    /// Counts a rejection, and logs a payment conflict.
+    fn rejected(&self, rejection: Rejection, subject: ErrorSubject) -> ReservationError {
+        if let Some(kind) = rejection::conflict_type(&rejection) {
+            self.recorder.conflict(kind);
+        }
+        if let Rejection::PaymentConflict { order } = rejection {
+            self.payment_conflicts.log(&subject, order, clock::monotonic());
+        }
         ReservationError::Rejected(rejection, subject)
     }
 
-    fn count_conflict(&self, rejection: &Rejection) {
-        if rejection::is_conflict(rejection) {
-            self.recorder.conflict(rejection::reason_of(rejection));
-        }
-    }
-
-    /// The result of a query, if a snapshot answers it.
+    /// The result of a query, if a snapshot answers it; [`QueryResult::NotOnSale`] is returned as a failure.
     pub(super) fn cached_query_result(
         &self,
         call: &CallContext,
         event: &EventId,
         query: &Query,
-    ) -> Option<QueryResult> {
+    ) -> Option<Result<QueryResult, ReservationError>> {
         call.set_subject(event.as_str(), "");
-        self.driver.cached_query_result(event, query, call.arrived)
+        match self.driver.cached_query_result(event, query, call.arrived)? {
+            QueryResult::NotOnSale(why) => {
+                Some(Err(ReservationError::Rejected(why, error_subject(event, None))))
+            }
+            result => Some(Ok(result)),
+        }
     }
 
     /// See [`Driver::status_version`].
@@ -247,7 +253,7 @@ impl ReservationService {
         self.driver.status_version(event)
     }
 
-    /// Submits a query that [`ReservationService::cached_query_result`] does not answer.
+    /// Submits a query that [`ReservationService::cached_query_result`] does not answer. Failures are the same.
     pub(super) async fn query(
         &self,
         call: &CallContext,
@@ -258,7 +264,12 @@ impl ReservationService {
         let result =
             await_answer(self.driver.query(event, query, call.trace.clone()), call, &subject)
                 .await?;
-        result.map_err(|rejection| ReservationError::Rejected(rejection, subject))
+        match result {
+            Ok(QueryResult::NotOnSale(why)) | Err(why) => {
+                Err(ReservationError::Rejected(why, subject))
+            }
+            Ok(result) => Ok(result),
+        }
     }
 
     /// The details of seats, in the given order; `Err` for a seat without details. Details are optional: neither

@@ -61,12 +61,15 @@ impl FieldViolations {
         self.id("reservation_id", ReservationId::try_from(text))
     }
 
-    /// Seats take precedence over a quantity.
+    /// Seats take precedence over a quantity. They may be as many as the units, but not more than fit into one
+    /// transaction.
     pub fn selection(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Selection> {
         if seats.is_empty() {
             return self.quantity(qty, qty_max).map(Selection::Quantity);
         }
-        self.seats(seats)
+        let transaction_max = limits::SEATS_PER_TRANSACTION_MAX;
+        let most = transaction_max.min(qty_max as usize).max(limits::SEATS_PER_RESERVATION_MAX);
+        self.seats(seats, most)
     }
 
     /// As [`FieldViolations::selection`], but an empty selection means the recorded one.
@@ -93,8 +96,7 @@ impl FieldViolations {
         }
     }
 
-    fn seats(&mut self, texts: Vec<String>) -> Option<Selection> {
-        let most = limits::SEATS_PER_RESERVATION_MAX;
+    fn seats(&mut self, texts: Vec<String>, most: usize) -> Option<Selection> {
         if texts.len() > most {
             let count = texts.len();
             self.add("seat_ids", format!("has {count} seats; must be 1 to {most}"));

@@ -197,9 +197,7 @@ impl AdminBackend for ShardGateway {
         self.invalidate_event(&event).await;
         // Loads the seat map again now, so that the next call does not wait for it.
         let _ = self
-            .on_shard(async move |driver| {
-                run_query(&driver, &event, Query::Status { section: None }).await
-            })
+            .on_shard(async move |driver| run_query(&driver, &event, Query::Status).await)
             .await;
     }
 
@@ -306,7 +304,7 @@ async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminErro
 async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, AdminError> {
     let about = about(driver, event).await?;
     let stock = if about.seat_keys > 0 {
-        match run_query(driver, event, Query::Status { section: None }).await? {
+        match run_query(driver, event, Query::Status).await? {
             QueryResult::Status(status) => Stock::Seats(*status),
             other => return Err(unexpected_result(&other)),
         }
@@ -375,9 +373,8 @@ impl MetricsSource for ShardGateway {
     }
 
     async fn event_status(&self, event: EventId) -> Option<EventStatus> {
-        let status = self.on_shard(async move |driver| {
-            run_query(&driver, &event, Query::Status { section: None }).await
-        });
+        let status =
+            self.on_shard(async move |driver| run_query(&driver, &event, Query::Status).await);
         match status.await {
             Ok(QueryResult::Status(status)) => Some(*status),
             _ => None,

@@ -64,8 +64,18 @@ pub enum Rejection {
     SeatsNotFound {
         seats: Vec<SeatId>,
     },
+    /// The event has seats, and no section of this name.
+    SectionNotFound(Box<UnknownSection>),
+    /// More seats than one reservation can have.
+    TooManySeats {
+        most: u32,
+    },
     /// The reservation exists with another event, quantity or seats.
     IdempotencyConflict,
+    /// Commit of a confirmed reservation with another payment.
+    PaymentConflict {
+        order: OrderId,
+    },
     /// Hold or commit of a reservation that was released or refunded.
     ReservationReleased,
     /// Hold or release of a confirmed reservation.
@@ -93,6 +103,42 @@ pub enum Rejection {
     },
     /// The store rejected this operation, or holds a record that cannot be parsed.
     Internal,
+}
+
+/// See [`Rejection::SectionNotFound`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownSection {
+    /// As the call names it.
+    pub section: String,
+    /// A section whose name differs only in case, white space and punctuation.
+    pub nearest: Option<String>,
+    /// The event's sections by name, at most [`limits::SECTIONS_LISTED_BYTES_MAX`].
+    pub known: Vec<String>,
+}
+
+impl UnknownSection {
+    /// `section` among the names that the event has.
+    pub fn among<'a>(known: impl Iterator<Item = &'a str>, section: &str) -> Self {
+        let (mut nearest, mut listed, mut bytes) = (None, Vec::new(), 0);
+        for name in known {
+            if nearest.is_none() && is_same_word(name, section) {
+                nearest = Some(name.to_owned());
+            }
+            bytes += name.len();
+            if bytes <= limits::SECTIONS_LISTED_BYTES_MAX {
+                listed.push(name.to_owned());
+            }
+        }
+        Self { section: section.to_owned(), nearest, known: listed }
+    }
+}
+
+/// Whether two names differ only in case, white space and punctuation.
+fn is_same_word(one: &str, other: &str) -> bool {
+    let letters = |text: &str| -> String {
+        text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    };
+    letters(one) == letters(other)
 }
 
 /// Time after which a rejected caller should retry.

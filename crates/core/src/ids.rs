@@ -1,6 +1,7 @@
 //! Identifiers, valid by construction.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -187,6 +188,24 @@ impl OrderId {
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())
+    }
+}
+
+/// Hash of a payment_intent_id: compares payments without their text. Never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PaymentHash(NonZeroU64);
+
+impl PaymentHash {
+    /// `None` for an empty text: no payment was given.
+    pub fn of(payment_intent: &str) -> Option<Self> {
+        if payment_intent.is_empty() {
+            return None;
+        }
+        // FNV-1a, 64 bits, by its published constants.
+        let hash = payment_intent.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Some(Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MAX)))
     }
 }
 

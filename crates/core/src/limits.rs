@@ -16,8 +16,14 @@ pub const QTY_MAX_DEFAULT: u32 = 10;
 /// Upper bound of MAX_QTY.
 pub const QTY_MAX_CEILING: u32 = 1_000;
 
-/// Most seats of one reservation, which must fit into one transaction.
+/// Most seats that a reservation may name, unless MAX_QTY is larger.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
+
+/// Most seats of one reservation if MAX_QTY allows that many: the actions of a transaction less one for the record.
+pub const SEATS_PER_TRANSACTION_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
+
+/// Bytes of the section names that a rejection of an unknown section lists: clients accept 8 KB of trailers.
+pub const SECTIONS_LISTED_BYTES_MAX: usize = 1_024;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
@@ -51,7 +57,8 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 /// Bytes of one TransactWriteItems: DynamoDB's limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes.
+/// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes. A record
+/// of more seats is larger, and the actions of its seats leave room for no other.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Most reservations of one batch: the actions of a transaction less one for the stripe.

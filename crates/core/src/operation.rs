@@ -1,6 +1,6 @@
 //! Operations: what a caller asks for about one reservation.
 
-use super::ids::{EventId, Fingerprint, ReservationId, Seats};
+use super::ids::{EventId, Fingerprint, PaymentHash, ReservationId, Seats};
 use super::time::{Micros, UnixMillis};
 
 /// The verbs that write.
@@ -60,6 +60,11 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// The payment of the operation, if it has one.
+    pub fn payment(&self) -> Option<PaymentHash> {
+        PaymentHash::of(&self.payment_intent)
+    }
+
     /// An operation without a section, a payment or a hold, on a reservation that has no record yet.
     pub fn new(
         verb: Verb,

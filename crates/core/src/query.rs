@@ -1,5 +1,6 @@
 //! Queries about an event, and their results. Nothing is written for a query.
 
+use super::answer::Rejection;
 use super::ids::{SeatId, Seats};
 use super::seats::{Price, SeatItem};
 use super::time::UnixMillis;
@@ -14,7 +15,7 @@ pub enum Query {
     /// as unknown.
     Seats { seats: Seats },
     /// Status of the sale. Answered by [`QueryResult::Status`].
-    Status { section: Option<String> },
+    Status,
     /// Details of seats, for an answer about a reservation: from the seat map whatever its age, and from a read
     /// only if there is no map. Answered by [`QueryResult::Seats`].
     Describe { seats: Seats },
@@ -39,6 +40,8 @@ pub enum QueryResult {
         unknown: Vec<SeatId>,
     },
     Status(Box<EventStatus>),
+    /// The event sells nothing now: [`Rejection::EventClosed`]. Its status has the figures all the same.
+    NotOnSale(Rejection),
 }
 
 /// Version of an event's status: equal versions mean an equal status, to the last seat.
@@ -52,7 +55,7 @@ pub struct StatusVersion {
 /// Status of a sale.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventStatus {
-    /// Sum over the requested sections; in a quantity event, over all stripes.
+    /// Over all sections, or over all stripes.
     pub counts: StockCounts,
     /// By name; empty for a quantity event.
     pub sections: Vec<SectionStatus>,

@@ -71,6 +71,7 @@ mod tests {
             fingerprint: Fingerprint([0; 16]),
             state: ReservationState::Released,
             order: None,
+            payment: None,
             qty: 1,
             draws: StripeAllocations::new(),
             seats: None,

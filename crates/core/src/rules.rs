@@ -77,6 +77,10 @@ pub fn decide(
             }
         }
         (Verb::Commit, Held | Expired) => write(ExpiryCondition::Any, Confirmed),
+        (Verb::Commit, Confirmed) if has_other_payment(operation, record) => {
+            let order = record.order.unwrap_or_else(|| OrderId::of(&operation.reservation));
+            refuse(Rejection::PaymentConflict { order })
+        }
         (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
         (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Rejection::ReservationReleased),
         (Verb::Release, Held) => write(ExpiryCondition::Any, Released),
@@ -166,6 +170,12 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
     }
 }
 
+/// Whether operation and record both have a payment, and not the same one.
+fn has_other_payment(operation: &Operation, record: &RecordView) -> bool {
+    let is_other = |recorded| operation.payment().is_some_and(|payment| payment != recorded);
+    record.payment.is_some_and(is_other) && !fault::planted(Fault::PaymentIgnored)
+}
+
 fn held(record: &RecordView) -> Answer {
     Answer::Held {
         expires_at: record.expires_at.unwrap_or_default(),
@@ -191,7 +201,7 @@ mod tests {
     use ReservationState::{Confirmed, Expired, Held, Refunded};
 
     use super::*;
-    use crate::ids::EventId;
+    use crate::ids::{EventId, PaymentHash};
     use crate::time::Micros;
     use crate::transaction::StripeAllocations;
 
@@ -215,6 +225,7 @@ mod tests {
             fingerprint: Fingerprint::of_quantity(&event(), 2),
             state,
             order: None,
+            payment: None,
             qty: 2,
             draws: StripeAllocations::new(),
             seats: None,
@@ -335,6 +346,29 @@ mod tests {
                     decide(&elsewhere, Some(&record(state, AHEAD)), NOW, LateCommit::default());
                 assert_eq!(found, conflict, "{verb:?} of {state:?}, other event");
             }
+        }
+    }
+
+    #[test]
+    fn another_payment_of_a_confirmed_reservation_is_a_conflict() {
+        let late = LateCommit::default();
+        let paid = |payment: &str, recorded: &str, state| {
+            let mut commit = operation(Verb::Commit, Selection::Quantity(2));
+            commit.payment_intent = payment.to_owned();
+            let stored = RecordView { payment: PaymentHash::of(recorded), ..record(state, AHEAD) };
+            decide(&commit, Some(&stored), NOW, late)
+        };
+        let conflict = Rejection::PaymentConflict { order: OrderId::of(&id()) };
+        let conflict = Decision::Answer(Answer::Rejected(conflict));
+        assert_eq!(paid("pay_second", "pay_first", Confirmed), conflict);
+        assert_eq!(paid("pay_first ", "pay_first", Confirmed), conflict);
+        for (payment, recorded) in [("pay_first", "pay_first"), ("", "pay_first"), ("pay", "")] {
+            let found = paid(payment, recorded, Confirmed);
+            assert!(matches!(found, Decision::Answer(Answer::Confirmed { .. })), "{found:?}");
+        }
+        // Nothing is confirmed yet: the payment is recorded by the write.
+        for state in [Held, Expired] {
+            assert!(matches!(paid("pay", "", state), Decision::Write(_)));
         }
     }
 

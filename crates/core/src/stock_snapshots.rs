@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use smallvec::SmallVec;
 
+use super::answer::Rejection;
 use super::ids::EventId;
 use super::query::{EventStatus, Query, QueryResult, StockCounts};
 use super::time::{Micros, Now, UnixMillis};
@@ -115,22 +116,23 @@ impl StockSnapshot {
 
     fn answer(&self, query: &Query) -> Option<QueryResult> {
         match query {
+            Query::Availability { .. } | Query::Seats { .. } if self.closed => {
+                Some(QueryResult::NotOnSale(Rejection::EventClosed))
+            }
             Query::Availability { qty, .. } => {
                 let qty = u64::from(*qty);
-                let is_clear = self.closed
-                    || qty <= self.low
-                    || qty > self.high
-                    || fault::planted(Fault::ShortageInDoubt);
+                let is_clear =
+                    qty <= self.low || qty > self.high || fault::planted(Fault::ShortageInDoubt);
                 is_clear.then_some(QueryResult::Units {
                     remaining: self.low,
-                    available: !self.closed && qty <= self.low,
+                    available: qty <= self.low,
                 })
             }
             Query::Seats { seats } | Query::Describe { seats } => {
                 Some(QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() })
             }
-            Query::Status { .. } => (self.low == self.high || fault::planted(Fault::StatusInDoubt))
-                .then(|| {
+            Query::Status => {
+                (self.low == self.high || fault::planted(Fault::StatusInDoubt)).then(|| {
                     QueryResult::Status(Box::new(EventStatus {
                         counts: StockCounts {
                             total: self.total,
@@ -144,7 +146,8 @@ impl StockSnapshot {
                         seated: false,
                         closed: self.closed,
                     }))
-                }),
+                })
+            }
         }
     }
 }
@@ -348,7 +351,7 @@ mod tests {
         assert_eq!(told(&mut snapshots, 7, last + 1), None);
         let ages = [(1_000 + AGE_MAX.0 / 4 * 3 - 1, false), (1_000 + AGE_MAX.0 / 4 * 3, true)];
         for (asked, needs_refresh) in ages {
-            let query = Query::Status { section: None };
+            let query = Query::Status;
             let answer = snapshots.answer(&event(0), &query, Micros(asked));
             assert_eq!(answer.expect("young").needs_refresh, needs_refresh, "{asked}");
         }
@@ -378,7 +381,7 @@ mod tests {
             assert_eq!(told(&mut snapshots, 12, 9_000), None, "in doubt");
             assert_eq!(told(&mut snapshots, 16, 9_000), None, "in doubt");
             assert_eq!(told(&mut snapshots, 17, 9_000), Some((11, false)));
-            let status = Query::Status { section: None };
+            let status = Query::Status;
             assert!(snapshots.answer(&event(0), &status, Micros(9_000)).is_none());
         }
     }
@@ -399,7 +402,7 @@ mod tests {
             assert_eq!(told(&mut snapshots, 1, 3_000), Some((1, true)));
             snapshots.store(&event(n), Micros(1_000), &read(&[1]), &[], at(2_000));
         }
-        let query = Query::Status { section: None };
+        let query = Query::Status;
         assert!(snapshots.answer(&event(1), &query, Micros(3_000)).is_none());
         assert!(snapshots.answer(&event(2), &query, Micros(3_000)).is_some());
 
@@ -414,6 +417,7 @@ mod tests {
             fingerprint: crate::ids::Fingerprint([0; 16]),
             state: ReservationState::Confirmed,
             order: None,
+            payment: None,
             qty: 2,
             draws: crate::lane::drawn_from(3, 2),
             seats: None,

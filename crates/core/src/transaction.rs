@@ -6,7 +6,7 @@
 use super::fault::{self, Fault};
 use smallvec::SmallVec;
 
-use super::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
+use super::ids::{EventId, Fingerprint, OrderId, PaymentHash, ReservationId, SeatId, Seats};
 use super::operation::Operation;
 use super::seats::SeatState;
 use super::time::UnixMillis;
@@ -153,6 +153,10 @@ impl RecordWrite {
             fingerprint: self.fingerprint,
             state: self.to,
             order: self.order,
+            payment: match self.to {
+                ReservationState::Confirmed => PaymentHash::of(&self.operation.payment_intent),
+                _ => None,
+            },
             qty: self.qty,
             draws: self.draws.clone(),
             seats: self.seats.clone(),
@@ -209,6 +213,8 @@ pub struct RecordView {
     pub fingerprint: Fingerprint,
     pub state: ReservationState,
     pub order: Option<OrderId>,
+    /// Set for a confirmed record with a payment only.
+    pub payment: Option<PaymentHash>,
     pub qty: u32,
     pub draws: StripeAllocations,
     pub seats: Option<Seats>,

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail};
 
 use crate::api::rejection::{self, ErrorSubject};
+use crate::api::validate::RESERVATION_V1;
 use inventory_core::answer::Rejection;
 use inventory_core::ids::SeatId;
 
@@ -17,14 +18,18 @@ pub(super) fn code_of(rejection: &Rejection) -> Option<ErrorCode> {
         Rejection::SeatsUnavailable { .. } => ErrorCode::InventoryConflict,
         Rejection::EventNotFound
         | Rejection::SeatsNotFound { .. }
+        | Rejection::SectionNotFound(_)
         | Rejection::ReservationNotFound => ErrorCode::NotFound,
-        Rejection::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+        Rejection::IdempotencyConflict | Rejection::PaymentConflict { .. } => {
+            ErrorCode::IdempotencyConflict
+        }
         Rejection::HoldExpired => ErrorCode::ReservationExpired,
         Rejection::EventClosed
         | Rejection::ReservationReleased
         | Rejection::ReservationCommitted
         | Rejection::ReservationNotConfirmed => ErrorCode::FailedPrecondition,
-        Rejection::DeadlineExceeded
+        Rejection::TooManySeats { .. }
+        | Rejection::DeadlineExceeded
         | Rejection::Overloaded { .. }
         | Rejection::StoreBusy { .. }
         | Rejection::StoreUnavailable { .. }
@@ -57,10 +62,12 @@ pub(super) fn error_of(rejection: &Rejection, trace_id: String) -> Error {
         Rejection::EventNotFound | Rejection::EventClosed => {
             vec![detail("event_id", String::new())]
         }
+        Rejection::SectionNotFound(unknown) => vec![detail("section", unknown.section.clone())],
+        Rejection::PaymentConflict { .. } => vec![detail(rejection::PAYMENT_FIELD, String::new())],
         _ => vec![detail("reservation_id", String::new())],
     };
     // The same text as the status of `inventory.v1`.
-    let status = rejection::status_of(rejection, &ErrorSubject::default());
+    let status = rejection::status_of(rejection, &ErrorSubject::default(), RESERVATION_V1);
     Error {
         code: code_of(rejection).unwrap_or(ErrorCode::Internal).into(),
         message: status.message().to_owned(),

@@ -113,16 +113,17 @@ impl ReservationHandlers {
             return Ok(CacheableResponse::Encoded(cached));
         }
         // Always of the whole event: the response has the event's totals too.
-        let query = Query::Status { section: None };
+        let query = Query::Status;
         let result = match self.service.cached_query_result(call, &event, &query) {
-            Some(result) => Ok(result),
+            Some(result) => result,
             None => self.service.query(call, event.clone(), query).await,
         };
         match in_band(result)? {
             Ok(result) => {
                 let name = self.service.event_name(call, &event).await;
-                let trace = trace_id(&call.headers);
                 let version = version.filter(|_| name.is_some());
+                // A cached response answers other calls too.
+                let trace = version.map_or_else(|| trace_id(&call.headers), |_| String::new());
                 let name = name.unwrap_or_default();
                 let status =
                     queries::status(event.clone(), name, section.as_deref(), result, trace)?;
@@ -166,13 +167,13 @@ impl InventoryService for ReservationHandlers {
             Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
         let result = in_band(match self.service.cached_query_result(call, &event, &query) {
-            Some(result) => Ok(result),
+            Some(result) => result,
             // Boxed, so that the future of a call answered at once stays small.
             None => Box::pin(self.service.query(call, event, query)).await,
         });
         let answer = result.and_then(|result| match result {
             Ok(result) => queries::availability(&asked, result, clock::now().unix),
-            Err(rejection) => queries::unavailable(&rejection, trace_id(&call.headers)),
+            Err(rejection) => queries::unavailable(&asked, &rejection, trace_id(&call.headers)),
         });
         let result = match &answer {
             Ok(result) if result.error.is_some() => "error",
@@ -297,6 +298,6 @@ fn in_band<T>(outcome: Result<T, ReservationError>) -> Result<Result<T, Rejectio
         Err(ReservationError::Rejected(rejection, _)) if in_band_error::is_business(&rejection) => {
             Ok(Err(rejection))
         }
-        Err(failure) => Err(failure.into_status()),
+        Err(failure) => Err(failure.into_status(RESERVATION_V1)),
     }
 }

@@ -11,6 +11,7 @@ use inventory_proto::reservation::v1::{
 use super::in_band_error::{error_of, is_business};
 use crate::api::convert::timestamp;
 use crate::api::rejection::{self, ErrorSubject};
+use crate::api::validate::RESERVATION_V1;
 use inventory_core::answer::{Rejection, ReleaseOutcome};
 use inventory_core::ids::{OrderId, Seats};
 use inventory_core::time::UnixMillis;
@@ -74,6 +75,11 @@ pub(super) fn not_confirmed(
         rejection => return Err(status_of(rejection)),
     };
     Ok(CommitReservationResponse {
+        // The order that the other payment paid for.
+        order_id: match rejection {
+            Rejection::PaymentConflict { order } => order.to_text(),
+            _ => String::new(),
+        },
         status: status.into(),
         error: Some(error_of(rejection, trace)),
         ..CommitReservationResponse::default()
@@ -123,5 +129,5 @@ pub(super) fn not_released(
 }
 
 fn status_of(rejection: &Rejection) -> Status {
-    rejection::status_of(rejection, &ErrorSubject::default())
+    rejection::status_of(rejection, &ErrorSubject::default(), RESERVATION_V1)
 }

@@ -1,6 +1,6 @@
 //! The responses to availability and status queries: query result in, message out, no I/O.
 
-use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail, Event, SeatStatus};
+use inventory_proto::common::v1::{Error, Event, SeatStatus};
 use inventory_proto::reservation::v1::{
     CheckAvailabilityResponse, GetInventoryStatusResponse, InventoryStats, SectionInventory,
 };
@@ -8,7 +8,8 @@ use inventory_proto::reservation::v1::{
 use super::in_band_error::{error_of, is_business};
 use crate::api::convert::{count, is_free, money, seat, timestamp};
 use crate::api::rejection::{self, ErrorSubject};
-use inventory_core::answer::Rejection;
+use crate::api::validate::RESERVATION_V1;
+use inventory_core::answer::{Rejection, UnknownSection};
 use inventory_core::ids::{EventId, SeatId, Seats};
 use inventory_core::operation::Selection;
 use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
@@ -66,17 +67,25 @@ fn by_seats(asked: &Seats, mut known: Vec<SeatItem>, now: UnixMillis) -> CheckAv
     }
 }
 
+/// A closed event has none of the seats that were asked for.
 pub(super) fn unavailable(
+    asked: &Selection,
     rejection: &Rejection,
     trace: String,
 ) -> Result<CheckAvailabilityResponse, Status> {
+    let unavailable = match (asked, rejection) {
+        (Selection::Seats(seats), Rejection::EventClosed) => &seats[..],
+        _ => &[],
+    };
     Ok(CheckAvailabilityResponse {
+        unavailable_seat_ids: unavailable.iter().map(SeatId::to_string).collect(),
         error: Some(refused(rejection, trace)?),
         ..CheckAvailabilityResponse::default()
     })
 }
 
-/// `found` covers the whole event; `section` selects the part in the response.
+/// `found` covers the whole event; `section` selects the part in the response, and is ignored in a quantity event. The
+/// status of an event that sells nothing now has its figures and the error that a hold would get.
 pub(super) fn status(
     event: EventId,
     name: String,
@@ -87,14 +96,22 @@ pub(super) fn status(
     let QueryResult::Status(found) = found else {
         return Err(rejection::unexpected_answer());
     };
-    let EventStatus { counts, mut sections, as_of, .. } = *found;
-    let mut error = None;
+    let EventStatus { counts, mut sections, as_of, seated, closed } = *found;
     let mut shown_counts = counts;
-    if let Some(section) = section {
-        sections.retain(|of| of.section == section);
-        shown_counts = sections.first().map_or_else(StockCounts::default, |of| of.counts);
-        error = sections.is_empty().then(|| no_such_section(section, trace));
+    if let Some(section) = section.filter(|_| seated) {
+        match sections.iter().position(|of| of.section == section) {
+            Some(at) => {
+                sections = vec![sections.swap_remove(at)];
+                shown_counts = sections[0].counts;
+            }
+            None => {
+                let known = sections.iter().map(|of| of.section.as_str());
+                let unknown = Box::new(UnknownSection::among(known, section));
+                return no_status(&Rejection::SectionNotFound(unknown), trace);
+            }
+        }
     }
+    let error = closed.then(|| error_of(&Rejection::EventClosed, trace));
     Ok(GetInventoryStatusResponse {
         event: Some(Event {
             id: event.into_string(),
@@ -104,7 +121,7 @@ pub(super) fn status(
             ..Event::default()
         }),
         sections: sections.into_iter().map(section_inventory).collect(),
-        stats: error.is_none().then(|| stats(&shown_counts, as_of)),
+        stats: Some(stats(&shown_counts, as_of)),
         error,
     })
 }
@@ -151,22 +168,9 @@ fn stats(counts: &StockCounts, as_of: UnixMillis) -> InventoryStats {
     }
 }
 
-fn no_such_section(section: &str, trace_id: String) -> Error {
-    Error {
-        code: ErrorCode::NotFound.into(),
-        message: "the event has no such section".to_owned(),
-        trace_id,
-        details: vec![ErrorDetail {
-            field: "section".to_owned(),
-            reason: "SECTION_NOT_FOUND".to_owned(),
-            value: section.to_owned(),
-        }],
-    }
-}
-
 fn refused(rejection: &Rejection, trace: String) -> Result<Error, Status> {
     match is_business(rejection) {
         true => Ok(error_of(rejection, trace)),
-        false => Err(rejection::status_of(rejection, &ErrorSubject::default())),
+        false => Err(rejection::status_of(rejection, &ErrorSubject::default(), RESERVATION_V1)),
     }
 }

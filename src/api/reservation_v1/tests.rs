@@ -7,8 +7,9 @@ use inventory_proto::reservation::v1::{CommitStatus, HoldStatus, ReleaseStatus};
 use super::in_band_error::{code_of, error_of};
 use super::{outcomes, queries};
 use crate::api::rejection::{ErrorSubject, reason, reason_of, status_of};
+use crate::api::validate::INVENTORY_V1;
 use crate::telemetry::code_name;
-use inventory_core::answer::{Rejection, ReleaseOutcome};
+use inventory_core::answer::{Rejection, ReleaseOutcome, UnknownSection};
 use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
 use inventory_core::operation::Selection;
 use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
@@ -33,8 +34,13 @@ fn every_rejection() -> Vec<Rejection> {
             Rejection::EventNotFound => Rejection::EventClosed,
             Rejection::EventClosed => Rejection::SeatsUnavailable { seats: ids(&["A-1", "A-2"]) },
             Rejection::SeatsUnavailable { .. } => Rejection::SeatsNotFound { seats: ids(&["Z-9"]) },
-            Rejection::SeatsNotFound { .. } => Rejection::IdempotencyConflict,
-            Rejection::IdempotencyConflict => Rejection::ReservationReleased,
+            Rejection::SeatsNotFound { .. } => Rejection::SectionNotFound(Box::new(
+                UnknownSection::among(["STALLS", "BALCONY"].into_iter(), "Stalls"),
+            )),
+            Rejection::SectionNotFound(_) => Rejection::TooManySeats { most: 99 },
+            Rejection::TooManySeats { .. } => Rejection::IdempotencyConflict,
+            Rejection::IdempotencyConflict => Rejection::PaymentConflict { order: order() },
+            Rejection::PaymentConflict { .. } => Rejection::ReservationReleased,
             Rejection::ReservationReleased => Rejection::ReservationCommitted,
             Rejection::ReservationCommitted => Rejection::HoldExpired,
             Rejection::HoldExpired => Rejection::ReservationNotFound,
@@ -47,6 +53,10 @@ fn every_rejection() -> Vec<Rejection> {
             Rejection::Internal => return all,
         });
     }
+}
+
+fn order() -> OrderId {
+    OrderId::of(&"r1".parse().unwrap())
 }
 
 /// A rejection in `reservation.v1`: its code and its status in each response, or the code of the gRPC error.
@@ -67,6 +77,9 @@ fn table() -> Vec<Row> {
         conflict(reason::EVENT_CLOSED, E::FailedPrecondition),
         conflict(reason::SEAT_UNAVAILABLE, E::InventoryConflict),
         conflict(reason::SEAT_NOT_FOUND, E::NotFound),
+        conflict(reason::SECTION_NOT_FOUND, E::NotFound),
+        wire(reason::INVALID_ARGUMENT, Code::InvalidArgument),
+        conflict(reason::IDEMPOTENCY_CONFLICT, E::IdempotencyConflict),
         conflict(reason::IDEMPOTENCY_CONFLICT, E::IdempotencyConflict),
         row(reason::RESERVATION_RELEASED, E::FailedPrecondition, H::Released, C::FailedConflict, R::Failed),
         row(reason::RESERVATION_COMMITTED, E::FailedPrecondition, H::Committed, C::FailedConflict, R::Failed),
@@ -90,7 +103,7 @@ fn every_rejection_is_mapped_as_in_the_table() {
         let hold = outcomes::not_held("r1".to_owned(), rejection, TRACE.to_owned());
         let commit = outcomes::not_confirmed(rejection, TRACE.to_owned());
         let release = outcomes::not_released(rejection, TRACE.to_owned());
-        let check = queries::unavailable(rejection, TRACE.to_owned());
+        let check = queries::unavailable(&Selection::Quantity(1), rejection, TRACE.to_owned());
         let status = queries::no_status(rejection, TRACE.to_owned());
         let (code, held, committed, released) = match row.expected {
             Ok(statuses) => statuses,
@@ -117,7 +130,10 @@ fn every_rejection_is_mapped_as_in_the_table() {
         // The hold id is set only if the hold exists or existed.
         let named = if held == HoldStatus::Unspecified { "" } else { "r1" };
         assert_eq!(hold.hold_id, named);
-        assert_eq!((commit.order_id.as_str(), commit.committed_at), ("", None));
+        // The order id is set only if another payment has paid for it.
+        let is_paid = matches!(rejection, Rejection::PaymentConflict { .. });
+        let paid = if is_paid { order().to_text() } else { String::new() };
+        assert_eq!((commit.order_id, commit.committed_at), (paid, None));
         assert!(hold.reserved_seats.is_empty() && hold.hold_expires_at.is_none());
         assert!(commit.sold_seats.is_empty() && release.released_seats.is_empty());
         let check = check.unwrap();
@@ -159,7 +175,7 @@ fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
 #[test]
 fn store_errors_are_never_in_band() {
     let business = every_rejection().iter().filter_map(code_of).count();
-    assert_eq!(business, 11);
+    assert_eq!(business, 13);
 }
 
 /// `docs/reference/statuses.md` has every rejection. With UPDATE_DOCS=1 the test rewrites the table.
@@ -172,7 +188,7 @@ fn the_reference_lists_every_rejection() {
                      |---|---|---|---|---|\n"
             .to_owned();
     for rejection in every_rejection() {
-        let status = status_of(&rejection, &ErrorSubject::default());
+        let status = status_of(&rejection, &ErrorSubject::default(), INVENTORY_V1);
         let code = code_name(status.code() as usize);
         let inside = match outcomes::not_held(String::new(), &rejection, String::new()) {
             Err(_) => "gRPC status | ".to_owned(),

@@ -122,6 +122,7 @@ fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
         fingerprint: Fingerprint::of_quantity(&event, 3),
         state,
         order: (state != ReservationState::Held).then(|| OrderId::of(&id)),
+        payment: None,
         qty: 3,
         draws: [StripeAllocation { stripe: 2, units: 3 }].into_iter().collect(),
         seats: Some(["A-1".parse().unwrap(), "A-2".parse().unwrap()].into()),

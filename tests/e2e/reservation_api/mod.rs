@@ -7,11 +7,13 @@
 //! | `sequences.rs` | create, confirm, cancel |
 //! | `time.rs` | hold duration and late commits |
 //! | `arguments.rs` | business outcomes and invalid arguments |
+//! | `refusals.rs` | refusals that name their cause |
 //! | `status.rs` | inventory status |
 //! | `both.rs` | both contracts on the same reservations |
 
 mod arguments;
 mod both;
+mod refusals;
 mod sequences;
 mod status;
 mod time;

@@ -9,7 +9,7 @@ use super::{Engine, OperationTask, planner};
 use crate::answer::{Answer, Rejection};
 use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
 use crate::fault::{self, Fault};
-use crate::ids::{EventId, Fingerprint, ReservationId, SeatId};
+use crate::ids::{EventId, Fingerprint, PaymentHash, ReservationId, SeatId};
 use crate::lane::{Completion, Pool, PoolContext, PoolKind, PoolOutput, Redecision, WriteIntent};
 use crate::operation::{Operation, Verb};
 use crate::query::QueryResult;
@@ -61,6 +61,7 @@ pub(super) struct WaitersToAnswer {
     pub(super) event: EventId,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
+    pub(super) payment: Option<PaymentHash>,
     pub(super) started_at: Micros,
     pub(super) waiters: std::vec::IntoIter<Waiter>,
     pub(super) watchers: Vec<OperationTask>,
@@ -197,6 +198,7 @@ impl Engine {
             event: event.clone(),
             verb: call.verb,
             fingerprint: call.fingerprint,
+            payment: call.payment,
             started_at: call.started_at,
             waiters: call.waiters.into_iter(),
             watchers: call.watchers,

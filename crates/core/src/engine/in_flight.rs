@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use super::OperationTask;
 use crate::effect::CallId;
-use crate::ids::{EventId, Fingerprint, ReservationId};
+use crate::ids::{EventId, Fingerprint, PaymentHash, ReservationId};
 use crate::limits;
 use crate::operation::{Operation, Verb};
 use crate::time::Micros;
@@ -52,6 +52,7 @@ pub(super) struct InFlightCall {
     pub(super) leader: Caller,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
+    pub(super) payment: Option<PaymentHash>,
     /// When the leader was registered: everything that is read for it is read after this.
     pub(super) started_at: Micros,
     /// Number of the leader's writes whose condition failed.
@@ -340,6 +341,7 @@ impl InFlightCall {
             leader: caller,
             verb: operation.verb,
             fingerprint: operation.fingerprint,
+            payment: operation.payment(),
             started_at: now,
             attempts: 0,
             shortage: None,

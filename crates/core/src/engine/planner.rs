@@ -6,6 +6,7 @@ use crate::answer::Answer;
 use crate::effect::RecordHint;
 use crate::fault::{self, Fault};
 use crate::ids::Seats;
+use crate::limits;
 use crate::operation::{Operation, Selection};
 use crate::rules::{self, Decision, LateCommit, StockChange, Transition};
 use crate::time::UnixMillis;
@@ -81,6 +82,8 @@ pub(super) enum SeatsToWrite {
     Given(Seats),
     /// This many seats, to be chosen from the seat map.
     Chosen(u32),
+    /// More than fit into one transaction.
+    TooMany { most: u32 },
     /// The record should have seats and has none.
     Missing,
 }
@@ -100,9 +103,18 @@ pub(super) fn seats_to_write(
         (StockChange::Reserve, None, Selection::Seats(seats)) => {
             SeatsToWrite::Given(Seats::clone(seats))
         }
-        (StockChange::Reserve, None, Selection::Quantity(qty)) => SeatsToWrite::Chosen(*qty),
+        (StockChange::Reserve, None, Selection::Quantity(qty)) => match too_many_seats(*qty) {
+            Some(most) => SeatsToWrite::TooMany { most },
+            None => SeatsToWrite::Chosen(*qty),
+        },
         _ => SeatsToWrite::Missing,
     }
+}
+
+/// The most seats that a reservation can have, if these are more.
+pub(super) fn too_many_seats(qty: u32) -> Option<u32> {
+    let most = limits::SEATS_PER_TRANSACTION_MAX as u32;
+    (qty > most).then_some(most)
 }
 
 /// Units that an operation takes: those of its record, or those it names.

@@ -1,9 +1,9 @@
 //! Queries about an event: answered from a stock snapshot, from a strong read of its stripes, or from the
 //! seat map on the shard that owns the seats. Nothing is written for a query.
 
-use super::Engine;
 use super::seated_event::SeatMapWaiter;
-use crate::answer::Rejection;
+use super::{Engine, planner};
+use crate::answer::{Rejection, UnknownSection};
 use crate::counters::TIME_BOUNDS_US;
 use crate::effect::{CallId, Effect};
 use crate::fault::{self, Fault};
@@ -107,7 +107,7 @@ impl Engine {
         // Seat details rarely change, and a status contains its age: with a seat map, neither waits for a read.
         let accepts_stale = match query {
             Query::Describe { .. } => seated.map().is_some(),
-            Query::Status { .. } => seated.is_younger_than(limits::STATUS_AGE_MAX, now),
+            Query::Status => seated.is_younger_than(limits::STATUS_AGE_MAX, now),
             Query::Availability { .. } | Query::Seats { .. } => false,
         };
         if accepts_stale || seated.is_fresh(now) {
@@ -184,12 +184,18 @@ impl Engine {
             return;
         };
         let result = match query {
+            Query::Availability { .. } | Query::Seats { .. } if closed => {
+                QueryResult::NotOnSale(Rejection::EventClosed)
+            }
             Query::Availability { qty, section } => {
                 let section = section.as_deref();
-                let picked = match closed {
-                    true => None,
-                    false => map.pick(qty, section, now, &locked, &mut self.rng),
-                };
+                let unknown = section.and_then(|section| map.unknown_section(section));
+                if let Some(rejection) = no_choice(unknown, qty) {
+                    let result = Err(rejection);
+                    self.effects.push_back(Effect::AnswerQuery { call, result });
+                    return;
+                }
+                let picked = map.pick(qty, section, now, &locked, &mut self.rng);
                 let seats: Vec<SeatItem> = picked
                     .iter()
                     .flatten()
@@ -209,11 +215,9 @@ impl Engine {
                 }
                 QueryResult::Seats { known, unknown }
             }
-            Query::Status { section } => {
-                let section = section.as_deref();
-                // A section that the event does not have is empty.
-                let sections = map.status(section, now.unix).unwrap_or_default();
-                let counts = map.counts(section, now.unix).unwrap_or_default();
+            Query::Status => {
+                let sections = map.status(None, now.unix).unwrap_or_default();
+                let counts = map.counts(None, now.unix).unwrap_or_default();
                 QueryResult::Status(Box::new(EventStatus {
                     counts,
                     sections,
@@ -226,6 +230,13 @@ impl Engine {
         let result = Ok(result);
         self.effects.push_back(Effect::AnswerQuery { call, result });
     }
+}
+
+/// Why a choice of seats cannot be offered, whatever is available.
+fn no_choice(unknown: Option<UnknownSection>, qty: u32) -> Option<Rejection> {
+    let too_many = planner::too_many_seats(qty);
+    let too_many = too_many.map(|most| Rejection::TooManySeats { most });
+    too_many.or_else(|| unknown.map(|unknown| Rejection::SectionNotFound(Box::new(unknown))))
 }
 
 /// The seat, where a hold that is past its expiry does not count.
@@ -245,14 +256,16 @@ fn result_from_stripes(
 ) -> QueryResult {
     let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
     match query {
-        Query::Availability { qty, .. } => QueryResult::Units {
-            remaining,
-            available: !layout.closed && remaining >= u64::from(qty),
-        },
+        Query::Availability { .. } | Query::Seats { .. } if layout.closed => {
+            QueryResult::NotOnSale(Rejection::EventClosed)
+        }
+        Query::Availability { qty, .. } => {
+            QueryResult::Units { remaining, available: remaining >= u64::from(qty) }
+        }
         Query::Seats { seats } | Query::Describe { seats } => {
             QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() }
         }
-        Query::Status { .. } => {
+        Query::Status => {
             let total: u64 = stripes.iter().map(|s| s.capacity).sum();
             let counts = StockCounts {
                 total,

@@ -38,6 +38,10 @@ impl Engine {
                 self.reject(&task.operation, Rejection::EventClosed);
                 return;
             }
+            SeatsToWrite::TooMany { most } => {
+                self.reject(&task.operation, Rejection::TooManySeats { most });
+                return;
+            }
             SeatsToWrite::Missing => {
                 self.reject(&task.operation, Rejection::Internal);
                 return;
@@ -149,12 +153,18 @@ impl Engine {
         let operation = &task.operation;
         let (reservation, event) = (&operation.reservation, &operation.event);
         let is_confirmed = task.hint.is_confirmed();
-        if is_confirmed && let Some(remaining) = self.in_flight.shortage(reservation, event) {
-            self.reject(operation, Rejection::InsufficientInventory { remaining });
-            return;
-        }
         let section = operation.section.as_deref();
         let seated = self.seated_events.open(event, now.mono);
+        if is_confirmed && let Some(remaining) = self.in_flight.shortage(reservation, event) {
+            let rejection = match section.zip(seated.map()) {
+                Some((section, map)) => map.unknown_section(section),
+                None => None,
+            };
+            let rejection = rejection.map(|unknown| Rejection::SectionNotFound(Box::new(unknown)));
+            let few = Rejection::InsufficientInventory { remaining };
+            self.reject(operation, rejection.unwrap_or(few));
+            return;
+        }
         match seated.any_locked_seat(section) {
             Some(locked) if is_confirmed => {
                 self.in_flight.set_waits_for_seat_lock(reservation, event);

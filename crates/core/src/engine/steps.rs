@@ -89,7 +89,9 @@ impl Engine {
         let now = self.now.mono;
         while let Some(waiter) = done.waiters.next() {
             let Waiter { caller, operation, layout, arrived } = waiter;
-            let is_equal = operation.verb == done.verb && operation.fingerprint == done.fingerprint;
+            let is_equal = operation.verb == done.verb
+                && operation.fingerprint == done.fingerprint
+                && (operation.payment() == done.payment || fault::planted(Fault::PaymentJoined));
             let is_final = done.record.as_ref().is_some_and(planner::is_final);
             if is_equal && applies_to_waiter(&done.answer, is_final, arrived, done.started_at) {
                 self.answer(caller, done.answer.clone(), done.record.clone());
@@ -429,6 +431,7 @@ fn applies_to_waiter(answer: &Answer, is_final: bool, arrived: Micros, started_a
             Rejection::InsufficientInventory { .. }
             | Rejection::EventNotFound
             | Rejection::EventClosed
+            | Rejection::SectionNotFound(_)
             | Rejection::SeatsUnavailable { .. }
             | Rejection::SeatsNotFound { .. }
             | Rejection::HoldExpired

@@ -67,6 +67,11 @@ impl BatchEntry {
         rules::stock_change(self.write.from, self.write.to)
     }
 
+    /// Actions of a transaction for this entry alone, its stripes included.
+    pub(super) fn actions(&self) -> usize {
+        self.write.draws.len() + 1 + self.write.seats_moved().len()
+    }
+
     /// The operation, to be decided again: by now there may be a record.
     pub(super) fn into_operation(self) -> Operation {
         Operation { expectation: RecordExpectation::Present, ..self.write.operation }

@@ -128,6 +128,11 @@ impl Pool {
     pub fn submit(&mut self, operation: Operation, intent: WriteIntent, cx: &mut PoolContext<'_>) {
         let mut entry = BatchEntry::new(operation, intent, self.next_sequence, cx.now.mono);
         self.next_sequence += 1;
+        if entry.actions() > limits::TRANSACTION_ACTIONS_MAX {
+            // No transaction would ever take the entry, nor anything behind it in the queue.
+            cx.out.reject(entry, Rejection::Internal);
+            return;
+        }
         let own_lane = self.own_lane(&entry);
         let now = cx.now.mono;
         if !entry.is_background() && self.is_full(own_lane) && self.sweep_due <= now {

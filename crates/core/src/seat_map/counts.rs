@@ -1,6 +1,7 @@
 //! Seat counts by state, updated as seats change, so that a query costs one step per section.
 
 use super::{SeatMap, SeatSection};
+use crate::answer::UnknownSection;
 use crate::query::{SectionStatus, StockCounts};
 use crate::time::UnixMillis;
 
@@ -23,6 +24,15 @@ impl SeatMap {
                 is_there(section).then_some(section.counts)
             }
         }
+    }
+
+    /// What a rejection of `section` reports; `None`: there is such a section.
+    pub(crate) fn unknown_section(&self, section: &str) -> Option<UnknownSection> {
+        if self.section_of(section).is_some_and(|at| is_there(&self.sections[at])) {
+            return None;
+        }
+        let there = self.sections.iter().filter(|section| is_there(section));
+        Some(UnknownSection::among(there.map(|there| self.name(there.name)), section))
     }
 
     /// Available seats in `section`, or in all; 0 for an unknown section.

@@ -28,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) event: EventId,
     pub(crate) selection: Selection,
     pub(crate) section: Option<String>,
+    /// Stored by a commit. Empty for none.
+    pub(crate) payment: &'static str,
     pub(crate) hold_for: Micros,
     pub(crate) expectation: RecordExpectation,
     pub(crate) arrives: Micros,
@@ -41,7 +43,8 @@ impl Call {
     }
 
     pub(crate) fn ask<'a>(&'a self, verb: Verb, reservation: &'a ReservationId) -> Ask<'a> {
-        Ask { verb, reservation, event: &self.event, selection: &self.selection }
+        let payment = self.payment;
+        Ask { verb, reservation, event: &self.event, selection: &self.selection, payment }
     }
 
     /// The operation of the call, if it is a write.
@@ -53,6 +56,10 @@ impl Call {
         let (id, event) = (reservation.clone(), self.event.clone());
         Some(Operation {
             section: self.section.clone(),
+            payment_intent: match verb {
+                Verb::Commit => self.payment.to_owned(),
+                _ => String::new(),
+            },
             hold_until: holds.then(|| UnixMillis(unix.0 + self.hold_for.0 / 1_000)),
             expectation: self.expectation,
             ..Operation::new(*verb, id, event, self.selection.clone(), self.deadline())
@@ -71,6 +78,7 @@ impl Call {
         };
         Some(Self {
             what: Request::Write(verb, reservation.clone()),
+            payment: payment(at),
             arrives: at,
             expectation: *pick(rng, &[RecordExpectation::Present, RecordExpectation::Absent]),
             tries: 0,
@@ -198,6 +206,7 @@ fn call(
         event: event_id,
         selection,
         section,
+        payment: payment(arrives),
         hold_for: scenario.hold_for,
         expectation: match verb {
             Some(Verb::Hold) | None => RecordExpectation::Absent,
@@ -214,7 +223,16 @@ fn question(selection: &Selection, section: Option<String>, rng: &mut SmallRng) 
         Selection::Seats(seats) if rng.random() => Query::Describe { seats: Seats::clone(seats) },
         Selection::Seats(seats) => Query::Seats { seats: Seats::clone(seats) },
         Selection::Quantity(qty) if rng.random() => Query::Availability { qty: *qty, section },
-        _ => Query::Status { section },
+        _ => Query::Status,
+    }
+}
+
+/// The payment of a call that arrives at this instant: mostly the same.
+fn payment(arrives: Micros) -> &'static str {
+    match arrives.0 % 16 {
+        0 | 1 => "pay-second",
+        2 => "",
+        _ => "pay-first",
     }
 }
 
@@ -239,7 +257,7 @@ pub(crate) fn queries(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
 pub(crate) fn availability_query(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Call {
     let qty = rng.random_range(1..=10);
     let question = match rng.random_range(0..5) {
-        0 => Query::Status { section: None },
+        0 => Query::Status,
         _ => Query::Availability { qty, section: None },
     };
     Call {
@@ -247,6 +265,7 @@ pub(crate) fn availability_query(event: &EventId, arrives: Micros, rng: &mut Sma
         event: event.clone(),
         selection: Selection::Quantity(qty),
         section: None,
+        payment: "",
         hold_for: Micros(0),
         expectation: RecordExpectation::Absent,
         arrives,

@@ -368,7 +368,11 @@ fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
         }
         (Selection::Seats(selection), None) => selection.len() == record.qty as usize,
     };
-    call.what == Request::Write(verb, record.reservation().clone()) && call.event == *event && named
+    let paid = verb != Verb::Commit || record.operation.payment_intent == call.payment;
+    call.what == Request::Write(verb, record.reservation().clone())
+        && call.event == *event
+        && named
+        && paid
 }
 
 fn name_of(state: ReservationState) -> &'static str {

@@ -183,7 +183,7 @@ impl Display for Words<'_, Query> {
                 write!(f, "{qty} available in {}?", plain(section.as_deref()))
             }
             Query::Seats { seats } => write!(f, "{} available?", ids(seats)),
-            Query::Status { section } => write!(f, "status of {}?", plain(section.as_deref())),
+            Query::Status => f.write_str("status?"),
             Query::Describe { seats } => write!(f, "{} described?", ids(seats)),
         }
     }
@@ -211,6 +211,7 @@ impl Display for Words<'_, QueryResult> {
             QueryResult::Seats { known, unknown } => {
                 write!(f, "{} are there, {} are not", List(known), ids(unknown))
             }
+            QueryResult::NotOnSale(why) => Words(why).fmt(f),
             QueryResult::Status(status) => Words(&**status).fmt(f),
         }
     }
@@ -275,6 +276,11 @@ impl Display for Words<'_, Rejection> {
             Rejection::SeatsUnavailable { seats } => write!(f, "SEAT_UNAVAILABLE {}", ids(seats)),
             Rejection::SeatsNotFound { seats } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
             Rejection::IdempotencyConflict => f.write_str("IDEMPOTENCY_CONFLICT"),
+            Rejection::PaymentConflict { order } => write!(f, "PAYMENT_CONFLICT {order}"),
+            Rejection::SectionNotFound(unknown) => {
+                write!(f, "SECTION_NOT_FOUND {:?}", unknown.section)
+            }
+            Rejection::TooManySeats { most } => write!(f, "TOO_MANY_SEATS {most}"),
             Rejection::ReservationReleased => f.write_str("RESERVATION_RELEASED"),
             Rejection::ReservationCommitted => f.write_str("RESERVATION_COMMITTED"),
             Rejection::HoldExpired => f.write_str("HOLD_EXPIRED"),
@@ -316,12 +322,22 @@ impl Display for Words<'_, StripeUpdate> {
 
 impl Display for Words<'_, RecordView> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let RecordView { fingerprint, state: now, order, qty, draws, seats, expires_at, at } =
-            self.0;
+        let RecordView {
+            fingerprint,
+            state: now,
+            order,
+            payment,
+            qty,
+            draws,
+            seats,
+            expires_at,
+            at,
+        } = self.0;
         write!(f, "({} {qty} {}", state(*now), Words(fingerprint))?;
         write!(f, " {} {}", List(draws), plain(seats.as_deref().map(ids)))?;
         let (order, until) = (plain(*order), plain(expires_at.map(|at| at.0)));
-        write!(f, " {order} until {until} at {})", at.0)
+        let paid = if payment.is_some() { "paid " } else { "" };
+        write!(f, " {order} {paid}until {until} at {})", at.0)
     }
 }
 

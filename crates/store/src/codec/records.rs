@@ -18,7 +18,9 @@ use super::{
 };
 use crate::limits;
 use inventory_core::expiry_search::ExpiryBucket;
-use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
+use inventory_core::ids::{
+    EventId, Fingerprint, OrderId, PaymentHash, ReservationId, SeatId, Seats,
+};
 use inventory_core::rules::{StockChange, stock_change};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
@@ -311,6 +313,12 @@ pub(crate) fn record_view(item: &Item) -> Result<RecordView, String> {
         fingerprint: Fingerprint(fingerprint),
         state,
         order,
+        payment: match state {
+            ReservationState::Confirmed => {
+                PaymentHash::of(maybe_text(item, PAYMENT_INTENT_ID)?.unwrap_or_default())
+            }
+            _ => None,
+        },
         qty: read_number(item, QTY)?,
         draws: match maybe_text(item, DRAWS)? {
             None => StripeAllocations::new(),

@@ -280,7 +280,7 @@ impl PoolHarness {
         };
         let deadline = self.now.plus(Micros::from_millis(member.patience));
         let operation = Operation {
-            payment_intent: format!("pay-{number}"),
+            payment_intent: format!("pay-{reservation}"),
             hold_until: (member.verb == Verb::Hold)
                 .then(|| UnixMillis(unix(self.now).0 + 1 + number as u64 % 7 * 60)),
             ..Operation::new(member.verb, reservation, self.event.clone(), asked, deadline)
@@ -611,6 +611,7 @@ impl PoolHarness {
             reservation: &entry.operation.reservation,
             event: &entry.operation.event,
             selection: &entry.operation.selection,
+            payment: &entry.operation.payment_intent,
         }
     }
 

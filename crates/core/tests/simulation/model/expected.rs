@@ -1,7 +1,7 @@
 //! The answer that a caller must get because of a record.
 
 use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
-use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use inventory_core::ids::{EventId, Fingerprint, OrderId, PaymentHash, ReservationId};
 use inventory_core::operation::{Selection, Verb};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::UnixMillis;
@@ -14,6 +14,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) reservation: &'a ReservationId,
     pub(crate) event: &'a EventId,
     pub(crate) selection: &'a Selection,
+    /// Empty if none is named.
+    pub(crate) payment: &'a str,
 }
 
 /// The answer while the record of `event` is `view` and the time is `clock`; `None` where something must be
@@ -39,6 +41,13 @@ pub(crate) fn expected_answer(
     }
     let over = view.expires_at.is_some_and(|end| end <= clock);
     let refusal = match (ask.verb, view.state) {
+        // Two payments for one order: the caller must learn that the second is not recorded.
+        (Verb::Commit, Confirmed)
+            if !ask.payment.is_empty()
+                && view.payment.is_some_and(|paid| PaymentHash::of(ask.payment) != Some(paid)) =>
+        {
+            Rejection::PaymentConflict { order: OrderId::of(ask.reservation) }
+        }
         (Verb::Commit, Confirmed) => {
             return Some(Answer::Confirmed {
                 order: OrderId::of(ask.reservation),

@@ -200,6 +200,12 @@ impl Store {
         Some(&stored.facts.section)
     }
 
+    /// Whether a seated event has no section of this name.
+    pub(crate) fn lacks_section(&self, event: &EventId, section: &str) -> bool {
+        let has_it = |event: &Event| event.seats.values().any(|seat| seat.facts.section == section);
+        self.is_seated(event) && !self.events.get(event).is_some_and(has_it)
+    }
+
     /// How many seats were free during the whole span.
     pub(crate) fn free_throughout(
         &self,

@@ -20,7 +20,7 @@ mod validity;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::ids::{EventId, PaymentHash, ReservationId, SeatId};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
@@ -501,6 +501,7 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
             fingerprint: write.fingerprint,
             state: write.to,
             order: write.order,
+            payment: payment_written(write),
             qty: write.qty,
             draws: write.draws.clone(),
             seats: write.seats.clone(),
@@ -511,6 +512,7 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
     let mut view = stored.clone();
     view.state = write.to;
     view.at = at;
+    view.payment = payment_written(write);
     if write.to == ReservationState::Confirmed {
         view.order = write.order;
     }
@@ -519,6 +521,12 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
         view.seats = write.seats.clone();
     }
     view
+}
+
+/// The payment that a confirmed record has.
+fn payment_written(write: &RecordWrite) -> Option<PaymentHash> {
+    let is_confirmed = write.to == ReservationState::Confirmed;
+    is_confirmed.then(|| PaymentHash::of(&write.operation.payment_intent)).flatten()
 }
 
 fn seat_written(write: &RecordWrite) -> SeatState {

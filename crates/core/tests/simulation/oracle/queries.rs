@@ -31,6 +31,10 @@ impl Oracle {
         let due = match result {
             Ok(found) => self.is_so(&call, question, found, at, now, store),
             Err(Rejection::EventNotFound) => !store.exists(&call.event),
+            Err(Rejection::SectionNotFound(unknown)) => {
+                call.section.as_ref() == Some(&unknown.section)
+                    && store.lacks_section(&call.event, &unknown.section)
+            }
             Err(
                 Rejection::StoreBusy { .. }
                 | Rejection::StoreUnavailable { .. }
@@ -56,6 +60,7 @@ impl Oracle {
         store: &Store,
     ) -> bool {
         let event = &call.event;
+        let closed = store.closed_at(event);
         match (question, found) {
             (Query::Availability { qty, .. }, QueryResult::Units { remaining, available }) => {
                 let units = Units {
@@ -74,7 +79,8 @@ impl Oracle {
                     .iter()
                     .enumerate()
                     .all(|(n, seat)| seats[..n].iter().all(|other| other.id != seat.id));
-                (seats.is_empty() || seats.len() == *qty as usize)
+                section.as_ref().is_none_or(|section| !store.lacks_section(event, section))
+                    && (seats.is_empty() || seats.len() == *qty as usize)
                     && distinct
                     && seats.iter().all(inside)
             }
@@ -87,7 +93,11 @@ impl Oracle {
                     && known.iter().all(|seat| was(call, seat, now, store))
                     && !unknown.iter().any(is_there)
             }
-            (Query::Status { .. }, QueryResult::Status(status)) => {
+            // A closed event says so, whatever it has.
+            (Query::Availability { .. } | Query::Seats { .. }, QueryResult::NotOnSale(why)) => {
+                *why == Rejection::EventClosed && closed.is_some_and(|at| at <= now)
+            }
+            (Query::Status, QueryResult::Status(status)) => {
                 let counts = status.counts;
                 let sum = counts.available + counts.held + counts.sold + counts.blocked;
                 counts.total == sum
@@ -135,18 +145,14 @@ impl Oracle {
         let not_before = self.not_before(call);
         let closed = store.closed_at(event);
         let is_enough = units.remaining >= units.selection;
-        let is_right = match units.available {
-            true => is_enough && closed.is_none_or(|at| at >= not_before),
-            false => !is_enough || closed.is_some_and(|at| at <= now),
-        };
+        let is_right = units.available == is_enough && closed.is_none_or(|at| at >= not_before);
         let from_memory = || {
             let spans = self.stock_views.spans(at, event, not_before, self.torn_reads, store);
             spans.iter().any(|span| {
                 // Uncertainty alone never proves that there is too little.
                 let is_short = span.least < units.selection
                     && (self.torn_reads || span.most < units.selection);
-                (span.least..=span.most).contains(&units.remaining)
-                    && (units.available || is_short || closed.is_some_and(|at| at <= now))
+                (span.least..=span.most).contains(&units.remaining) && (units.available || is_short)
             })
         };
         is_right && (self.was_left(call, units.remaining, now, store) || from_memory())

@@ -66,6 +66,10 @@ impl Oracle {
                 case.is_closed(),
                 "event closed, but the event was open, or the reservation has a record",
             ),
+            Rejection::SectionNotFound(unknown) => (
+                case.is_unknown(&unknown.section),
+                "section not found, but the event has it, or there is a record",
+            ),
             Rejection::EventNotFound => {
                 (!store.exists(&call.event), "event not found, but it exists")
             }
@@ -102,9 +106,11 @@ impl Oracle {
             return false;
         };
         let event = &case.call.event;
+        let section = case.call.section.as_ref();
         case.takes
             && case.had(None)
             && case.store.exists(event)
+            && section.is_none_or(|section| !case.store.lacks_section(event, section))
             && remaining < u64::from(qty)
             && self.was_short(case, u64::from(qty), case.took_at(true), Some(remaining))
     }
@@ -204,6 +210,13 @@ impl RejectionCase<'_> {
         let event = &self.call.event;
         let is_there = |seat: &SeatId| self.store.section_of(event, seat).is_some();
         self.are_named(seats) && !seats.iter().any(is_there) && self.store.exists(event)
+    }
+
+    fn is_unknown(&self, section: &str) -> bool {
+        self.takes
+            && self.had(None)
+            && self.call.section.as_deref() == Some(section)
+            && self.store.lacks_section(&self.call.event, section)
     }
 
     fn are_named(&self, seats: &[SeatId]) -> bool {

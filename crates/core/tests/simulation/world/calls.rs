@@ -131,6 +131,7 @@ impl World {
             Ok(QueryResult::Units { .. }) => "unit answers",
             Ok(QueryResult::Offer { .. }) => "offers of seats",
             Ok(QueryResult::Seats { .. }) => "seat answers",
+            Ok(QueryResult::NotOnSale(_)) => "checks of closed events",
             Ok(QueryResult::Status(_)) => "status answers",
             Err(_) => "queries rejected",
         });

@@ -83,6 +83,7 @@ impl World {
             event: event.clone(),
             selection: Selection::Quantity(qty),
             section: None,
+            payment: "",
             hold_for: Micros(0),
             expectation: RecordExpectation::Absent,
             arrives: self.now,

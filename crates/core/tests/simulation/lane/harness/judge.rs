@@ -217,6 +217,7 @@ fn tells_of_record(refusal: &Rejection) -> bool {
     matches!(
         refusal,
         Rejection::IdempotencyConflict
+            | Rejection::PaymentConflict { .. }
             | Rejection::ReservationReleased
             | Rejection::ReservationCommitted
             | Rejection::HoldExpired
