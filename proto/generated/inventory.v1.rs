@@ -9,10 +9,10 @@ pub struct SeatRef {
 pub struct CheckReq {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
-    /// Units, or number of seats: 1 to MAX_QTY (default 10). Ignored if seat_ids is not empty.
+    /// Units, or number of seats: 1 to MAX_QTY (default 10), at most 99 seats. Ignored if seat_ids is not empty.
     #[prost(int32, tag = "2")]
     pub qty: i32,
-    /// At most 10, distinct.
+    /// At most 10 (more if MAX_QTY is larger, at most 99), distinct.
     #[prost(message, repeated, tag = "3")]
     pub seat_ids: ::prost::alloc::vec::Vec<SeatRef>,
 }
@@ -35,7 +35,7 @@ pub struct CommitReq {
     /// 1 to MAX_QTY (default 10). Ignored if seat_ids is not empty.
     #[prost(int32, tag = "3")]
     pub qty: i32,
-    /// At most 10, distinct.
+    /// At most 10 (more if MAX_QTY is larger, at most 99), distinct.
     #[prost(message, repeated, tag = "4")]
     pub seat_ids: ::prost::alloc::vec::Vec<SeatRef>,
     /// Part of the payload that a retry must repeat; empty means "as recorded". At most 256 bytes.
@@ -60,7 +60,7 @@ pub struct ReleaseReq {
     /// Must match the reservation. Ignored if seat_ids is not empty.
     #[prost(int32, tag = "3")]
     pub qty: i32,
-    /// Must match the reservation. At most 10, distinct.
+    /// Must match the reservation. Distinct.
     #[prost(message, repeated, tag = "4")]
     pub seat_ids: ::prost::alloc::vec::Vec<SeatRef>,
 }
@@ -78,13 +78,14 @@ pub struct PlaceHoldReq {
     #[prost(string, tag = "2")]
     pub event_id: ::prost::alloc::string::String,
     /// 1 to MAX_QTY (default 10). Ignored if seat_ids is not empty. On a seated event the server chooses
-    /// that many seats.
+    /// that many seats, at most 99.
     #[prost(int32, tag = "3")]
     pub qty: i32,
-    /// At most 10, distinct.
+    /// At most 10 (more if MAX_QTY is larger, at most 99), distinct.
     #[prost(message, repeated, tag = "4")]
     pub seat_ids: ::prost::alloc::vec::Vec<SeatRef>,
-    /// Section in which the server chooses seats; empty means any section. At most 128 bytes.
+    /// Section in which the server chooses seats; empty means any section. At most 128 bytes. Ignored on a
+    /// quantity event, and if seat_ids is not empty.
     #[prost(string, tag = "5")]
     pub section: ::prost::alloc::string::String,
     /// End of the hold. Must be in the future; a later time than the maximum hold length (default 15 min)
@@ -218,7 +219,7 @@ pub mod inventory_client {
         /// Returns whether the requested units or seats can be sold now. Read-only; the answer reserves
         /// nothing and may be as old as READ_STALENESS_MS (default 50 ms).
         ///
-        /// Errors: NOT_FOUND (EVENT_NOT_FOUND).
+        /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION (EVENT_CLOSED).
         pub async fn check_availability(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckReq>,
@@ -245,7 +246,8 @@ pub mod inventory_client {
         /// Idempotent: a retry with the same reservation_id and payload returns the same order_id.
         ///
         /// Errors: ABORTED (INSUFFICIENT_INVENTORY, or SEAT_UNAVAILABLE with the seats in the metadata);
-        /// NOT_FOUND (EVENT_NOT_FOUND, SEAT_NOT_FOUND); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT);
+        /// NOT_FOUND (EVENT_NOT_FOUND, SEAT_NOT_FOUND); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT; if the
+        /// reservation is confirmed with another payment, the metadata has order_id and field);
         /// FAILED_PRECONDITION (RESERVATION_RELEASED, HOLD_EXPIRED, EVENT_CLOSED).
         pub async fn commit_reservation(
             &mut self,
@@ -368,7 +370,7 @@ pub mod inventory_server {
         /// Returns whether the requested units or seats can be sold now. Read-only; the answer reserves
         /// nothing and may be as old as READ_STALENESS_MS (default 50 ms).
         ///
-        /// Errors: NOT_FOUND (EVENT_NOT_FOUND).
+        /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION (EVENT_CLOSED).
         async fn check_availability(
             &self,
             request: tonic::Request<super::CheckReq>,
@@ -378,7 +380,8 @@ pub mod inventory_server {
         /// Idempotent: a retry with the same reservation_id and payload returns the same order_id.
         ///
         /// Errors: ABORTED (INSUFFICIENT_INVENTORY, or SEAT_UNAVAILABLE with the seats in the metadata);
-        /// NOT_FOUND (EVENT_NOT_FOUND, SEAT_NOT_FOUND); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT);
+        /// NOT_FOUND (EVENT_NOT_FOUND, SEAT_NOT_FOUND); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT; if the
+        /// reservation is confirmed with another payment, the metadata has order_id and field);
         /// FAILED_PRECONDITION (RESERVATION_RELEASED, HOLD_EXPIRED, EVENT_CLOSED).
         async fn commit_reservation(
             &self,

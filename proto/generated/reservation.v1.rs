@@ -3,13 +3,15 @@
 pub struct CheckAvailabilityRequest {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
-    /// Checks exactly these seats; quantity and section are then ignored. At most 10, distinct.
+    /// Checks exactly these seats; quantity and section are then ignored. At most 10 (more if
+    /// MAX_QTY is larger, at most 99), distinct.
     #[prost(string, repeated, tag = "2")]
     pub seat_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// 1 to MAX_QTY (default 10).
+    /// 1 to MAX_QTY (default 10), at most 99 seats.
     #[prost(int32, tag = "3")]
     pub quantity: i32,
-    /// Section in which seats are proposed; empty means any section. At most 128 bytes.
+    /// Section in which seats are proposed; empty means any section. At most 128 bytes. Ignored on a
+    /// quantity event.
     #[prost(string, tag = "4")]
     pub section: ::prost::alloc::string::String,
 }
@@ -22,7 +24,7 @@ pub struct CheckAvailabilityResponse {
     /// seats that are available. Empty for a quantity event.
     #[prost(message, repeated, tag = "2")]
     pub available_seats: ::prost::alloc::vec::Vec<super::super::common::v1::Seat>,
-    /// The requested seats that are not available, including unknown seats.
+    /// The requested seats that are not available, including unknown seats; all if the event is closed.
     #[prost(string, repeated, tag = "3")]
     pub unavailable_seat_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Available units or seats in the requested section, or in the whole event. Not set if the request
@@ -40,10 +42,11 @@ pub struct ReserveSeatRequest {
     pub reservation_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub event_id: ::prost::alloc::string::String,
-    /// Holds exactly these seats; quantity is then ignored. At most 10, distinct.
+    /// Holds exactly these seats; quantity is then ignored. At most 10 (more if MAX_QTY is
+    /// larger, at most 99), distinct.
     #[prost(string, repeated, tag = "3")]
     pub seat_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// 1 to MAX_QTY (default 10). On a seated event the server chooses that many seats.
+    /// 1 to MAX_QTY (default 10). On a seated event the server chooses that many seats, at most 99.
     #[prost(int32, tag = "4")]
     pub quantity: i32,
     /// Not interpreted. At most 256 bytes.
@@ -81,7 +84,7 @@ pub struct CommitReservationRequest {
     pub reservation_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub event_id: ::prost::alloc::string::String,
-    /// At most 10, distinct.
+    /// At most 10 (more if MAX_QTY is larger, at most 99), distinct.
     #[prost(string, repeated, tag = "3")]
     pub seat_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// 1 to MAX_QTY (default 10). If seat_ids is empty and quantity is 0, the commit takes the units or
@@ -101,6 +104,7 @@ pub struct CommitReservationRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommitReservationResponse {
     /// "ord_" and at least 96 bits derived from the reservation: the same on every retry and every node.
+    /// Also set if the reservation is confirmed with another payment: COMMIT_STATUS_FAILED_CONFLICT.
     #[prost(string, tag = "1")]
     pub order_id: ::prost::alloc::string::String,
     /// Empty for a quantity event.
@@ -122,7 +126,7 @@ pub struct ReleaseHoldRequest {
     pub reservation_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub event_id: ::prost::alloc::string::String,
-    /// At most 10, distinct.
+    /// At most 10 (more if MAX_QTY is larger, at most 99), distinct.
     #[prost(string, repeated, tag = "3")]
     pub seat_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// If seat_ids is empty and quantity is 0, the request matches any reservation. In every case the
@@ -154,7 +158,8 @@ pub struct ReleaseHoldResponse {
 pub struct GetInventoryStatusRequest {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
-    /// Limits `sections` and `stats` to one section; empty means all sections. At most 128 bytes.
+    /// Limits `sections` and `stats` to one section; empty means all sections. At most 128 bytes. Ignored on
+    /// a quantity event.
     #[prost(string, tag = "2")]
     pub section: ::prost::alloc::string::String,
 }
@@ -170,7 +175,8 @@ pub struct GetInventoryStatusResponse {
     /// Sum over `sections`, or the units of a quantity event.
     #[prost(message, optional, tag = "3")]
     pub stats: ::core::option::Option<InventoryStats>,
-    /// Absent on success.
+    /// Absent on success. FAILED_PRECONDITION with the reason EVENT_CLOSED beside the figures of a closed
+    /// event: what `stats` counts as available cannot be bought.
     #[prost(message, optional, tag = "4")]
     pub error: ::core::option::Option<super::super::common::v1::Error>,
 }

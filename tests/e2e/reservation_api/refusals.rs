@@ -6,7 +6,6 @@ use std::time::Instant;
 use inventory_proto::common::v1::{Error, ErrorCode};
 use inventory_proto::inventory::v1::{CheckReq, CloseEventRequest, CommitReq, PlaceHoldReq};
 use inventory_proto::reservation::v1::*;
-use inventory_testkit::fake_store::FakeStore;
 
 use super::*;
 use crate::client::{
