@@ -111,7 +111,10 @@ impl CallObserver for ShardCallObserver {
         self.recorder.connection_opened();
     }
 
-    fn connection_closed(&self, _ended: ConnectionEnd) {
+    fn connection_closed(&self, ended: ConnectionEnd) {
+        if ended == ConnectionEnd::Evicted {
+            self.recorder.connection_evicted();
+        }
         self.recorder.connection_closed();
     }
 }

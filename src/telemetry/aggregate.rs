@@ -86,6 +86,7 @@ struct ShardState {
     active_calls: u64,
     answered: u64,
     connections: u64,
+    connections_evicted: u64,
     gauges: ShardGauges,
     scrape_time: Micros,
     /// Start of the span of the busy ratio, and the CPU time at that instant.
@@ -99,6 +100,7 @@ impl ShardState {
         self.active_calls = metrics.active_calls;
         self.answered = metrics.answered;
         self.connections = metrics.connections;
+        self.connections_evicted = metrics.connections_evicted;
         self.gauges = metrics.gauges;
         self.scrape_time = metrics.scrape_time;
         let span = now.saturating_sub(self.busy_since);
@@ -357,6 +359,12 @@ impl MetricsAggregate {
                 "Open client connections, by shard.",
                 MetricType::GAUGE,
                 |labels, of| gauge(labels, of.connections),
+            ),
+            self.by_shard(
+                "inventory_shard_connections_evicted_total",
+                "Idle client connections closed to make room for new ones, by shard.",
+                MetricType::COUNTER,
+                |labels, of| counter(labels, of.connections_evicted),
             ),
             self.by_shard(
                 "inventory_shard_requests_total",

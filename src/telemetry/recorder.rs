@@ -49,6 +49,8 @@ pub struct Recorder {
     /// Since process start.
     answered: Cell<u64>,
     connections: Cell<u64>,
+    /// Since process start.
+    connections_evicted: Cell<u64>,
     writes: RefCell<EventWrites>,
     /// `None` before the first read.
     search: Cell<Option<SearchStatus>>,
@@ -96,6 +98,8 @@ pub struct ShardMetrics {
     pub(super) active_calls: u64,
     pub(super) answered: u64,
     pub(super) connections: u64,
+    /// Since process start.
+    pub(super) connections_evicted: u64,
     pub(super) gauges: ShardGauges,
     /// Time that the shard spent on this scrape.
     pub(super) scrape_time: Micros,
@@ -118,6 +122,7 @@ impl Recorder {
             active_calls: Cell::new(0),
             answered: Cell::new(0),
             connections: Cell::new(0),
+            connections_evicted: Cell::new(0),
             writes: RefCell::default(),
             search: Cell::new(None),
         }
@@ -249,6 +254,11 @@ impl Recorder {
         self.connections.set(self.connections.get() + 1);
     }
 
+    /// Counts a connection that the shard ended to make room for another.
+    pub(crate) fn connection_evicted(&self) {
+        self.connections_evicted.set(self.connections_evicted.get() + 1);
+    }
+
     /// Counts a connection that the shard closed or passed to another shard.
     pub(crate) fn connection_closed(&self) {
         let open = self.connections.get();
@@ -266,6 +276,7 @@ impl Recorder {
             active_calls: self.active_calls.get(),
             answered: self.answered.get(),
             connections: self.connections.get(),
+            connections_evicted: self.connections_evicted.get(),
             gauges,
             scrape_time: Micros(0),
         }
@@ -298,6 +309,7 @@ mod tests {
         let recorder = Recorder::new(3);
         recorder.connection_opened();
         recorder.connection_opened();
+        recorder.connection_evicted();
         recorder.connection_closed();
         recorder.call_started();
         let event = |n: usize| EventId::try_from(format!("evt_{n}")).expect("a legal id");
@@ -308,6 +320,7 @@ mod tests {
         let first = recorder.take(ShardGauges::default());
         let second = recorder.take(ShardGauges::default());
         assert_eq!((first.connections, first.active_calls), (1, 1));
+        assert_eq!((first.connections_evicted, second.connections_evicted), (1, 1));
         assert_eq!((second.connections, second.active_calls), (1, 1));
         assert_eq!(first.writes.events[&event(0)], 3);
         assert_eq!((first.writes.other, second.writes.other), (6, 0));

@@ -123,6 +123,8 @@ async fn open_client_connections_keep_no_probe_out() {
     assert_probes_answer(&server).await;
     client(&server).await.order(commit("new", EVENT, 1)).await;
     active.order(commit("last", EVENT, 1)).await;
+    let metrics = MetricsSample::scrape(&server).await;
+    assert!(metrics.sum("inventory_shard_connections_evicted_total") > 300.0);
     let log = server.log.text();
     let lines = log.matches("every shard has its maximum of connections").count();
     assert!((1..=20).contains(&lines), "{lines} lines for 600 connections:\n{log}");

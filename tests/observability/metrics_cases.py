@@ -21,7 +21,8 @@ inventory_snapshot_age_seconds inventory_lane_transactions_total inventory_lane_
 inventory_lane_batch_entries inventory_queue_wait_seconds inventory_unknown_outcomes_total
 inventory_unknown_resolved_total inventory_sold_out_without_write_total inventory_holds_reclaimed_total
 inventory_hold_reclaim_lag_seconds inventory_event_units inventory_event_reservations_total
-inventory_invariant_breaches_total inventory_shard_connections inventory_queue_depth
+inventory_invariant_breaches_total inventory_shard_connections inventory_shard_connections_evicted_total
+inventory_queue_depth
 inventory_shard_active_requests inventory_shard_requests_total inventory_shard_transactions_in_flight
 inventory_shard_cpu_seconds_total inventory_shard_busy_ratio inventory_shard_scrape_seconds
 inventory_shard_heartbeat_age_seconds inventory_shard_stalls_total inventory_ready
@@ -45,6 +46,7 @@ NOT_FIRING = [
     "InventoryTargetsMissing",
     "InventoryRestarted",
     "InventoryFileDescriptorsLow",
+    "InventoryConnectionsEvicted",
 ]
 
 

@@ -123,6 +123,11 @@ WORK = Row(
             "Open client connections. MAX_CONNECTION_AGE makes clients reconnect, which balances them.",
             f"inventory_shard_connections{{{F}}}",
         ),
+        by_shard(
+            "Evicted connections",
+            "Idle client connections closed per second, because the table of connections is full.",
+            counter("inventory_shard_connections_evicted_total"),
+        ),
         by_shard("Calls in flight", "Calls without a response yet.", f"inventory_shard_active_requests{{{F}}}"),
         by_shard(
             "Queue depth",
