@@ -25,7 +25,8 @@ pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
         Some((scheme, _)) => return Err(format!("the scheme {scheme:?} is not spoken; {wanted}")),
     };
     let url: Uri = text.parse().map_err(|why| format!("{why}; {wanted}"))?;
-    if url.host().is_none_or(str::is_empty) || url.port_u16().is_none() {
+    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if url.host().is_none_or(str::is_empty) || url.port_u16().is_none() || has_user {
         return Err(wanted.to_owned());
     }
     Ok(url)
@@ -153,7 +154,9 @@ mod tests {
 
     #[test]
     fn invalid_address_error_shows_valid_ones() {
-        for text in ["", "8081", ":8081", "localhost", "https://localhost:1", "a b:1", "http://"] {
+        for text in
+            ["", "8081", ":8081", "localhost", "https://localhost:1", "a b:1", "http://", "u:p@h:1"]
+        {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("127.0.0.1:8081"), "{text:?}: {error}");
         }

@@ -164,7 +164,7 @@ fn usage_errors_exit_with_64() {
         (&["reservation", "show", "a b"], "[A-Za-z0-9._:-]"),
         (&["export", "e", "--format", "xml"], "jsonl"),
         (&["export", "e", "--status", "sold"], "confirmed"),
-        (&["completions", "tcsh"], "bash, zsh or fish"),
+        (&["completions", "tcsh"], "bash, zsh, fish"),
         (&["dev", "--memory", "--data", "x"], "--memory"),
         (&["demo", "--tickets", "0"], "--tickets"),
         (&["health", "--server", ""], "host:port"),

@@ -413,8 +413,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 #[test]
 fn bash_completes_every_word() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        inventory_testkit::server::report_skipped("bash_completes_every_word", "no bash");
+    if !has_shell("bash", "bash_completes_every_word") {
         return;
     }
     for program in ["inventory-api", "./inventory-api", "target/release/inventory-api"] {
@@ -427,6 +426,8 @@ fn bash_completes_every_word() {
             (&["export", "evt_1", "--format", ""], &["jsonl", "csv"]),
             (&["export", "evt_1", "--status", "c"], &["confirmed"]),
             (&["log-level", "--j"], &["--json"]),
+            (&["log-level", ""], &["debug", "info", "warn", "error"]),
+            (&["completions", ""], &["bash", "zsh", "fish"]),
         ] {
             let words: Vec<&str> = std::iter::once(program).chain(words.iter().copied()).collect();
             let proposals = bash_proposals(&words);
@@ -434,5 +435,81 @@ fn bash_completes_every_word() {
                 assert!(proposals.iter().any(|one| one == expected), "{words:?}: {proposals:?}");
             }
         }
+    }
+}
+
+/// Whether this machine has a shell; reports the skipped test otherwise.
+fn has_shell(shell: &str, test: &str) -> bool {
+    let has = Command::new(shell).arg("--version").output().is_ok();
+    if !has {
+        inventory_testkit::server::report_skipped(test, &format!("no {shell}"));
+    }
+    has
+}
+
+#[test]
+fn fish_completes_every_word() {
+    if !has_shell("fish", "fish_completes_every_word") {
+        return;
+    }
+    let script = "\"$PROGRAM\" completions fish | source; complete -C \"$argv\"";
+    for (line, expected) in [
+        ("inventory-api ev", "event"),
+        ("inventory-api event cr", "create"),
+        ("inventory-api event create x --to", "--total"),
+        ("inventory-api export e --format ", "jsonl"),
+        ("inventory-api log-level --j", "--json"),
+    ] {
+        let mut fish = Command::new("fish");
+        fish.args(["--no-config", "-c", script, line]);
+        fish.env("PROGRAM", inventory_testkit::server::program());
+        let ran = ServerCommand::from(fish).run();
+        assert!(ran.out.lines().any(|one| one.starts_with(expected)), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn zsh_completes_every_word() {
+    if !has_shell("zsh", "zsh_completes_every_word") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = ServerCommand::from(command(&["completions", "zsh"])).run().out;
+    fs::write(dir.path().join("_inventory-api"), script).unwrap();
+    // An interactive shell behind a pseudo-terminal; each read waits until the pattern appears.
+    let script = r#"
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "fpath=($DIR \$fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=1000; echo rea''dy"
+zpty -r z out '*ready*'
+zpty -w -n z "$1"$'\t\t'
+zpty -r z out "*$2*" && print found
+"#;
+    for (line, expected) in [
+        ("inventory-api ev", "restock"),
+        ("inventory-api event ", "restock"),
+        ("inventory-api event create x --s", "--stripes"),
+        ("inventory-api export e --format ", "jsonl"),
+    ] {
+        let mut zsh = Command::new("zsh");
+        zsh.args(["-f", "-c", script, "zsh", line, expected]).env("DIR", dir.path());
+        let ran = ServerCommand::from(zsh).run();
+        assert_has(&ran.out, &["found"]);
+    }
+}
+
+#[test]
+fn credentials_in_addresses_are_not_printed() {
+    let endpoint = "http://user:s3cret@127.0.0.1:1";
+    for args in [&["check"][..], &["tables", "check"], &["tables", "create"]] {
+        let ran = ServerCommand::new(args)
+            .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint)
+            .env("AWS_ACCESS_KEY_ID", "local")
+            .env("AWS_SECRET_ACCESS_KEY", "s3cret")
+            .run();
+        assert_eq!(ran.code, FAILED, "{args:?}");
+        let text = ran.out + &ran.err;
+        assert_has(&text, &["127.0.0.1:1"]);
+        assert!(!text.contains("s3cret"), "{text}");
     }
 }

@@ -357,6 +357,7 @@ fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
     }
 }
 
+/// Where the store is, for messages: without the credentials that a URL may have.
 fn place(settings: &StoreSettings) -> String {
     let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
     settings
@@ -364,5 +365,11 @@ fn place(settings: &StoreSettings) -> String {
         .clone()
         .or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"))
         .or_else(|| variable("AWS_ENDPOINT_URL"))
+        .map(|url| match (url.find("://"), url.rfind('@')) {
+            (Some(scheme), Some(end)) if scheme < end => {
+                url[..scheme + 3].to_owned() + &url[end + 1..]
+            }
+            _ => url,
+        })
         .unwrap_or_else(|| format!("DynamoDB in {}", settings.region))
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use http::Uri;
 
@@ -306,7 +307,9 @@ pub(in crate::cli) struct ReconcileArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogLevelArgs {
     /// New level: debug (every call), info, warn or error [default: print the current level]
-    #[arg(value_name = "LEVEL")]
+    #[arg(value_name = "LEVEL", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(LogLevel::ALL.map(LogLevel::as_str))
+              .try_map(|level| level.parse::<LogLevel>()))]
     pub(in crate::cli) level: Option<LogLevel>,
 
     #[command(flatten)]

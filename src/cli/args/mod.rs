@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use http::Uri;
@@ -170,16 +171,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// Shell: bash, zsh or fish
-    #[arg(value_name = "SHELL", value_parser = known_shell, hide_possible_values = true)]
+    /// Shell that completes
+    #[arg(value_name = "SHELL", value_parser = PossibleValuesParser::new(["bash", "zsh", "fish"])
+          .try_map(|name| name.parse::<Shell>()))]
     pub(super) shell: Shell,
-}
-
-fn known_shell(text: &str) -> Result<Shell, String> {
-    match text {
-        "bash" => Ok(Shell::Bash),
-        "zsh" => Ok(Shell::Zsh),
-        "fish" => Ok(Shell::Fish),
-        _ => Err("want bash, zsh or fish".to_owned()),
-    }
 }
