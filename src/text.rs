@@ -1,6 +1,6 @@
 //! Text that came from outside: which characters must not be displayed raw, and how they are escaped.
 //!
-//! Must not be put here: what a field accepts (`api::validate`, `control_plane::admin::check`).
+//! Not here: what a field accepts (`api::validate`, `control_plane::admin::check`).
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! One case, run once: deploy, run the generator, collect the reports, stop the servers.
 //!
-//! Which cases exist and which bounds apply must not be put here.
+//! Not here: which cases exist, which bounds apply.
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};

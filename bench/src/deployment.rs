@@ -1,7 +1,7 @@
 //! The processes of one case: the store model and the servers, pinned so that the server has CPUs of its own as
 //! far as the machine has enough.
 //!
-//! What is measured and which bounds apply must not be put here.
+//! Not here: what is measured, which bounds apply.
 
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The figures of one run, read from the reports of the generator and the store model.
 //!
-//! Medians and bounds must not be put here.
+//! Not here: medians, bounds.
 
 use serde_json::Value;
 

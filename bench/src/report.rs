@@ -1,6 +1,6 @@
 //! Medians over rounds, text tables, and verdicts on bounds.
 //!
-//! Where a figure comes from must not be put here.
+//! Not here: where a figure comes from.
 
 use crate::BenchVerdict;
 

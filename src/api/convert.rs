@@ -1,6 +1,6 @@
 //! Conversions between core types and the messages of both contracts: times, seats, counts.
 //!
-//! Must not live here: decisions.
+//! Not here: decisions.
 
 use inventory_proto::common::v1 as common;
 use inventory_proto::inventory::v1::SeatRef;

@@ -4,7 +4,7 @@
 //! Everything else goes to the driver. The future that waits for the answer may be dropped; the write
 //! continues.
 //!
-//! Must not live here: whatever differs between the contracts.
+//! Not here: whatever differs between the contracts.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

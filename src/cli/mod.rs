@@ -1,6 +1,6 @@
 //! The command line: parses it, runs one command, and reports the outcome as text and exit code.
 //!
-//! [`args`] defines the commands, with one module per command. Must not be put here: behaviour of the server
+//! [`args`] defines the commands, with one module per command. Not here: behaviour of the server
 //! (`server`) and settings (`config`).
 
 mod admin;

@@ -3,7 +3,7 @@
 //! [`variables`] is the table of all settings, [`value_kind`] parses each kind of value, [`cpus`] determines the CPUs. A
 //! [`Config`] is valid by construction; no other code validates settings.
 //!
-//! Must not be put here: the effect of a setting, and defaults that are not in the table.
+//! Not here: the effect of a setting, and defaults that are not in the table.
 
 pub(crate) mod cpus;
 mod duration;

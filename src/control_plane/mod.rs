@@ -4,7 +4,7 @@
 //! health of ADMIN_PORT (`auxiliary`), span export (`span_export`) and signals (`signals`). The thread is not pinned to a core; a stall or a
 //! panic here does not affect a shard.
 //!
-//! Must not contain reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
+//! Not here: reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
 
 pub mod admin;
 pub(crate) mod audit;

@@ -1,7 +1,7 @@
 //! Exports spans to a collector over OTLP/gRPC.
 //!
 //! Spans are collected for [`limits::SPAN_EXPORT_DELAY`] and exported in batches, one at a time. While a collector does not
-//! answer, the queue fills and further spans are dropped and counted. Must not contain sampling (`telemetry::trace`).
+//! answer, the queue fills and further spans are dropped and counted. Not here: sampling (`telemetry::trace`).
 
 use http::Uri;
 use opentelemetry::KeyValue;

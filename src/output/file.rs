@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use super::{OutputError, STANDARD_OUTPUT};
 use crate::limits::{OUTPUT_LINKS_MAX, OUTPUT_TEMPORARY_NAMES_MAX};
 
-/// See the module's head. Dropped before [`OutputFile::finish`], it leaves a regular file as it was.
+/// An output file that is replaced as a whole. Dropped before [`OutputFile::finish`], it leaves a regular file as it was.
 pub(crate) struct OutputFile {
     /// For messages.
     place: String,

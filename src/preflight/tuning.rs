@@ -1,5 +1,5 @@
 //! How the kernel is set, against the table that `tuning/host.sh` sets a host by. Nothing here keeps
-//! a server from starting. Must not live here: what the settings are (`tuning/kernel.tsv`), and
+//! a server from starting. Not here: what the settings are (`tuning/kernel.tsv`), and
 //! changing them.
 
 use std::fs;

@@ -5,7 +5,7 @@
 //! The watchdog has its own thread because the control plane may be stalled too. It counts its own checks
 //! instead of clock time: a machine that was suspended for a minute has not stalled for a minute.
 //!
-//! Must not live here: the heartbeat itself (`telemetry::heartbeat`, `shard`).
+//! Not here: the heartbeat itself (`telemetry::heartbeat`, `shard`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

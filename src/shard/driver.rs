@@ -2,7 +2,7 @@
 //! the sans-I/O engine meets the executor.
 //!
 //! Every input (a call, a result of the store, a timer, a message of another shard) enters the engine through
-//! `Driver::enter`, which then executes the effects. Must not live here: rules about reservations.
+//! `Driver::enter`, which then executes the effects. Not here: rules about reservations.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -4,7 +4,7 @@
 //! same hold are harmless: the write is conditional, so one of them succeeds and the other one reads that the hold is
 //! expired. A failed read, or a panic, ends one read and never the search.
 //!
-//! Must not live here: what to read and when (`inventory_core::expiry_search`), when a hold expires
+//! Not here: what to read and when (`inventory_core::expiry_search`), when a hold expires
 //! (`inventory_core::rules`), how an expiry is written (`inventory_core::lane`).
 
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! Spans of calls and transactions, with names and attributes of the OpenTelemetry semantic conventions.
 //!
-//! Must not contain sampling (`telemetry::trace`) or the export (`control_plane::span_export`).
+//! Not here: sampling (`telemetry::trace`) or the export (`control_plane::span_export`).
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};

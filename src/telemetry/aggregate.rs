@@ -1,6 +1,6 @@
 //! Sum of the metrics of all shards, and its rendering as Prometheus text.
 //!
-//! Owned by the control plane. Must not contain requests to shards or HTTP. Counters with labels are declared in
+//! Owned by the control plane. Not here: requests to shards or HTTP. Counters with labels are declared in
 //! `metrics`, all other metrics here; each metric has its name, labels and help in one place.
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! events share the label value `other`.
 //!
 //! The counter of an event starts when the event is selected; earlier reservations stay in `other`, so no counter
-//! decreases while it is shown. Must not contain reads of stock (`control_plane`).
+//! decreases while it is shown. Not here: reads of stock (`control_plane`).
 
 use std::collections::HashMap;
 use std::time::Duration;

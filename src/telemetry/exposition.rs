@@ -1,6 +1,6 @@
 //! Builds metric families and metrics of the Prometheus data model.
 //!
-//! Must not contain the list of metrics (`metrics`, `aggregate`).
+//! Not here: the list of metrics (`metrics`, `aggregate`).
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Quantile,

@@ -1,7 +1,7 @@
 //! Heartbeats of the shards' event loops and their last activity: written by the shards with plain stores, read by the
 //! watchdog and by scrapes.
 //!
-//! Must not contain the reaction to a stalled shard (`server::watchdog`).
+//! Not here: the reaction to a stalled shard (`server::watchdog`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};

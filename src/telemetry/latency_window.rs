@@ -1,6 +1,6 @@
 //! Latencies of the recent past for exact quantiles: a queue of parts, each some seconds long.
 //!
-//! Each scrape adds its interval to a part, so a part covers at least one scrape interval. Must not contain the choice of
+//! Each scrape adds its interval to a part, so a part covers at least one scrape interval. Not here: the choice of
 //! quantiles (`aggregate`).
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! Metrics that a shard counts between two scrapes, in the same types as their sum over all shards.
 //!
-//! A counter with labels is declared once, in [`labelled_counters`]: field, metric name, labels and help. Must not contain
+//! A counter with labels is declared once, in [`labelled_counters`]: field, metric name, labels and help. Not here:
 //! updates (`recorder`) or gauges (`aggregate`).
 
 use std::mem;

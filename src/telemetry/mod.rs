@@ -4,7 +4,7 @@
 //! metrics since the previous scrape ([`recorder::ShardMetrics`]); the control plane adds them to a
 //! [`aggregate::MetricsAggregate`] and renders it. Log lines go through [`log`], spans through [`trace`].
 //!
-//! Must not contain sockets, an executor, or the trigger of a scrape (`control_plane`).
+//! Not here: sockets, an executor, or the trigger of a scrape (`control_plane`).
 
 pub mod aggregate;
 mod event_metrics;

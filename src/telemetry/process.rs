@@ -1,6 +1,6 @@
 //! Resource usage of the process and of the calling thread, read from the operating system.
 //!
-//! Must not contain rendering (`aggregate`).
+//! Not here: rendering (`aggregate`).
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

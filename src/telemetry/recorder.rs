@@ -1,6 +1,6 @@
 //! Metrics of one shard: single writer, no lock, no atomic.
 //!
-//! Labels are `&'static str` from the code, never input from a client. Must not contain the sum over shards or its
+//! Labels are `&'static str` from the code, never input from a client. Not here: the sum over shards or its
 //! rendering (`aggregate`).
 
 use std::cell::{Cell, RefCell};

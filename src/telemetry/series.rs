@@ -1,6 +1,6 @@
 //! Values by labels, and latency distributions.
 //!
-//! Must not contain names of metrics (`metrics`, `aggregate`) or the exposition format (`exposition`).
+//! Not here: names of metrics (`metrics`, `aggregate`) or the exposition format (`exposition`).
 
 use std::mem;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Spans of sampled calls and of their transactions: the sampling decision, and the queue to the exporter.
 //!
 //! An unsampled call costs one header lookup and one random number. A span that finds the queue full is dropped and
-//! counted; a shard never waits for a collector. Must not contain the export (`control_plane::span_export`) or the
+//! counted; a shard never waits for a collector. Not here: the export (`control_plane::span_export`) or the
 //! attributes of spans (`shard::spans`).
 
 use std::sync::Arc;

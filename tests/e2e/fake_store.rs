@@ -38,7 +38,7 @@ impl RecordedRequest {
     }
 }
 
-/// See the module's head.
+/// The store of a test.
 pub(crate) struct FakeStore {
     model: ModelServer,
     requests: Arc<Mutex<Vec<RecordedRequest>>>,

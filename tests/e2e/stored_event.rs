@@ -29,7 +29,7 @@ pub(crate) fn on_store<T: Send + 'static>(
     thread.join().unwrap().unwrap()
 }
 
-/// See the module's head.
+/// Reads an event back from the store.
 pub(crate) struct StoredEvent {
     pub(crate) stripes: Vec<StripeView>,
     records: BTreeMap<String, StoredRecord>,

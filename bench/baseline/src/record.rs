@@ -1,6 +1,6 @@
 //! A reservation's record in the server's format: names, order id, request hash, expressions.
 //!
-//! Must not live here: what a record means for a call (`rules`), calls to the store.
+//! Not here: what a record means for a call (`rules`), calls to the store.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};

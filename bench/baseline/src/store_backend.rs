@@ -30,7 +30,7 @@ pub enum WriteMode {
     Optimistic,
 }
 
-/// See the module's head.
+/// The baseline service's access to the store.
 pub struct StoreBackend {
     tables: TableClient,
     mode: WriteMode,

@@ -3,7 +3,7 @@
 //!
 //! The SDK generates each transaction's token, so that its own retries of a lost response are safe.
 //!
-//! Must not live here: what an outcome means for a call (`store_backend`).
+//! Not here: what an outcome means for a call (`store_backend`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};

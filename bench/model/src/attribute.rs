@@ -3,7 +3,7 @@
 //! Measured: serde instead of a parser written for the model costs 2 % more CPU time per action over HTTP and 12 %
 //! in process (means of six interleaved runs of `examples/model_cost`).
 //!
-//! Must not live here: members of requests and responses.
+//! Not here: members of requests and responses.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -6,7 +6,7 @@
 //! the capacity grows, every partition splits in two and each half gets half of the bucket. Hot partitions do not
 //! split.
 //!
-//! Must not live here: what an operation costs.
+//! Not here: what an operation costs.
 
 use crate::ModelTime;
 use crate::limits;

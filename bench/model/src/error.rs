@@ -1,6 +1,6 @@
 //! Errors of single requests: the codes that SDKs distinguish, and their JSON.
 //!
-//! Must not live here: when a request is rejected.
+//! Not here: when a request is rejected.
 
 use serde_json::{Map, Value as Json};
 

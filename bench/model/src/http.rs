@@ -3,7 +3,7 @@
 //! `GET /model/report`, `POST /model/faults` (`{"faults": [...]}` replaces all of them), `POST /model/reset`
 //! (`{"tables": true}` also drops the tables).
 //!
-//! Must not live here: anything about DynamoDB except the header that names an operation.
+//! Not here: anything about DynamoDB except the header that names an operation.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

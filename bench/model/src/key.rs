@@ -1,7 +1,7 @@
 //! Keys: their attributes, and their bytes in DynamoDB's order: by the hash of the partition key, then by the
 //! sort key.
 //!
-//! Must not live here: stored items.
+//! Not here: stored items.
 
 use std::hash::BuildHasher;
 

@@ -3,7 +3,7 @@
 //!
 //! Integers of up to 18 digits take a short path, because every reservation writes several of them.
 //!
-//! Must not live here: what a number is part of.
+//! Not here: what a number is part of.
 
 use std::cmp::Ordering;
 

@@ -4,7 +4,7 @@
 //! A value is its kind, the length of its content, the content. Attributes of items and maps, and elements
 //! of sets, are sorted; numbers have one canonical form.
 //!
-//! Must not live here: JSON, expressions.
+//! Not here: JSON, expressions.
 
 use std::cmp::Ordering;
 

@@ -35,7 +35,7 @@ use crate::http;
 use crate::limits;
 use crate::model::{ModelSettings, StoreModel};
 
-/// See the module's head. Dropping the server closes all connections and ends its thread.
+/// A running server of the store model. Dropping the server closes all connections and ends its thread.
 pub struct ModelServer {
     address: SocketAddr,
     control: Arc<ServerControl>,

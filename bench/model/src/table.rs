@@ -1,6 +1,6 @@
 //! A table: items in key order, indexes, capacity.
 //!
-//! Must not live here: conditions, locks, responses.
+//! Not here: conditions, locks, responses.
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@
 //! rounds. Capacity of the store model is what an operator would have provisioned for such a sale: two write units
 //! per reservation and a reserve. Latencies count from when a call was due.
 //!
-//! How a case runs must not be put here.
+//! Not here: how a case runs.
 
 mod mixed;
 mod quantity;

@@ -4,7 +4,7 @@
 //! to the store and answers to callers are outputs, as [`effect::Effect`]s. The server drives this code against
 //! DynamoDB, and the simulation under `tests/` drives the same code against a model.
 //!
-//! Must not be put here: executors, clocks, sockets, the SDK, logging, `async`.
+//! Not here: executors, clocks, sockets, the SDK, logging, `async`.
 //!
 //! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one batch writes) →
 //! [`lane`] (the group commit) → [`engine`] (all lanes of one shard). [`expiry_search`] stands beside the engine.

@@ -1,7 +1,7 @@
 //! Trace and log data of one call. The observer makes a [`CallTrace`] only for calls that are sampled or
 //! logged, the handler fills it, and the observer reads it when the call ends.
 //!
-//! Must not live here: which calls are sampled (the observer), how spans and log lines look.
+//! Not here: which calls are sampled (the observer), how spans and log lines look.
 
 use std::cell::RefCell;
 

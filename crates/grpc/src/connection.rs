@@ -51,7 +51,8 @@ enum HttpState<T> {
     Open(h2::server::Connection<CoalescedStream<T>, Bytes>),
 }
 
-/// `start` makes the future of one call: it reads the request, runs the handler and encodes the response.
+/// `start` makes the future of one call, `run_call` of `serve.rs`: it reads the request, runs the handler and encodes
+/// the response.
 pub(super) struct GrpcConnection<T, S, M, F> {
     // Fields are dropped in order: the calls before the streams that they answer.
     calls: ActiveCalls<F>,

@@ -1,4 +1,4 @@
-//! Why a connection ended. Must not live here: when it ends (`connection_lifecycle`).
+//! Why a connection ended. Not here: when it ends (`connection_lifecycle`).
 
 use std::io;
 

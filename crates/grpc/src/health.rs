@@ -1,7 +1,7 @@
 //! grpc.health.v1 on the shard, so that a probe is answered whatever the control plane is doing and whatever
 //! the other clients hold open.
 //!
-//! A watch costs its HTTP/2 stream and one future of its connection. Must not live here: the conditions of
+//! A watch costs its HTTP/2 stream and one future of its connection. Not here: the conditions of
 //! readiness (the server sends [`HealthState`]).
 
 use std::cell::Cell;

@@ -31,8 +31,7 @@ pub(crate) const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Capacity of a write buffer that is kept for the next poll of any connection of the shard.
 pub(crate) const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
-/// Empty write buffers that a shard keeps. One poll needs one; the others serve connections whose sockets are
-/// full for a moment.
+/// Empty write buffers that a shard keeps. One poll needs one; the others serve connections whose send buffer is full.
 pub(crate) const WRITE_BUFFERS_SPARE_MAX: usize = 8;
 
 /// Bytes that a connection reads in one poll, so that the other connections of its shard run: about 600

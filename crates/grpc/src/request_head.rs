@@ -1,6 +1,6 @@
 //! Validates the headers of a request before any work is done for it.
 //!
-//! Must not live here: which methods exist ([`UnaryService`](super::UnaryService)).
+//! Not here: which methods exist ([`UnaryService`](super::UnaryService)).
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The executor of a shard: tasks, timers, sockets and CPU pinning on glommio, and the process's clocks.
 //! The only crate that names glommio, so that the executor can be exchanged.
 //!
-//! Must not live here: what a shard does (the server's `shard`), knowledge of HTTP, gRPC or the store.
+//! Not here: what a shard does (the server's `shard`), knowledge of HTTP, gRPC or the store.
 
 pub mod clock;
 mod cpu;

@@ -1,7 +1,7 @@
 //! Administrative changes of events: listing, changing the total, closing. Every change is idempotent and can be
 //! resumed after a crash.
 //!
-//! Must not be put here: creating an event (`events`), seats (`seats`), refunds, which are transactions of a
+//! Not here: creating an event (`events`), seats (`seats`), refunds, which are transactions of a
 //! reservation.
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};

@@ -5,7 +5,7 @@
 //! constant here, but are evaluated for each call; under mixed load the SDK took a third of a shard's CPU time, of
 //! which signing was a quarter. The SDK makes the call itself while no [`super::request_template`] is recorded.
 //!
-//! Must not be put here: interpretation of answers, retry decisions.
+//! Not here: interpretation of answers, retry decisions.
 
 use std::error::Error;
 use std::fmt;

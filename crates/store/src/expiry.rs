@@ -7,7 +7,7 @@
 //! The index is eventually consistent, some milliseconds behind the table: an entry may be over already, and a new
 //! hold may be missing. The condition of the write decides.
 //!
-//! Must not be put here: expiring a hold, scheduling of the searches.
+//! Not here: expiring a hold, scheduling of the searches.
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 

@@ -5,7 +5,7 @@
 //! limit and without retries: the engine decides what is sent again, under the same token. Reads are retried
 //! here, as often as the settings allow. [`tables`] has the table layout, `codec` the stored format.
 //!
-//! Must not be put here: reservation rules, retry decisions for writes, gRPC.
+//! Not here: reservation rules, retry decisions for writes, gRPC.
 
 mod admin;
 mod audit;

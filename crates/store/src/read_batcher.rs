@@ -5,7 +5,7 @@
 //! full. Checks of fifty events then cost a shard about 200 requests per second instead of 1,000, each of which must be
 //! built, signed and sent.
 //!
-//! Must not be put here: which event is read when, and how a stripe is decoded.
+//! Not here: which event is read when, and how a stripe is decoded.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -3,7 +3,7 @@
 //! The SDK resolves endpoints (region, profile, variables, FIPS, account endpoints), signing names and the clock
 //! offset to the store. It does so again every minute and after every refusal; in between its result is reused.
 //!
-//! Must not be put here: operations, sending, interpretation of answers.
+//! Not here: operations, sending, interpretation of answers.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Seats of an event: reading all of them, importing, blocking and unblocking.
 //!
-//! Must not be put here: selling a seat, which is part of a reservation's transaction.
+//! Not here: selling a seat, which is part of a reservation's transaction.
 
 use std::collections::{HashMap, HashSet};
 

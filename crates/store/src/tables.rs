@@ -1,6 +1,6 @@
 //! The three tables: their layout, creation, and differences from the layout.
 //!
-//! Must not be put here: the content of items (`codec`), reads and writes of items.
+//! Not here: the content of items (`codec`), reads and writes of items.
 
 use std::fmt;
 

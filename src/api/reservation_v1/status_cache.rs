@@ -1,7 +1,7 @@
 //! Encoded status responses of seated events, reused while the event's version is the same. The status of a
 //! hall of fifty sections has about 3 KB in two hundred strings and is requested often.
 //!
-//! Must not live here: the meaning of a version (`inventory_core`), the content of a status (`queries`).
+//! Not here: the meaning of a version (`inventory_core`), the content of a status (`queries`).
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;

@@ -1,7 +1,7 @@
 //! Input files of the commands, as offices write them: any common encoding, separator and JSON form.
 //!
 //! What is unambiguous is taken, with a note of what was done; the rest is refused with its place and the cure.
-//! Must not be put here: what the values mean (`seats::file`).
+//! Not here: what the values mean (`seats::file`).
 
 mod encoding;
 mod json;

@@ -1,4 +1,4 @@
-//! One scrape over HTTP/1.1, bounded in bytes and time. Must not live here: what it says (`parse`).
+//! One scrape over HTTP/1.1, bounded in bytes and time. Not here: what it says (`parse`).
 
 use std::time::{Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! The figures for scripts: names that stay, units in the names. Must not live here: what they mean
+//! The figures for scripts: names that stay, units in the names. Not here: what they mean
 //! (`model`).
 
 use serde_json::{Map, Value, json};

@@ -1,7 +1,7 @@
 //! `top`: metrics of a server, live in a terminal, or once for a script.
 //!
 //! [`fetch`] scrapes, [`parse`] reads, [`model`] makes rates of two scrapes, [`view`] and [`json`] show
-//! them; here are the keys, the clock and the terminal. Must not live here: anything that needs more
+//! them; here are the keys, the clock and the terminal. Not here: anything that needs more
 //! rights than reading `/metrics`.
 
 mod fetch;

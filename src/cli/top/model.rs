@@ -1,5 +1,5 @@
 //! What an operator asks of two scrapes of one server: rates, latencies, shards, events. Pure: no clock,
-//! no terminal, no sockets. Must not live here: how it looks (`view`, `json`).
+//! no terminal, no sockets. Not here: how it looks (`view`, `json`).
 
 use super::parse::MetricSamples;
 

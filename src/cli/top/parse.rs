@@ -1,4 +1,4 @@
-//! Prometheus' text format, as far as a server of ours writes it. Must not live here: what the figures
+//! Prometheus' text format, as far as a server of ours writes it. Not here: what the figures
 //! mean (`model`).
 
 use crate::limits::TOP_SAMPLES_MAX;

@@ -1,4 +1,4 @@
-//! How the figures look: one screen, drawn anew each time. Must not live here: what is shown (`model`),
+//! How the figures look: one screen, drawn anew each time. Not here: what is shown (`model`),
 //! keys and time (`mod`).
 
 use ratatui::Frame;

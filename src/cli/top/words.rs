@@ -1,4 +1,4 @@
-//! Numbers as people read them. Must not live here: where they stand on the screen (`view`).
+//! Numbers as people read them. Not here: where they stand on the screen (`view`).
 
 /// A whole number, in groups of three up to a million, then in M.
 pub(super) fn count(number: f64) -> String {

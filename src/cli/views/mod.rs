@@ -1,7 +1,7 @@
 //! View models: each command renders one as text and as JSON.
 //!
 //! JSON has the fields of the contract under their names there, but for statuses and times, which are words and
-//! RFC 3339. Must not be put here: calls, and what is printed when.
+//! RFC 3339. Not here: calls, and what is printed when.
 
 mod event;
 mod reservation;

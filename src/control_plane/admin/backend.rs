@@ -1,7 +1,7 @@
 //! Interface between the admin service and the rest of the process.
 //!
 //! The server implements [`AdminBackend`] with messages to the shards; tests implement it in memory. Events, seats and
-//! reservations are types of the store. Must not contain validation, statuses or messages.
+//! reservations are types of the store. Not here: validation, statuses or messages.
 
 use std::time::Duration;
 

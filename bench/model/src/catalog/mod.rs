@@ -2,7 +2,7 @@
 //!
 //! Tables and indexes are ACTIVE at once: the model has no creation delay.
 //!
-//! Must not live here: items.
+//! Not here: items.
 
 mod describe;
 mod input;

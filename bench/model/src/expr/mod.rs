@@ -3,7 +3,7 @@
 //!
 //! Document paths (`a.b`, `a[0]`) are rejected by name: the server addresses whole attributes.
 //!
-//! Must not live here: which requests have expressions, what a failed condition leads to.
+//! Not here: which requests have expressions, what a failed condition leads to.
 
 mod condition;
 mod grammar;

@@ -19,7 +19,7 @@
 //! DynamoDB: readers never see a transaction half applied, indexes are updated at once, and eventually consistent
 //! reads are strong.
 //!
-//! Must not live here: HTTP.
+//! Not here: HTTP.
 
 mod output;
 mod reads;
@@ -138,7 +138,7 @@ enum CallStage {
     Apply,
 }
 
-/// See the module's head.
+/// An in-memory model of DynamoDB.
 #[derive(Debug)]
 pub struct StoreModel {
     settings: ModelSettings,

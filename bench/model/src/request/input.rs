@@ -1,6 +1,6 @@
 //! Requests on items as JSON, by serde: members and their types. Unknown members are rejected by name.
 //!
-//! Must not live here: checks that need tables, expressions or several members.
+//! Not here: checks that need tables, expressions or several members.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};

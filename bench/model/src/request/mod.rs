@@ -2,7 +2,7 @@
 //!
 //! Everything that the request alone shows to be invalid is rejected here.
 //!
-//! Must not live here: anything that depends on stored items.
+//! Not here: anything that depends on stored items.
 
 mod input;
 mod page;

@@ -18,7 +18,7 @@
 //! 3. A seat and its record are read at different times. If they disagree, the seat becomes a [`SuspectSeat`], to be read
 //!    again together with every record involved, in one read at a single instant ([`InstantSnapshot`]).
 //!
-//! Must not be put here: reads, clocks, writes, gRPC.
+//! Not here: reads, clocks, writes, gRPC.
 
 mod event_records;
 mod judge;

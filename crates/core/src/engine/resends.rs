@@ -26,7 +26,7 @@ use crate::limits;
 use crate::time::Micros;
 use crate::transaction::TransactionOutcome;
 
-/// See the module's head.
+/// The transactions with an unknown outcome, and when each is sent again.
 #[derive(Debug)]
 pub(super) struct ResendQueue {
     /// The time-out of a first attempt.

@@ -15,7 +15,7 @@
 //!    start, a clock that jumped, a search that did not run, and reads that failed for a while.
 //! 3. A segment never leaves `reads`. After a failure, and after holds that could not be expired, it is read again.
 //!
-//! Must not be put here: reading, expiring, a clock.
+//! Not here: reading, expiring, a clock.
 
 #[cfg(test)]
 mod tests;
@@ -195,7 +195,7 @@ struct SearchClock {
     started: Micros,
 }
 
-/// See the module's head.
+/// Decides which buckets of the expiry index are searched, and when.
 #[derive(Debug)]
 pub struct ExpirySearch {
     settings: SearchSettings,

@@ -20,7 +20,7 @@
 //! A lane of a stripe writes units of that stripe; entries with a stripe plan may take units of other stripes, too. An
 //! unstriped lane writes no stripe: commits of holds, tombstones, seats.
 //!
-//! Must not be put here: which shard owns a stripe, coalescing of equal calls, seat locks (all in
+//! Not here: which shard owns a stripe, coalescing of equal calls, seat locks (all in
 //! [`crate::engine`]).
 
 mod batch;

@@ -11,7 +11,7 @@
 //! Costs: a lookup is one hash; a state change costs one hash and, for a hold, the logarithm of the number of holds.
 //! About 100 bytes per seat, plus its id and the id of its reservation.
 //!
-//! Must not be put here: clocks, randomness, the store, reservations in flight.
+//! Not here: clocks, randomness, the store, reservations in flight.
 
 mod bit_set;
 mod counts;

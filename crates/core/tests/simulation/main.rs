@@ -9,7 +9,7 @@
 //! | file | content |
 //! |---|---|
 //! | `model/` | the store: items, conditions, request tokens, and their history |
-//! | `scenario.rs` | what a seed stands for: shards, stock, faults, crashes, operators |
+//! | `scenario.rs` | the scenario of a seed: shards, stock, faults, crashes, operators |
 //! | `clients.rs` | the calls of one run, and how a client retries them |
 //! | `world/` | virtual time, the processes and shards, and the messages between them |
 //! | `network.rs` | the fate of a request on its way to the store and back |
@@ -143,12 +143,12 @@ fn the_promises_hold_under_all_faults() {
     let from = number("SIM_FROM").unwrap_or(0);
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let (report, failed) = sweep(from..from + seeds);
-    // Past the capture of the test harness: every run prints how much it tried.
+    // Written directly to stderr, so that the figures appear without --nocapture.
     let _ = writeln!(std::io::stderr(), "simulation: {report}");
     if let Some(seed) = failed.first() {
         panic!("{}", explain(*seed));
     }
-    // A few seeds cannot reach everything.
+    // Skipped for few seeds, which do not reach every case.
     for what in REACHED.iter().filter(|_| seeds >= SEEDS) {
         assert!(report.of(what) > 0, "no run reached {what:?}: {report}");
     }

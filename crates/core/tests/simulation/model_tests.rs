@@ -1,4 +1,4 @@
-//! The model store expected_answer what DynamoDB would: the simulation is worth no more than this.
+//! The model store answers as DynamoDB does. The simulation relies on this.
 
 use std::rc::Rc;
 
@@ -190,8 +190,8 @@ fn only_taken_units_can_be_returned() {
     assert!(store.apply(&sent(2, 0, 2, vec![more]), Micros(2), |_| None).is_err());
     let backwards = write("a", Some(ReservationState::Confirmed), ReservationState::Held);
     assert!(store.check_transaction(&sent(3, 0, 1, vec![backwards])).is_err());
-    let short_holds = ends("a", ReservationState::Expired, ExpiryCondition::Any);
-    assert!(store.check_transaction(&sent(4, 0, 1, vec![short_holds])).is_err());
+    let unconditional_expiry = ends("a", ReservationState::Expired, ExpiryCondition::Any);
+    assert!(store.check_transaction(&sent(4, 0, 1, vec![unconditional_expiry])).is_err());
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn first_violation(seeds: u64) -> Option<(u64, String)> {
     (0..seeds).step_by(BLOCK as usize).find_map(|from| {
         let (_, failed) = sweep(from..(from + BLOCK).min(seeds));
         let last = *failed.first()?;
-        // Threads may pass over an earlier seed that fails too.
+        // Parallel runs may skip an earlier failing seed.
         let seed = (from..=last).find(|seed| run(*seed, false).0.is_err())?;
         Some((seed, run(seed, false).0.err()?))
     })
@@ -76,13 +76,13 @@ fn first_violation(seeds: u64) -> Option<(u64, String)> {
 fn fails(program: &str, args: &[&str], fault: Fault) -> bool {
     let mut command = Command::new(program);
     command.args(args).env("PLANTED_FAULT", fault.name());
-    // An expected failure is not worth a file.
+    // No regression file for an expected failure.
     command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
     let output = command.output().expect("the test program starts");
     !output.status.success()
 }
 
-/// The rule that was violation: a report starts with it.
+/// The violated rule, with which a report starts.
 fn rule_of(violation: &str) -> String {
     let rule = violation.split(": ").next().unwrap_or(violation);
     rule.replace('|', "/")

@@ -1,4 +1,4 @@
-//! The fate of a request on its way to the store and back.
+//! Delay, loss and duplication of requests to the store and of their answers.
 
 use inventory_core::time::Micros;
 use inventory_core::transaction::{ActionOutcome, TransactionOutcome};

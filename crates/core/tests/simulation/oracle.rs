@@ -60,7 +60,7 @@ pub(crate) struct Oracle {
     reservations: BTreeMap<ReservationId, ReservationHistory>,
     late: LateCommit,
     latch: Micros,
-    /// No answer may blame the store or a full queue.
+    /// No rejection for store errors or overload is allowed.
     fault_free: bool,
     /// Queues may be too long, and are kept short for all callers once a call was rejected.
     flood: bool,

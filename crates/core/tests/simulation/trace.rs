@@ -1,8 +1,8 @@
 //! The words of a run's log.
 //!
-//! They are written out here, apart from the names of the core's types: a log of one version can be
-//! compared with a log of another in which these have other names. Every number, id and decision of an
-//! input and an effect is in its line.
+//! They are written out here, apart from the names of the core's types: a log of one version can be compared with a log
+//! of another version in which the types have other names. Every number, id and decision of an input and an effect is
+//! in its line.
 
 use std::fmt::{self, Display, Formatter};
 

@@ -4,7 +4,7 @@
 //! the control plane ([`serve`]). The shard uses tokio's channels, which need only wakers, and no tokio
 //! runtime.
 //!
-//! Must not live here: the services themselves.
+//! Not here: the services themselves.
 
 mod channel;
 pub(super) mod relay;

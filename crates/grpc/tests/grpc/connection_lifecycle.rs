@@ -28,7 +28,7 @@ async fn handshake_times_out() {
     assert_eq!(server.first_end().await, ConnectionEnd::HandshakeTimeout);
 }
 
-/// The original server answered the second idle PING with GOAWAY too_many_pings.
+/// The server that this one replaces answered the second idle PING with GOAWAY too_many_pings.
 #[tokio::test]
 async fn pings_on_an_idle_connection_are_answered() {
     let server = TestGrpcServer::start(settings());

@@ -4,7 +4,7 @@
 //! Reservations differ in a few short texts only, so only these are written, between parts that are built once
 //! ([`super::expression`]). Signing and sending: `direct_client`.
 //!
-//! Must not be put here: items, expressions, tables.
+//! Not here: items, expressions, tables.
 
 use std::fmt::{Display, Write as _};
 

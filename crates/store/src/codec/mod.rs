@@ -9,7 +9,7 @@
 //! | `json.rs` | the JSON writer of the body |
 //! | `fields.rs` | single attributes, to and from the SDK's types |
 //!
-//! Pure functions between plain data and the SDK's types. Must not be put here: calls, clocks, retries.
+//! Pure functions between plain data and the SDK's types. Not here: calls, clocks, retries.
 //!
 //! Attribute names are the stored format. Expressions alias every name, because many of the obvious names are
 //! reserved words.

@@ -4,7 +4,7 @@
 //! The SDK requires `Send + Sync` futures, which a shard's are not. They never leave their shard: the client lives
 //! on one shard, and its orchestrator polls where it is polled. [`SendWrapper`] asserts this and panics otherwise.
 //!
-//! Must not be put here: DynamoDB, retries, interpretation of answers.
+//! Not here: DynamoDB, retries, interpretation of answers.
 
 mod dial;
 mod io;

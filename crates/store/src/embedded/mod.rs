@@ -5,7 +5,7 @@
 //! answered. Its request tokens are in memory only: after a restart, a transaction that is sent again under its old
 //! token is decided by its conditions alone.
 //!
-//! Must not be put here: tables, the store client.
+//! Not here: tables, the store client.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -33,7 +33,7 @@ struct ProxyState {
     closed: AtomicUsize,
 }
 
-/// See the module's head.
+/// A proxy before a real store. It counts connections and requests.
 pub(crate) struct StoreProxy {
     pub(crate) address: SocketAddr,
     state: Arc<ProxyState>,
