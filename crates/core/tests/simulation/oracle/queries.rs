@@ -93,7 +93,7 @@ impl Oracle {
                     && known.iter().all(|seat| was(call, seat, now, store))
                     && !unknown.iter().any(is_there)
             }
-            // A closed event says so, whatever it has.
+            // A closed event reports that it is closed, whatever its stock.
             (Query::Availability { .. } | Query::Seats { .. }, QueryResult::NotOnSale(why)) => {
                 *why == Rejection::EventClosed && closed.is_some_and(|at| at <= now)
             }
