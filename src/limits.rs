@@ -65,6 +65,9 @@ pub(crate) const PAYMENT_CONFLICT_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Connections of one shard, fewer if RLIMIT_NOFILE has no room for them. A further one takes the place of the idlest.
 pub(crate) const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 
+/// Connections that the kernel queues per listener while its shard or the control plane is busy.
+pub(crate) const LISTEN_BACKLOG: i32 = 1_024;
+
 // ---- The shard ----------------------------------------------------------------------------------
 
 /// Messages waiting in one shard's inbox, from other shards and from the control plane.

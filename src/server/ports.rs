@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel queues per listener while a shard is busy.
-const BACKLOG: i32 = 1_024;
+use crate::limits;
 
 /// One listening socket per shard, all on the same port of every address (IPv4 and, if the kernel has it,
 /// IPv6). Port 0 selects a free port.
@@ -75,7 +74,7 @@ fn try_listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
