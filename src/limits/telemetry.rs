@@ -73,3 +73,20 @@ pub(crate) const SPAN_EXPORT_WARNING_INTERVAL: Duration = Duration::from_secs(60
 
 /// Links per span: all calls of a full transaction.
 pub(crate) const SPAN_LINKS_MAX: usize = 128;
+
+/// Pause between two probes of a store that fails: readiness comes back soon after the store.
+pub(crate) const STORE_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the store may leave a shard's reads or writes without any answer before readiness is off: longer than a failover
+/// or a lost connection takes, and short enough that a load balancer finds another server.
+pub(crate) const STORE_OUTAGE_AFTER: Duration = Duration::from_secs(5);
+
+/// Interval of the log lines about an outage that continues.
+pub(crate) const STORE_OUTAGE_LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// How far the local clock may be from the store's before a warning: the time of sale of an event is enforced within a
+/// second, and a hold ends that much early or late.
+pub(crate) const CLOCK_SKEW_MAX: Duration = Duration::from_secs(1);
+
+/// Interval of the warnings about one clock.
+pub(crate) const CLOCK_SKEW_LOG_EVERY: Duration = Duration::from_secs(15 * 60);

@@ -11,8 +11,9 @@ use super::facts::HostFacts;
 use super::{CheckResult, PreflightCheck};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
+use crate::server::store_watch::is_skewed;
 use inventory_store::tables::{self, TableDifference};
-use inventory_store::{NoObserver, Store, StoreConnectError, StoreError, StoreSettings};
+use inventory_store::{ClockSkew, NoObserver, Store, StoreConnectError, StoreError, StoreSettings};
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +104,8 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
             Ok(()) | Err(StoreConnectError::TableMissing { .. }) => store.endpoint().to_owned(),
             Err(error) => return Err(error.into()),
         };
-        Ok((place, tables::check(&store).await?))
+        let differences = tables::check(&store).await?;
+        Ok((place, differences, store.clock_skew()))
     }));
     let outcome = match asked {
         Ok(Some(outcome)) => outcome,
@@ -113,12 +115,29 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
         Err(error) => Err(StoreQueryError::Ring(error)),
     };
     match outcome {
-        Ok((place, differences)) => {
+        Ok((place, differences, skew)) => {
             let mut checks = vec![PreflightCheck::ok("DynamoDB", format!("{place} answers"))];
+            checks.extend(skew.map(clock_check));
             checks.extend(table_checks(config, differences));
             checks
         }
         Err(error) => vec![PreflightCheck::wrong("DynamoDB", explain_query_error(&error, config))],
+    }
+}
+
+/// The offset of the clock, with its error: the few answers of a check leave up to half a second.
+fn clock_check(skew: ClockSkew) -> PreflightCheck {
+    let side = if skew.ahead < 0.0 { "behind" } else { "ahead of" };
+    let ClockSkew { ahead, error } = skew;
+    let said = format!("{:.2} s {side} the store's, give or take {error:.2} s", ahead.abs());
+    match is_skewed(skew) {
+        false => PreflightCheck::ok("clock", said),
+        true => PreflightCheck {
+            name: "clock",
+            verdict: CheckResult::Note,
+            said: format!("{said}; holds end that much early or late"),
+            cures: vec!["synchronise the clock: chrony, systemd-timesyncd or NTP".to_owned()],
+        },
     }
 }
 

@@ -5,7 +5,8 @@
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binds the ports, so that a port in use ends the start |
 //! | `shard_pool.rs`, `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
-//! | `watchdog.rs` | detects stalled shards |
+//! | `watchdog.rs` | detects stalled shards and outages of the store |
+//! | `store_watch.rs` | outages of the store and clock skew: when to report them |
 //! | `dev.rs` | embedded store, tables and sample event of `dev` |
 //! | `banner.rs` | the lines on stdout at start |
 //!
@@ -18,6 +19,7 @@ pub(crate) mod dev;
 pub(crate) mod ports;
 mod shard_gateway;
 mod shard_pool;
+pub(crate) mod store_watch;
 mod watchdog;
 
 use std::net::{SocketAddr, TcpListener};
@@ -57,6 +59,7 @@ use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWo
 use crate::telemetry::aggregate::BuildInfo;
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
+use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::{self, SpanSink};
 use inventory_core::counters::Counters;
 use inventory_grpc::tonic_bridge::{self, TonicBridge};
@@ -173,12 +176,14 @@ impl Server {
         let readiness = Readiness::new();
         let (bridge, bridge_receiver) = tonic_bridge::channel();
         let heartbeats = Heartbeats::new(count);
+        let store_health = StoreHealth::new(count);
         let (tracing, export) = tracing_settings(config);
         let counts = export.as_ref().map(|export| Arc::clone(&export.spans.counts));
         let pool = Arc::new(ShardPool::new(mailboxes.clone()));
         let gateway = Arc::new(ShardGateway::new(
             Arc::clone(&pool),
             heartbeats.clone(),
+            store_health.clone(),
             readiness.clone(),
             counts,
         ));
@@ -204,6 +209,7 @@ impl Server {
             bridge,
             health: readiness.health(),
             heartbeats: heartbeats.clone(),
+            store_health: store_health.clone(),
             tracing,
         };
         let configs = shard_configs(config, &store, grpc, inboxes, &links);
@@ -215,7 +221,7 @@ impl Server {
         let ended = Arc::new(Notify::new());
         let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
-        let watchdog = start_watchdog(config, heartbeats, readiness.clone())?;
+        let watchdog = start_watchdog(config, heartbeats, store_health, readiness.clone())?;
         tracing::info!(
             grpc = %addresses.grpc,
             metrics = %addresses.metrics,
@@ -373,6 +379,7 @@ struct ShardLinks {
     bridge: TonicBridge,
     health: watch::Receiver<HealthState>,
     heartbeats: Heartbeats,
+    store_health: StoreHealth,
     tracing: Option<(Sampler, SpanSink)>,
 }
 
@@ -407,6 +414,7 @@ fn shard_configs(
         sold_out_latch: config.sold_out_latch,
         read_staleness: config.read_staleness,
         heartbeats: links.heartbeats.clone(),
+        store_health: links.store_health.clone(),
         tracing: links.tracing.clone(),
         log_calls_ratio: config.log_calls_ratio,
     };
@@ -416,10 +424,12 @@ fn shard_configs(
 fn start_watchdog(
     config: &Config,
     heartbeats: Heartbeats,
+    store_health: StoreHealth,
     readiness: Readiness,
 ) -> Result<Watchdog, Explanation> {
     let (not_ready, exit) = (config.shard_stall_limit, config.shard_stall_exit);
-    watchdog::start(heartbeats, readiness, WatchdogThresholds { not_ready, exit })
+    let thresholds = WatchdogThresholds { not_ready, exit };
+    watchdog::start(heartbeats, store_health, readiness, thresholds)
         .map_err(|error| explanation(format!("the watchdog's thread cannot be started: {error}")))
 }
 

@@ -17,6 +17,7 @@ use crate::shard::driver::{Driver, ShardMessage};
 use crate::telemetry::aggregate::{HeartbeatMetrics, ServerMetrics, SpanMetrics};
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::recorder::ShardMetrics;
+use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::SpanCounts;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
@@ -36,6 +37,7 @@ use inventory_store::{
 pub(super) struct ShardGateway {
     shards: Arc<ShardPool>,
     heartbeats: Heartbeats,
+    store_health: StoreHealth,
     readiness: Readiness,
     spans: Option<Arc<SpanCounts>>,
 }
@@ -44,10 +46,11 @@ impl ShardGateway {
     pub(super) fn new(
         shards: Arc<ShardPool>,
         heartbeats: Heartbeats,
+        store_health: StoreHealth,
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
     ) -> Self {
-        Self { shards, heartbeats, readiness, spans }
+        Self { shards, heartbeats, store_health, readiness, spans }
     }
 
     /// Runs `job` on a shard. The job runs to its end, even if this future is dropped.
@@ -393,6 +396,7 @@ impl MetricsSource for ShardGateway {
                 Some(counts) => counts.read(),
                 None => SpanMetrics::default(),
             },
+            clock_skew: self.store_health.clock_skew().map(|skew| skew.ahead),
             heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
             ..ServerMetrics::default()
         }

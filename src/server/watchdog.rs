@@ -1,4 +1,4 @@
-//! Detects stalled shards. After the first threshold readiness is off, and the log names the shard and its
+//! Detects stalled shards, and reports outages of the store that `store_watch` finds. After the first threshold readiness is off, and the log names the shard and its
 //! last activity; readiness returns with the shard's heartbeat. After the second threshold the process exits
 //! so that its supervisor restarts it; no acknowledged write is lost.
 //!
@@ -12,12 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::store_watch::StoreWatch;
 use crate::control_plane::Readiness;
 use crate::exit;
 use crate::limits;
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
+use crate::telemetry::store_health::StoreHealth;
 use inventory_core::time::Micros;
+use inventory_runtime::clock;
 
 /// How long a shard may be stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ impl Drop for Watchdog {
 /// If the operating system refuses a thread.
 pub(super) fn start(
     heartbeats: Heartbeats,
+    store_health: StoreHealth,
     readiness: Readiness,
     thresholds: WatchdogThresholds,
 ) -> std::io::Result<Watchdog> {
@@ -51,12 +55,17 @@ pub(super) fn start(
     let stopped = Arc::clone(&stop);
     thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         let mut detector = StallDetector::new(heartbeats.shards(), thresholds);
+        let mut store = StoreWatch::default();
         while !stopped.load(Ordering::Relaxed) {
             thread::sleep(limits::WATCHDOG_INTERVAL);
             for (shard, event) in detector.check(|shard| heartbeats.last_beat(shard)) {
                 report(&heartbeats, &readiness, shard, event);
             }
-            if detector.none_stalled() {
+            let now = clock::monotonic();
+            store.check_clock(store_health.clock_skew(), now);
+            if store.is_unavailable(store_health.failures(now), now) {
+                readiness.set_unhealthy("store unavailable");
+            } else if detector.none_stalled() {
                 readiness.set_healthy();
             }
         }

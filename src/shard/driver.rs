@@ -126,6 +126,16 @@ impl Driver {
         self.in_flight.get()
     }
 
+    /// Transactions whose outcome is unknown; they are sent again.
+    pub(super) fn in_doubt(&self) -> usize {
+        self.engine.borrow().unresolved()
+    }
+
+    /// The store answers again after failures.
+    pub(super) fn store_answers(self: &Rc<Self>) {
+        self.enter(Engine::handle_store_available);
+    }
+
     /// Operations in the pools, whose outcome is not known yet.
     pub(crate) fn operations_in_pools(&self) -> usize {
         self.engine.borrow().operations_in_pools()

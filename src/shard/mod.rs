@@ -9,6 +9,7 @@
 //! | `driver.rs` | executes the engine's effects |
 //! | `reclaimer.rs` | returns the stock of expired holds |
 //! | `observers.rs` | passes events of gRPC and the store to the recorder |
+//! | `store_probe.rs` | probes a store that fails |
 //! | `spans.rs` | spans of calls and transactions |
 //!
 //! Shards share nothing on the path of a request.
@@ -21,6 +22,7 @@ mod observers;
 mod reclaimer;
 pub(crate) mod shutdown_barrier;
 mod spans;
+mod store_probe;
 
 use std::cell::Cell;
 use std::io;
@@ -45,6 +47,7 @@ use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
 use crate::telemetry::log_interval::LogInterval;
 use crate::telemetry::recorder::{Recorder, ShardGauges, ShardMetrics};
+use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::{SpanSink, Tracer};
 use crate::telemetry::{log, process};
 use inventory_core::engine::{Engine, EngineSettings};
@@ -84,6 +87,7 @@ pub(crate) struct ShardConfig {
     pub(crate) sold_out_latch: Duration,
     pub(crate) read_staleness: Duration,
     pub(crate) heartbeats: Heartbeats,
+    pub(crate) store_health: StoreHealth,
     /// Which calls are sampled and where their spans go; `None` disables tracing.
     pub(crate) tracing: Option<(Sampler, SpanSink)>,
     /// Fraction of calls that are logged at info level.
@@ -171,8 +175,12 @@ async fn run<S: UnaryService + 'static>(
     log::set_shard(shard);
     let heartbeat = config.heartbeats.writer_for_current_thread(shard);
     let recorder = Rc::new(Recorder::new(shard));
-    let observer =
-        Rc::new(observers::ShardStoreObserver::new(Rc::clone(&recorder), &config.store.tables));
+    let health = config.store_health.writer(shard);
+    let observer = Rc::new(observers::ShardStoreObserver::new(
+        Rc::clone(&recorder),
+        health.clone(),
+        &config.store.tables,
+    ));
     let store = match Store::connect(config.store.clone(), observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
@@ -200,6 +208,7 @@ async fn run<S: UnaryService + 'static>(
     let replying = inventory_runtime::spawn(replies);
     let (driver, recorder) = (Rc::clone(&context.driver), Rc::clone(&context.recorder));
     let reclaiming = inventory_runtime::spawn(reclaim(driver, recorder, shard, config.shards));
+    let probing = inventory_runtime::spawn(store_probe::run(Rc::clone(&context.driver), health));
     let beating = inventory_runtime::spawn(beat(context.heartbeat.clone()));
     let _ = started.send((shard, Ok(())));
 
@@ -214,6 +223,7 @@ async fn run<S: UnaryService + 'static>(
         ShutdownMode::Abort => context.abort(),
     };
     replying.cancel().await;
+    probing.cancel().await;
     beating.cancel().await;
     unfinished
 }

@@ -12,9 +12,11 @@ use super::spans;
 use crate::telemetry::code_name;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
 use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
+use crate::telemetry::store_health::StoreHealthWriter;
 use crate::telemetry::trace::Tracer;
 use inventory_core::time::Micros;
 use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, SpanIds};
+use inventory_runtime::clock;
 use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
 /// Logs one call with the field names of the server that this one replaces. Empty fields are left out.
@@ -122,16 +124,22 @@ impl CallObserver for ShardCallObserver {
 /// Records the requests to the store and logs its errors.
 pub(super) struct ShardStoreObserver {
     recorder: Rc<Recorder>,
+    health: StoreHealthWriter,
     /// The names of the three tables, as labels.
     tables: [&'static str; 3],
 }
 
 impl ShardStoreObserver {
-    pub(super) fn new(recorder: Rc<Recorder>, tables: &TableNames) -> Self {
+    pub(super) fn new(
+        recorder: Rc<Recorder>,
+        health: StoreHealthWriter,
+        tables: &TableNames,
+    ) -> Self {
         // Labels are `'static`; three short names per shard are leaked once.
         let label = |name: &str| -> &'static str { Box::leak(name.to_owned().into_boxed_str()) };
         Self {
             recorder,
+            health,
             tables: [label(&tables.inventory), label(&tables.seats), label(&tables.idempotency)],
         }
     }
@@ -146,6 +154,7 @@ impl StoreObserver for ShardStoreObserver {
     fn called(&self, call: StoreCall<'_>) {
         let table = self.label(call.table);
         self.recorder.store_call(call.operation, table, call.status, call.latency);
+        self.health.called(&call, clock::monotonic());
     }
 
     fn consumed(&self, table: &str, kind: CapacityKind, units: f64) {

@@ -47,6 +47,8 @@ pub struct ServerMetrics {
     pub(crate) shards_missing: usize,
     pub(crate) log_lines_dropped: u64,
     pub(crate) ready: bool,
+    /// Seconds by which the local clock is ahead of the store's; `None` before the first measurement.
+    pub(crate) clock_skew: Option<f64>,
     /// By shard number.
     pub(crate) heartbeats: Vec<HeartbeatMetrics>,
     pub(crate) spans: SpanMetrics,
@@ -418,6 +420,12 @@ impl MetricsAggregate {
                 "Readiness of the process: 1 ready, 0 not ready.",
                 MetricType::GAUGE,
                 [gauge(&[], u64::from(server.ready))],
+            ),
+            family(
+                "inventory_clock_skew_seconds",
+                "Offset of the local clock from the store's in seconds; positive: ahead.",
+                MetricType::GAUGE,
+                server.clock_skew.map(|ahead| float_gauge(&[], ahead)),
             ),
             family(
                 "inventory_scrape_incomplete",

@@ -17,6 +17,7 @@ mod metrics;
 pub(crate) mod process;
 pub mod recorder;
 mod series;
+pub(crate) mod store_health;
 pub mod trace;
 
 pub(crate) use exposition::code_name;

@@ -15,6 +15,7 @@
 //! | `stopping.rs` | a drain under load loses no call and ends in time |
 //! | `shared_pools.rs` | watches, cancellations and open connections of one client cost others nothing |
 //! | `placement.rs` | connections per shard |
+//! | `store_away.rs` | a store that is away, full, stuck, or has another clock |
 //! | `deadlines.rs` | deadlines of callers |
 //! | `starts.rs` | failed starts: error text and exit code |
 //! | `watching.rs` | stalled shard, collector that is away, log level, call log, metrics |
@@ -46,6 +47,7 @@ mod shared_pools;
 mod starts;
 mod statuses;
 mod stopping;
+mod store_away;
 mod stored_event;
 mod stripes;
 mod top;

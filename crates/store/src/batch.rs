@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::error::Error;
 use std::fmt::Display;
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::Store;
 use super::codec::Item;
-use super::failure::FailureKind;
+use super::failure::{CallFailure, FailureKind};
 use crate::limits;
 
 const OPERATION: &str = "BatchGetItem";
@@ -93,9 +95,7 @@ impl Store {
                 self.send_read(read.set_request_items(Some(request.clone())))
             };
             let output = self.read(OPERATION, table, attempt).await;
-            let output = output.map_err(|failure| {
-                self.read_failure(OPERATION, of, failure.kind, || failure.text())
-            })?;
+            let output = output.map_err(|failure| self.read_failure(OPERATION, of, &failure))?;
             let responses = output.responses.unwrap_or_default();
             for item in responses.into_values().flatten() {
                 tell(BatchProgress::Found(item));
@@ -113,19 +113,18 @@ impl Store {
     }
 
     /// Maps the failure of a read; every failure other than throttling is logged.
-    pub(super) fn read_failure(
+    pub(super) fn read_failure<E: ProvideErrorMetadata + Error + 'static>(
         &self,
-        operation: &str,
+        operation: &'static str,
         of: &dyn Display,
-        kind: FailureKind,
-        text: impl Fn() -> String,
+        failure: &CallFailure<E>,
     ) -> ReadFailure {
-        match kind {
-            FailureKind::Throttled => ReadFailure::Throttled,
-            _ => {
-                self.log(&format!("{operation} for {of}: {}", text()));
-                ReadFailure::Unavailable
-            }
+        if failure.kind == FailureKind::Throttled {
+            return ReadFailure::Throttled;
         }
+        self.inner.log.log_failure(operation, failure.kind.status(), failure.code(), || {
+            format!("{operation} for {of}: {}", failure.text())
+        });
+        ReadFailure::Unavailable
     }
 }

@@ -33,6 +33,7 @@ use aws_smithy_runtime_api::client::ser_de::{
 use aws_smithy_types::body::SdkBody;
 
 use super::Store;
+use super::clock_skew::ClockSkew;
 use super::connector::ShardHttp;
 use super::credentials::CurrentIdentity;
 use super::request_template::{RequestTemplate, TemplateRecorder};
@@ -101,6 +102,10 @@ impl DirectClient {
         body: SdkBody,
     ) -> Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>> {
         self.send(template, &self.transact, body).await
+    }
+
+    pub(super) fn clock_skew(&self) -> Option<ClockSkew> {
+        self.http.clock_skew()
     }
 
     async fn read<R: DirectRead>(

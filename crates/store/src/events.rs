@@ -148,9 +148,7 @@ impl Store {
         };
         match self.read("GetItem", table, attempt).await {
             Ok(output) => Ok(output.item),
-            Err(failure) => {
-                Err(self.read_failure("GetItem", event, failure.kind, || failure.text()))
-            }
+            Err(failure) => Err(self.read_failure("GetItem", event, &failure)),
         }
     }
 

@@ -11,6 +11,7 @@ mod admin;
 mod audit;
 mod batch;
 mod capacity;
+mod clock_skew;
 mod codec;
 mod conditional_update;
 mod connector;
@@ -54,6 +55,7 @@ use thiserror::Error as ThisError;
 pub use admin::SetTotalOutcome;
 pub use audit::{AuditStripes, PlacedSeat, RepairOutcome};
 pub use capacity::CapacityKind;
+pub use clock_skew::ClockSkew;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
@@ -188,6 +190,11 @@ impl Store {
     /// The endpoint or region that requests go to, for messages.
     pub fn endpoint(&self) -> &str {
         &self.inner.place
+    }
+
+    /// How far the local clock is from the store's; `None` before the first answer with a date.
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        self.inner.direct_client.clock_skew()
     }
 
     fn client(&self) -> &Client {

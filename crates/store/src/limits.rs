@@ -99,6 +99,18 @@ pub(crate) const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
 /// Lines a shard logs about the store in one second; further lines are counted and dropped.
 pub(crate) const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
+/// A failure that is equal to an earlier one (operation, status and error code) is counted and logged once in this time.
+pub(crate) const STORE_LOG_REPEAT: Duration = Duration::from_secs(60);
+
+/// Kinds of failures that are distinguished for this.
+pub(crate) const STORE_LOG_KINDS_MAX: usize = 32;
+
+/// How long one measurement of the clock skew takes in answers: long enough for some at every time of a second.
+pub(crate) const CLOCK_SKEW_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long one probe of a failing store may take.
+pub(crate) const STORE_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Longest text of the store that goes into a log line, in bytes.
 pub(crate) const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
 

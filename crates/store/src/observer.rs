@@ -1,7 +1,7 @@
 //! Observations of store calls: one measurement per call, and a log line for each failure. Texts of the store
 //! appear in log lines only, never in answers to clients.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::capacity::CapacityKind;
@@ -52,15 +52,74 @@ pub(super) struct RateLimitedLog {
     pub(super) observer: Rc<dyn StoreObserver>,
     second: Cell<u64>,
     lines: Cell<u32>,
+    /// Kinds of failures that were logged, the oldest first.
+    failures: RefCell<Vec<LoggedFailure>>,
+}
+
+/// The last line about one kind of failure.
+struct LoggedFailure {
+    operation: &'static str,
+    status: &'static str,
+    code: String,
+    at: Micros,
+    /// Failures since, which were not logged.
+    more: u64,
 }
 
 impl RateLimitedLog {
     pub(super) fn new(observer: Rc<dyn StoreObserver>) -> Self {
-        Self { observer, second: Cell::new(0), lines: Cell::new(0) }
+        Self { observer, second: Cell::new(0), lines: Cell::new(0), failures: RefCell::default() }
     }
 
     pub(super) fn log(&self, line: &str) {
         self.log_at(clock::monotonic().0 / 1_000_000, line);
+    }
+
+    /// Logs a failure of an operation, unless an equal one was logged less than [`limits::STORE_LOG_REPEAT`] ago: an outage
+    /// is one line a minute for each kind of failure, however often calls fail. `code`: the store's error code.
+    pub(super) fn log_failure(
+        &self,
+        operation: &'static str,
+        status: &'static str,
+        code: Option<&str>,
+        line: impl FnOnce() -> String,
+    ) {
+        let now = clock::monotonic();
+        if let Some(more) = self.is_due(operation, status, code.unwrap_or_default(), now) {
+            match more {
+                0 => self.log(&line()),
+                _ => self.log(&format!("{} ({more} more like it since the last line)", line())),
+            }
+        }
+    }
+
+    /// The number of failures of this kind that were not logged, if a line is due.
+    fn is_due(
+        &self,
+        operation: &'static str,
+        status: &'static str,
+        code: &str,
+        now: Micros,
+    ) -> Option<u64> {
+        let mut failures = self.failures.borrow_mut();
+        let is_equal = |known: &LoggedFailure| {
+            (known.operation, known.status, known.code.as_str()) == (operation, status, code)
+        };
+        let mut more = 0;
+        if let Some(at) = failures.iter().position(is_equal) {
+            let known = &mut failures[at];
+            if u128::from(now.since(known.at).0) < limits::STORE_LOG_REPEAT.as_micros() {
+                known.more += 1;
+                return None;
+            }
+            more = known.more;
+            failures.remove(at);
+        } else if failures.len() >= limits::STORE_LOG_KINDS_MAX {
+            failures.remove(0);
+        }
+        let code = code.to_owned();
+        failures.push(LoggedFailure { operation, status, code, at: now, more: 0 });
+        Some(more)
     }
 
     fn log_at(&self, second: u64, line: &str) {
@@ -89,8 +148,6 @@ fn cut(text: &str, max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
 
     #[derive(Default)]
@@ -116,6 +173,21 @@ mod tests {
         let lines = lines.0.borrow();
         assert!(lines[written].starts_with("7 more lines"), "{lines:?}");
         assert_eq!(lines[written + 1], "next");
+    }
+
+    #[test]
+    fn equal_failures_are_one_line_and_a_count() {
+        let log = RateLimitedLog::new(Rc::new(NoObserver));
+        let due = |status, code, seconds| {
+            log.is_due("Query", status, code, Micros::from_millis(seconds * 1_000))
+        };
+        assert_eq!(due("unknown", "", 1), Some(0));
+        assert_eq!(due("refused", "AccessDenied", 1), Some(0));
+        assert_eq!(due("refused", "ResourceNotFound", 1), Some(0));
+        assert!((1..50).all(|second| due("unknown", "", second).is_none()));
+        let repeat = limits::STORE_LOG_REPEAT.as_secs();
+        assert_eq!(due("unknown", "", 1 + repeat), Some(49));
+        assert_eq!(due("unknown", "", 2 + 2 * repeat), Some(0));
     }
 
     #[test]

@@ -4,12 +4,49 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity, Trans
 
 use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreConnectError, codec};
+use crate::limits;
+use inventory_runtime::clock;
 
-/// Never written: `#` is not legal in an id, and the condition is never true.
+/// Not legal in an id, so it is no reservation. Written only after writes have failed, by
+/// [`Store::probe_write`].
 const PROBE_ID: &str = "#probe";
 const NEVER: &str = "attribute_exists(#k) AND attribute_not_exists(#k)";
 
 impl Store {
+    /// Makes one cheap read. The observer sees whether the store answers.
+    pub async fn probe_read(&self) {
+        let table = &self.tables().idempotency;
+        let attempt = self
+            .client()
+            .get_item()
+            .table_name(table)
+            .key(codec::RESERVATION_ID, AttributeValue::S(PROBE_ID.into()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send();
+        let _observed = self.call("GetItem", table, limits::STORE_PROBE_TIMEOUT, attempt).await;
+    }
+
+    /// Makes one write. The observer sees whether the store applies it, which a condition that fails would not show: a full
+    /// disk fails writes only. The item is overwritten each time, and purged by the store's TTL.
+    pub async fn probe_write(&self) {
+        let table = &self.tables().idempotency;
+        let purge_at = codec::purge_at(clock::now().unix);
+        let put = Put::builder()
+            .table_name(table)
+            .item(codec::RESERVATION_ID, AttributeValue::S(PROBE_ID.into()))
+            .item(codec::PURGE_AT, AttributeValue::N(purge_at.to_string()))
+            .build();
+        let Ok(put) = put else { return };
+        let attempt = self
+            .client()
+            .transact_write_items()
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .transact_items(TransactWriteItem::builder().put(put).build())
+            .send();
+        let limit = limits::STORE_PROBE_TIMEOUT;
+        let _observed = self.call("TransactWriteItems", table, limit, attempt).await;
+    }
+
     /// Sends a transaction that cannot apply to the idempotency table and expects its condition to fail. This
     /// proves that the store answers, supports transactions, has the table and accepts writes of this server.
     /// Costs two write units.

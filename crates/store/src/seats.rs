@@ -147,9 +147,7 @@ impl Store {
             self.send_read(read)
         };
         let output = self.read(OPERATION, table, attempt).await;
-        let output = output.map_err(|failure| {
-            self.read_failure(OPERATION, event, failure.kind, || failure.text())
-        })?;
+        let output = output.map_err(|failure| self.read_failure(OPERATION, event, &failure))?;
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 

@@ -85,28 +85,24 @@ impl Store {
         transaction: &Transaction,
         failure: &CallFailure<TransactWriteItemsError>,
     ) -> TransactionOutcome {
-        match failure.kind {
-            FailureKind::Cancelled => self.cancelled(transaction, failure),
-            FailureKind::Conflict => TransactionOutcome::Conflict,
-            FailureKind::Throttled => TransactionOutcome::Throttled,
-            FailureKind::Rejected => {
-                let mismatch = failure.code() == Some("IdempotentParameterMismatchException");
-                let bug = match mismatch {
-                    true => "BUG: one token was used for two different transactions: ",
-                    false => "",
-                };
-                self.log_failure(transaction, &format!("{bug}{}", failure.text()));
-                TransactionOutcome::Rejected
-            }
-            FailureKind::Refused | FailureKind::NotSent => {
-                self.log_failure(transaction, &failure.text());
-                TransactionOutcome::Refused
-            }
-            FailureKind::Unknown => {
-                self.log_failure(transaction, &failure.text());
-                TransactionOutcome::Unknown
-            }
-        }
+        let outcome = match failure.kind {
+            FailureKind::Cancelled => return self.cancelled(transaction, failure),
+            FailureKind::Conflict => return TransactionOutcome::Conflict,
+            FailureKind::Throttled => return TransactionOutcome::Throttled,
+            FailureKind::Rejected => TransactionOutcome::Rejected,
+            FailureKind::Refused | FailureKind::NotSent => TransactionOutcome::Refused,
+            FailureKind::Unknown => TransactionOutcome::Unknown,
+        };
+        let (status, code) = (failure.kind.status(), failure.code());
+        self.inner.log.log_failure(OPERATION, status, code, || {
+            let mismatch = code == Some("IdempotentParameterMismatchException");
+            let bug = match mismatch {
+                true => "BUG: one token was used for two different transactions: ",
+                false => "",
+            };
+            line_about(transaction, &format!("{bug}{}", failure.text()))
+        });
+        outcome
     }
 
     fn cancelled(
@@ -114,18 +110,11 @@ impl Store {
         transaction: &Transaction,
         failure: &CallFailure<TransactWriteItemsError>,
     ) -> TransactionOutcome {
-        let decoded = codec::cancelled(transaction, reasons(failure));
-        for remark in &decoded.remarks {
-            self.log_failure(transaction, remark);
+        let said = codec::cancelled(transaction, reasons(failure));
+        for remark in &said.remarks {
+            self.log(&line_about(transaction, remark));
         }
-        decoded.outcome
-    }
-
-    fn log_failure(&self, transaction: &Transaction, what: &str) {
-        let event = &transaction.event;
-        let token = transaction.token.0;
-        let count = transaction.action_count();
-        self.log(&format!("{OPERATION} for {event} ({count} actions, token {token:032x}): {what}"));
+        said.outcome
     }
 
     /// Writes all `actions`, off the request path. Retried for a limited time while other transactions conflict
@@ -162,6 +151,14 @@ impl Store {
             pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
         }
     }
+}
+
+/// A line of the log.
+fn line_about(transaction: &Transaction, what: &str) -> String {
+    let event = &transaction.event;
+    let token = transaction.token.0;
+    let count = transaction.action_count();
+    format!("{OPERATION} for {event} ({count} actions, token {token:032x}): {what}")
 }
 
 /// The reasons that the store gives for each action of a cancelled transaction.

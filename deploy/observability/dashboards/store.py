@@ -203,6 +203,14 @@ TROUBLE = Row(
             width=12,
         ),
         Panel(
+            "Clock skew",
+            "Offset of each server's clock from the store's. The error is half a second at most, and less with many "
+            "requests.",
+            [Query(f"inventory_clock_skew_seconds{{{F}}}", "{{instance}}")],
+            "s",
+            width=12,
+        ),
+        Panel(
             "Sold out without a write",
             "Calls per second answered \"sold out\" after a read of their record, without a write.",
             [Query(f"sum({rate('inventory_sold_out_without_write_total')})", "sold out")],

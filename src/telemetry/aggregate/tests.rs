@@ -241,6 +241,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     assert_eq!(aggregate.stale_events(NOW), std::slice::from_ref(&event));
     aggregate.set_event_status(&event, EventStatus::default());
     let server = ServerMetrics {
+        clock_skew: Some(0.25),
         heartbeats: vec![HeartbeatMetrics::default()],
         spans: SpanMetrics { exported: 1, dropped: vec![("queue_full", 1)] },
         process: ProcessUsage {

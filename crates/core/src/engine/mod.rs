@@ -219,6 +219,11 @@ impl Engine {
             && self.seated_events.all_idle()
     }
 
+    /// Transactions whose outcome is unknown; they are sent again.
+    pub fn unresolved(&self) -> usize {
+        self.resends.len()
+    }
+
     /// Operations in lanes, whether or not their callers still wait.
     pub fn operations_in_pools(&self) -> usize {
         self.pools.depth()

@@ -67,6 +67,11 @@ impl ResendQueue {
         self.attempt_timeout
     }
 
+    /// Transactions with an unknown outcome.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.in_flight.len()
+    }
+
     /// Queues the transaction of a lane whose outcome is unknown.
     pub(super) fn push(&mut self, lane: LaneId, now: Micros, rng: &mut SmallRng) {
         self.waiting.push_back((lane, now.plus(backoff::pause(1, rng))));

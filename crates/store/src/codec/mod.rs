@@ -30,7 +30,7 @@ pub(super) use events::{capacity_change, closing, event_about, event_stripe};
 pub(super) use expression::ConditionalUpdate;
 pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;
-pub(super) use records::{record, record_view, state_name};
+pub(super) use records::{purge_at, record, record_view, state_name};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};
 pub(super) use stripes::{is_closed, stripe_view};
 

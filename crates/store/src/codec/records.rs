@@ -287,7 +287,7 @@ fn named(seats: Option<&[SeatId]>) -> impl Iterator<Item = &str> {
 }
 
 /// Epoch seconds.
-pub(super) fn purge_at(at: UnixMillis) -> u64 {
+pub(crate) fn purge_at(at: UnixMillis) -> u64 {
     (at.0 / 1_000).saturating_add(limits::TOMBSTONE_RETENTION.as_secs())
 }
 

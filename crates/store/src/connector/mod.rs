@@ -29,6 +29,7 @@ use send_wrapper::SendWrapper;
 
 pub use dial::CaBundleError;
 
+use crate::clock_skew::ClockSkew;
 use dial::Dialer;
 use pool::ConnectionPool;
 
@@ -56,6 +57,13 @@ impl ShardHttp {
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
         let pool = ConnectionPool::new(Dialer::new(ca_bundle)?);
         Ok(Self { pool: SendWrapper::new(Rc::new(pool)), read_timeout: None })
+    }
+}
+
+impl ShardHttp {
+    /// From the answers of the store so far.
+    pub(super) fn clock_skew(&self) -> Option<ClockSkew> {
+        self.pool.clock_skew()
     }
 }
 

@@ -5,16 +5,21 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_sdk_dynamodb::error::ConnectorError;
+use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{HOST, HeaderValue};
+use http::HeaderMap;
+use http::header::{DATE, HOST, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::dial::{Dialer, StoreConnection, StoreOrigin};
+use crate::clock_skew::{ClockSkew, SkewEstimator};
 use crate::failure::set_sent;
 use crate::limits;
 use inventory_core::time::Micros;
@@ -31,6 +36,7 @@ pub(super) struct ConnectionPool {
     /// Origins to which the last connect failed. Calls fail at once, but for one connect at a time and after a pause:
     /// callers of an unreachable store must not wait for the connect timeout each, nor connect as fast as they call.
     unreachable: RefCell<Vec<UnreachableOrigin>>,
+    skew: RefCell<SkewEstimator>,
 }
 
 struct UnreachableOrigin {
@@ -61,6 +67,7 @@ impl ConnectionPool {
             idle: RefCell::default(),
             slots: Arc::new(Semaphore::new(limits::STORE_CONNECTIONS_MAX)),
             unreachable: RefCell::default(),
+            skew: RefCell::default(),
         }
     }
 
@@ -102,6 +109,8 @@ impl ConnectionPool {
     ) -> Result<http::Response<Bytes>, SendFailure> {
         // A caller that gives up from here on may have sent its request.
         set_sent(true);
+        // The sources of credentials have clocks of their own.
+        let sent_at = request.headers().contains_key(TARGET).then(unix_micros);
         let response = match connection.sender.try_send_request(request).await {
             Ok(response) => response,
             Err(mut error) => {
@@ -115,6 +124,9 @@ impl ConnectionPool {
             }
         };
         let (head, body) = response.into_parts();
+        if let Some(sent_at) = sent_at {
+            self.record_date(&head.headers, sent_at);
+        }
         let body = Limited::new(body, limits::STORE_RESPONSE_BYTES_MAX);
         let body = body.collect().await;
         let body = body.map_err(|error| SendFailure::Sent(ConnectorError::io(error)))?;
@@ -123,6 +135,19 @@ impl ConnectionPool {
             self.keep(connection);
         }
         Ok(http::Response::from_parts(head, body.to_bytes()))
+    }
+
+    fn record_date(&self, headers: &HeaderMap, sent: i64) {
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+        if let Some(date) = date {
+            let mut skew = self.skew.borrow_mut();
+            skew.record(date.secs(), sent, unix_micros(), clock::monotonic());
+        }
+    }
+
+    pub(super) fn clock_skew(&self) -> Option<ClockSkew> {
+        self.skew.borrow().skew()
     }
 
     /// The most recently used idle connection to `origin`. Drops idle connections that are too old or closed.
@@ -210,6 +235,14 @@ impl ConnectionPool {
             idle.remove(0);
         }
     }
+}
+
+/// Requests to DynamoDB have this header.
+const TARGET: &str = "x-amz-target";
+
+fn unix_micros() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
 }
 
 fn never_connected(error: io::Error) -> ConnectorError {

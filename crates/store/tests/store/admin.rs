@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::store_proxy::ProxyAction;
 use inventory_core::ids::EventId;
 use inventory_core::limits as core_limits;
 use inventory_core::seats::SeatFacts;
@@ -15,6 +14,7 @@ use inventory_store::{
     CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, Store, StoreCall,
     StoreError, StoreObserver, tables,
 };
+use inventory_testkit::store_proxy::ProxyAction;
 
 use crate::fixture::store_fault;
 use crate::fixture::*;

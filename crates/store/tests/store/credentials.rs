@@ -4,8 +4,8 @@
 use std::process::Command;
 use std::rc::Rc;
 
-use crate::store_proxy::{ProxyAction, StoreProxy};
 use inventory_store::{CredentialSource, NoObserver, Store, StoreSettings, tables};
+use inventory_testkit::store_proxy::{ProxyAction, StoreProxy};
 
 use crate::fixture::*;
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::store_proxy::StoreProxy;
 use aws_sigv4::sign::v4;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use inventory_core::transaction::{SeatsRead, StripesRead, TransactionOutcome};
 use inventory_store::{Store, StoreSettings};
+use inventory_testkit::store_proxy::StoreProxy;
 use sha2::{Digest, Sha256};
 
 use crate::fixture::store_fault;

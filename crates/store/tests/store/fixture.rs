@@ -25,7 +25,7 @@ use inventory_store::{
     StoreObserver, StoreSettings, TableNames, tables,
 };
 
-use crate::store_proxy::{ProxyAction, StoreProxy};
+use inventory_testkit::store_proxy::{ProxyAction, StoreProxy};
 
 /// Address of the engine.
 pub(crate) fn engine() -> SocketAddr {

@@ -12,7 +12,6 @@ mod network;
 mod read_batcher;
 mod records;
 mod seats;
-mod store_proxy;
 mod tables;
 mod transactions;
 mod transitions;

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::store_proxy::{ProxyAction, StoreProxy};
 use futures_rustls::rustls::ServerConfig;
 use inventory_core::seats::SeatFacts;
 use inventory_core::transaction::{ActionOutcome, StripesRead, TransactionOutcome};
 use inventory_store::limits;
 use inventory_store::{NoObserver, Store, StoreConnectError, StoreSettings};
 use inventory_testkit::refusing_address;
+use inventory_testkit::store_proxy::{ProxyAction, StoreProxy};
 
 use crate::fixture::*;
 

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::store_proxy::{ProxyAction, StoreProxy};
 use futures::FutureExt;
 use futures::future::join_all;
 use inventory_core::ids::EventId;
@@ -11,6 +10,7 @@ use inventory_core::limits as core_limits;
 use inventory_core::transaction::StripesRead;
 use inventory_store::limits;
 use inventory_store::{NewEvent, Store, tables};
+use inventory_testkit::store_proxy::{ProxyAction, StoreProxy};
 
 use crate::fixture::*;
 
