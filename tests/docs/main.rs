@@ -15,4 +15,3 @@ mod records;
 mod settings;
 mod source;
 mod statuses;
-mod wording;

@@ -1,15 +1,15 @@
-//! Wording of comments, texts and scripts: phrases that a newcomer has to read twice. Documents are checked by
-//! `tests/docs/wording.rs`.
+//! Wording of documents, comments, texts and scripts: phrases that a newcomer has to read twice.
 
 use super::SourceFile;
 
 /// Phrases without plain meaning and what to write instead. A phrase matches whole words; one with a capital
 /// letter matches as written, others in any case.
-const BANNED: [(&str, &str); 30] = [
+const BANNED: [(&str, &str); 38] = [
     ("told", "reported, returned, passed"),
     ("tells", "reports, shows, returns"),
     ("stands still", "is stalled"),
     ("stand still", "be stalled"),
+    ("stood still", "was stalled"),
     ("whoever", "the caller, the process"),
     ("in vain", "without a result"),
     ("for want of", "because there is no"),
@@ -24,9 +24,16 @@ const BANNED: [(&str, &str); 30] = [
     ("who waits", "calls that wait"),
     ("who asks", "the caller"),
     ("who would", "calls that would"),
+    ("that brings none", "without one"),
     ("who takes", "reservations that take"),
     ("who reads", "the reader"),
     ("who sells", "the process that sells"),
+    ("by a hand", "manually"),
+    ("what a hand", "manual changes"),
+    ("given back", "returned"),
+    ("gives back", "returns"),
+    ("under way", "in flight"),
+    ("on their way", "in flight"),
     ("the end of a hold", "hold expiry"),
     ("contract A", "inventory.v1"),
     ("contract B", "reservation.v1"),
@@ -38,26 +45,40 @@ const BANNED: [(&str, &str); 30] = [
     ("of its own accord", "by itself"),
 ];
 
-/// Files whose subject is the banned words themselves. `tests/docs/wording.rs` checks documents and command help.
-const EXEMPT: [&str; 2] = ["tests/source_rules/", "tests/docs/wording.rs"];
+/// The directory whose subject is the banned words themselves.
+const EXEMPT: &str = "tests/source_rules/";
+
+/// The document whose code blocks are the help of the commands, which is prose.
+const COMMANDS: &str = "docs/reference/commands.md";
 
 pub(super) fn problems(file: &SourceFile) -> Vec<String> {
-    let is_exempt = EXEMPT.iter().any(|path| file.path.starts_with(path));
-    if is_exempt || file.path.ends_with(".md") {
+    if file.path.starts_with(EXEMPT) {
         return Vec::new();
     }
+    let is_document = file.path.ends_with(".md");
     let mut found = Vec::new();
+    let mut is_in_code = false;
+    let mut before = String::new();
     for (index, line) in file.text.lines().enumerate() {
-        let prose = prose_of(file, line);
+        is_in_code ^= is_document && line.trim_start().starts_with("```");
+        if is_document && (line.trim().is_empty() || (is_in_code && file.path != COMMANDS)) {
+            before.clear();
+            continue;
+        }
+        // In a document, a phrase may be broken over two lines.
+        let prose = format!("{before} {}", prose_of(file, line).trim());
         let lower_case = prose.to_lowercase();
         for (phrase, instead) in BANNED {
             let text = match phrase.chars().any(char::is_uppercase) {
                 true => &prose,
                 false => &lower_case,
             };
-            if contains_words(text, phrase) {
+            if contains_words(text, phrase) && !contains_words(&before.to_lowercase(), phrase) {
                 found.push(file.problem(index + 1, &format!("\"{phrase}\": write {instead}")));
             }
+        }
+        if is_document {
+            before = line.trim().to_owned();
         }
     }
     found
@@ -113,6 +134,17 @@ mod tests {
             let found = problems(&sample(path, text));
             assert_eq!(found.len(), 1, "{path} {text:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn documents_are_prose_but_for_their_code_blocks() {
+        let text = "A shard stands\nstill.\n\n```text\nstands still\n```\n\nThe call is\ntold.\n";
+        let lines = |path| {
+            let found = problems(&sample(path, text));
+            found.iter().map(|line| line.split(':').nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("docs/a.md"), ["2", "9"]);
+        assert_eq!(lines("docs/reference/commands.md"), ["2", "5", "9"]);
     }
 
     #[test]

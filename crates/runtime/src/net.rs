@@ -1,4 +1,4 @@
-//! TCP sockets of a shard, and accepted sockets on their way from one shard to another.
+//! TCP sockets of a shard, and accepted sockets that move from one shard to another.
 
 use std::io;
 use std::net::SocketAddr;

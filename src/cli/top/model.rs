@@ -25,7 +25,7 @@ pub(super) struct ShardRow {
     pub(super) busy: f64,
     /// Reservations that wait for a transaction.
     pub(super) queue: f64,
-    /// Transactions under way.
+    /// Transactions in flight.
     pub(super) in_flight: f64,
     /// How long ago it turned last, in seconds.
     pub(super) tick_age: f64,

@@ -274,7 +274,7 @@ impl Screen {
         self.table(&["STORE (ms)", "calls/s", "mean", "not ok"], &[12, 8, 6, 7], rows.collect())
     }
 
-    /// What becomes of reservations on their way to the store, in a line.
+    /// Transactions to the store and their retries, in a line.
     fn lanes(&self, figures: &TopModel) -> Line<'static> {
         let throttled = figures.retries("throttled");
         Line::from(vec![

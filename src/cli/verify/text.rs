@@ -175,7 +175,7 @@ fn verdict(report: &pb::AuditReport) -> String {
     match report.verdict() {
         pb::AuditVerdict::Clean => "CLEAN: every number adds up".to_owned(),
         pb::AuditVerdict::Moving => format!(
-            "STILL MOVING: no breach among what stood still; {}. Try again when fewer buy",
+            "STILL MOVING: no breach in what did not change; {}. Try again when fewer buy",
             moving()
         ),
         pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => {
@@ -367,7 +367,7 @@ CLEAN: every number adds up";
         ));
         of.verdict = pb::AuditVerdict::Moving.into();
         assert!(
-            report(&of).contains("\nSTILL MOVING: no breach among what stood still; stripes 1")
+            report(&of).contains("\nSTILL MOVING: no breach in what did not change; stripes 1")
         );
     }
 

@@ -43,7 +43,7 @@ struct UnreachableOrigin {
     origin: StoreOrigin,
     kind: io::ErrorKind,
     why: String,
-    /// When the next connect may begin; `None` while one is under way.
+    /// When the next connect may begin; `None` while one is in flight.
     retry_at: Option<Micros>,
 }
 

@@ -17,7 +17,7 @@ use super::house::{House, Place, at, held, houses, left_of_run, pieces, place, s
 struct PickCase {
     qty: u32,
     section: Option<usize>,
-    /// Of a hundred seats, so many have a write under way.
+    /// Of a hundred seats, so many have a write in flight.
     avoided: u32,
     seed: u64,
     /// Whether the map was fed seat by seat.

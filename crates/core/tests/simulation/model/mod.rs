@@ -127,7 +127,7 @@ pub(crate) struct Store {
     made: BTreeMap<u128, usize>,
     /// Every body that was sent, to compare retries with.
     bodies: BTreeMap<u128, Rc<Transaction>>,
-    /// Attempts still on their way although the sender has given up, by token.
+    /// Attempts still in flight although the sender has given up, by token.
     in_progress: BTreeMap<u128, u32>,
     token_memory: Micros,
 }
