@@ -121,9 +121,9 @@ impl ValueKind for DurationKind {
     fn expected(&self) -> String {
         let (min, max) = (format_span(self.min), format_span(self.max));
         let bare = match self.bare {
-            DefaultUnit::Seconds => "seconds, or a time with a unit",
-            DefaultUnit::Millis => "milliseconds, or a time with a unit",
-            DefaultUnit::Refused => "a time with a unit",
+            DefaultUnit::Seconds => "seconds, or a duration with a unit",
+            DefaultUnit::Millis => "milliseconds, or a duration with a unit",
+            DefaultUnit::Refused => "a duration with a unit",
         };
         let zero = match self.zero {
             Some(meaning) if self.min.is_zero() => format!(" (0: {meaning})"),
@@ -242,7 +242,7 @@ impl ValueKind for LateCommitKind {
     }
 
     fn expected(&self) -> String {
-        "reacquire (sold if its stock is still free) or reject".to_owned()
+        "reacquire (confirmed if its stock is available) or reject".to_owned()
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) enum CliCommand {
     #[command(after_help = help::EXPORT)]
     Export(ExportArgs),
 
-    /// Verify the books of an event: capacity, reservations, seats, orders
+    /// Verify that capacity, reservations, seats and orders of an event agree
     Verify(VerifyArgs),
 
     /// Show, or apply, repairs for inconsistent stock
