@@ -220,7 +220,7 @@ pub(crate) static MAX_QTY: Variable<CountKind> = Variable {
     default: "10",
     kind: CountKind { min: 1, max: limits::QTY_MAX_CEILING as u64 },
     example: "10",
-    about: "maximum quantity of one reservation; in a seated event at most 99, because its seats must fit into one transaction",
+    about: "maximum quantity; at most 99 in a seated event",
 };
 
 pub(crate) static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
