@@ -14,9 +14,9 @@ use inventory_core::time::UnixMillis;
 
 /// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldViolation {
-    pub field: &'static str,
-    pub problem: String,
+pub(crate) struct FieldViolation {
+    pub(crate) field: &'static str,
+    pub(crate) problem: String,
 }
 
 /// Field names of one contract, for error messages.
@@ -45,7 +45,7 @@ impl FieldViolations {
         Self { names, found: Vec::new() }
     }
 
-    pub fn add(&mut self, field: &'static str, problem: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: &'static str, problem: impl Into<String>) {
         self.found.push(FieldViolation { field, problem: problem.into() });
     }
 
@@ -63,7 +63,12 @@ impl FieldViolations {
 
     /// Seats take precedence over a quantity. They may be as many as the units, but not more than fit into one
     /// transaction.
-    pub fn selection(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Selection> {
+    pub(crate) fn selection(
+        &mut self,
+        qty: i32,
+        seats: Vec<String>,
+        qty_max: u32,
+    ) -> Option<Selection> {
         if seats.is_empty() {
             return self.quantity(qty, qty_max).map(Selection::Quantity);
         }
@@ -121,7 +126,7 @@ impl FieldViolations {
 
     /// The expiry of a hold: as requested but at most `ttl_max` from now, or `default_ttl` from now without a request.
     /// Both in milliseconds.
-    pub fn hold_until(
+    pub(crate) fn hold_until(
         &mut self,
         requested: Option<&Timestamp>,
         now: UnixMillis,
@@ -144,7 +149,7 @@ impl FieldViolations {
     }
 
     /// The section of a best-available selection; `None` if empty.
-    pub fn section(&mut self, text: String) -> Option<String> {
+    pub(crate) fn section(&mut self, text: String) -> Option<String> {
         self.at_most("section", &text, limits::SECTION_BYTES_MAX);
         (!text.is_empty()).then_some(text)
     }
@@ -169,7 +174,7 @@ impl FieldViolations {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 

@@ -34,7 +34,7 @@ pub use auxiliary::reflection_routes;
 pub use readiness::Readiness;
 pub use scrape::MetricsSource;
 pub use signals::ShutdownSignal;
-pub use span_export::SpanExportConfig;
+pub(crate) use span_export::SpanExportConfig;
 
 use crate::limits;
 use crate::telemetry::aggregate::BuildInfo;

@@ -18,6 +18,6 @@ pub(crate) mod process;
 pub mod recorder;
 mod series;
 pub(crate) mod store_health;
-pub mod trace;
+pub(crate) mod trace;
 
 pub(crate) use exposition::code_name;

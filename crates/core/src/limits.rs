@@ -23,7 +23,7 @@ pub const SEATS_PER_RESERVATION_MAX: usize = 10;
 pub const SEATS_PER_TRANSACTION_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
 
 /// Bytes of the section names that a rejection of an unknown section lists: clients accept 8 KB of trailers.
-pub const SECTIONS_LISTED_BYTES_MAX: usize = 1_024;
+pub(crate) const SECTIONS_LISTED_BYTES_MAX: usize = 1_024;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
