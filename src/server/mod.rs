@@ -275,7 +275,7 @@ impl Server {
     pub(crate) fn stop(mut self) -> ShutdownReport {
         let start = Instant::now();
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
-        // From here on the grace says how long a shard may take.
+        // During the shutdown the grace period replaces the watchdog.
         self.watchdog = None;
         self.readiness.set_draining("the server is stopping");
         self.wait_for_shards(start + self.grace);
@@ -341,7 +341,7 @@ impl Server {
     }
 }
 
-/// How often a stop looks whether the shards have ended.
+/// Poll interval while shards stop.
 const STOP_POLL: Duration = Duration::from_millis(2);
 
 /// The sockets of a server, all bound before anything starts.
@@ -488,7 +488,7 @@ fn start_shards(
     }
 }
 
-/// What is sampled, and where its spans go; nothing without an endpoint or a chance to be sampled.
+/// What is sampled, and where its spans go; `None` without an endpoint or with ratio 0.
 fn tracing_settings(config: &Config) -> (Option<(Sampler, SpanSink)>, Option<SpanExportConfig>) {
     let ratio = config.sampler.fixed_ratio.unwrap_or(config.sampler_arg);
     let root = Sampler::TraceIdRatioBased(ratio);

@@ -397,7 +397,7 @@ impl Driver {
     fn trace(&self, reservation: &ReservationId, span: Option<SpanIds>) {
         if let Some(span) = span {
             let mut traced = self.traced_operations.borrow_mut();
-            // Of two sampled calls of one reservation, the first is linked.
+            // If two calls of one reservation are sampled, only the first is linked.
             traced.entry(reservation.clone()).or_insert(span);
         }
     }

@@ -4,8 +4,8 @@
 //! expires, and a number that spreads the holds of a minute over several keys, so that no key is hot. A record
 //! without stock has no bucket and is not in the index.
 //!
-//! The index is eventually consistent, some milliseconds behind the table: an entry may be over already, and a new
-//! hold may be missing. The condition of the write decides.
+//! The index is eventually consistent, some milliseconds behind the table: the hold of an entry may have ended already,
+//! and a new hold may be missing. The condition of the write decides.
 //!
 //! Not here: expiring a hold, scheduling of the searches.
 

@@ -57,8 +57,8 @@ pub(super) struct InFlightCall {
     pub(super) started_at: Micros,
     /// Number of the leader's writes whose condition failed.
     attempts: u32,
-    /// Units or seats that were left for the leader, if too few. Whether it is rejected for that depends on
-    /// one more read of its record.
+    /// Remaining units or seats, if they were too few for the leader. Whether it is rejected for that depends on one
+    /// more read of its record.
     shortage: Option<u64>,
     /// A read of free seats proves a shortage if it began at this instant or later.
     reads_from: Micros,

@@ -188,7 +188,7 @@ impl Engine {
         self.read_record(OperationTask { layout: Some(layout), ..task });
     }
 
-    /// Whether an expiry would wait for another expiry.
+    /// Whether the operation is an expiry that would wait for another expiry, which has locked `seat`.
     pub(super) fn expiry_would_wait_for_expiry(
         &mut self,
         operation: &Operation,

@@ -249,7 +249,7 @@ fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
         let read = RecordsRead::Found(vec![Ok(record.clone())]);
         shard.handle_records_read(read_id, &read, soon);
         drain(&mut shard, &mut fx);
-        // Whose copy has got its units is not rejected.
+        // A call whose copy has bought the units is not rejected.
         let rejected = if record.is_none() { vec![CallId(call)] } else { vec![] };
         assert_eq!(refused_short(&fx), rejected, "{fx:?}");
     }

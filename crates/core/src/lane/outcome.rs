@@ -105,7 +105,7 @@ impl Lane {
             _ => in_flight.sent,
         };
         let is_written = *outcome == TransactionOutcome::Committed;
-        // An earlier attempt may have been applied whose token the store no longer knows.
+        // An earlier attempt may have been applied, if the store has forgotten the token.
         let may_be_applied = in_flight.was_unknown()
             && matches!(outcome, TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected);
         if is_written || (may_be_applied && !fault::planted(Fault::LostOutcomeForgotten)) {
