@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::limits;
+use crate::seats::SeatPrices;
 
 /// Why a text is not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -131,9 +134,48 @@ identifier! {
     SeatId
 }
 
-/// Seats of one reservation, distinct, in the requested order. Shared, because every answer about the reservation
-/// carries them; `None` for a quantity event.
-pub type Seats = std::sync::Arc<[SeatId]>;
+/// Seats of one reservation, distinct, in the requested order, with their prices if the reservation has them on record.
+/// Shared, because every answer about the reservation carries them; `None` for a quantity event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seats {
+    ids: Arc<[SeatId]>,
+    pub prices: Option<SeatPrices>,
+}
+
+impl Seats {
+    /// The same seats with these prices, or without any.
+    #[must_use]
+    pub fn with_prices(mut self, prices: Option<SeatPrices>) -> Self {
+        self.prices = prices;
+        self
+    }
+}
+
+impl Deref for Seats {
+    type Target = [SeatId];
+
+    fn deref(&self) -> &[SeatId] {
+        &self.ids
+    }
+}
+
+impl From<Vec<SeatId>> for Seats {
+    fn from(ids: Vec<SeatId>) -> Self {
+        Self { ids: ids.into(), prices: None }
+    }
+}
+
+impl<const N: usize> From<[SeatId; N]> for Seats {
+    fn from(ids: [SeatId; N]) -> Self {
+        Self { ids: ids.into(), prices: None }
+    }
+}
+
+impl FromIterator<SeatId> for Seats {
+    fn from_iter<T: IntoIterator<Item = SeatId>>(ids: T) -> Self {
+        Self { ids: ids.into_iter().collect(), prices: None }
+    }
+}
 
 /// Key of a stripe's item: `event` for stripe 0, `event#3` for stripe 3. `#` is not legal in an event id, so no event
 /// can collide with another's stripe.

@@ -42,6 +42,7 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, Seats};
 use inventory_core::operation::{RecordExpectation, Selection, Verb};
 use inventory_core::query::Query;
+use inventory_core::seats::SeatPrices;
 use inventory_grpc::{CacheableResponse, CallContext, InventoryService, Status};
 use inventory_runtime::clock;
 
@@ -82,9 +83,17 @@ impl ReservationHandlers {
             return Vec::new();
         };
         let described = Box::pin(self.service.describe_seats(call, event, seats)).await;
-        let shown = described.into_iter().map(|seat| match seat {
-            Ok(seat) => convert::seat(seat, status),
-            Err(id) => convert::bare_seat(&id, status),
+        let mut recorded = seats.prices.as_ref().map(SeatPrices::iter);
+        let shown = described.into_iter().map(|seat| {
+            let mut seat = match seat {
+                Ok(seat) => convert::seat(seat, status),
+                Err(id) => convert::bare_seat(&id, status),
+            };
+            // A record of an earlier version has no prices: the seat map's are shown.
+            if let Some(price) = recorded.as_mut().and_then(Iterator::next) {
+                seat.price = price.as_ref().map(convert::money);
+            }
+            seat
         });
         shown.collect()
     }

@@ -4,7 +4,10 @@
 use std::time::Instant;
 
 use inventory_proto::common::v1::{Error, ErrorCode};
-use inventory_proto::inventory::v1::{CheckReq, CloseEventRequest, CommitReq, PlaceHoldReq};
+use inventory_proto::inventory::v1::{
+    CheckReq, CloseEventRequest, CommitReq, CreateEventRequest, ImportSeatsRequest, NewSeat,
+    PlaceHoldReq, Price,
+};
 use inventory_proto::reservation::v1::*;
 
 use super::*;
@@ -268,4 +271,49 @@ fn field_of(status: &Status) -> (String, bool) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let violation = status.get_details_bad_request().unwrap().field_violations.remove(0);
     (violation.field, violation.description.contains("1 to 99"))
+}
+
+async fn import(server: &TestServer, amount: i64) {
+    let seat = |number: i32| NewSeat {
+        seat_id: format!("A-1-{number}"),
+        section: "A".to_owned(),
+        row: "1".to_owned(),
+        number: number.to_string(),
+        price: Some(Price { amount, currency: "KRW".to_owned() }),
+    };
+    let seats = (1..=4).map(seat).collect();
+    let chunk = ImportSeatsRequest { event_id: "evt_priced".to_owned(), seats };
+    admin(server).await.import_seats(futures::stream::iter([chunk])).await.unwrap();
+}
+
+#[track_caller]
+fn assert_prices(seats: &[Seat], amount: i64) {
+    let prices: Vec<_> = seats.iter().map(|seat| seat.price.as_ref().unwrap().amount).collect();
+    assert_eq!(prices, [amount, amount]);
+}
+
+/// Each step finds a seat map that was dropped by the import.
+#[tokio::test]
+async fn price_of_a_reservation_stays_as_it_was_recorded() {
+    const PRICED: &str = "evt_priced";
+    let server = ServerCommand::dev_in_memory().start();
+    let event = CreateEventRequest {
+        event_id: PRICED.to_owned(),
+        seat_keys: 1,
+        ..CreateEventRequest::default()
+    };
+    admin(&server).await.create_event(event).await.unwrap();
+    import(&server, 90_000).await;
+    let api = ReservationApi::of(&server).await;
+    let named = ["A-1-1".to_owned(), "A-1-2".to_owned()];
+    assert_prices(&api.hold(hold("named", PRICED, 0, &named)).await.reserved_seats, 90_000);
+    import(&server, 120_000).await;
+    assert_prices(&api.hold(hold("named", PRICED, 0, &named)).await.reserved_seats, 90_000);
+    assert_prices(&api.commit(sell("named", PRICED, 0, &[])).await.sold_seats, 90_000);
+    import(&server, 50_000).await;
+    assert_prices(&api.commit(sell("named", PRICED, 0, &[])).await.sold_seats, 90_000);
+    // A direct commit of chosen seats has the price of its own time.
+    assert_prices(&api.commit(sell("direct", PRICED, 2, &[])).await.sold_seats, 50_000);
+    import(&server, 70_000).await;
+    assert_prices(&api.commit(sell("direct", PRICED, 2, &[])).await.sold_seats, 50_000);
 }

@@ -101,7 +101,8 @@ pub(super) fn seats_to_write(
         (StockChange::Reserve, ..) if layout.closed => SeatsToWrite::Closed,
         (_, Some(held), _) => SeatsToWrite::Given(held),
         (StockChange::Reserve, None, Selection::Seats(seats)) => {
-            SeatsToWrite::Given(Seats::clone(seats))
+            // The prices are those of the seat map, whatever the caller has.
+            SeatsToWrite::Given(Seats::clone(seats).with_prices(None))
         }
         (StockChange::Reserve, None, Selection::Quantity(qty)) => match too_many_seats(*qty) {
             Some(most) => SeatsToWrite::TooMany { most },

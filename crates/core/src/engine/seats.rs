@@ -27,7 +27,7 @@ impl Engine {
     ) {
         task.layout = Some(layout);
         let record = task.hint.record();
-        let seats = match planner::seats_to_write(&task.operation, layout, transition, record) {
+        let mut seats = match planner::seats_to_write(&task.operation, layout, transition, record) {
             SeatsToWrite::None => None,
             SeatsToWrite::Given(seats) => Some(seats),
             SeatsToWrite::Chosen(qty) => {
@@ -47,12 +47,22 @@ impl Engine {
                 return;
             }
         };
-        if let Some(seats) = &seats {
+        if let Some(seats) = &mut seats {
             let operation = &task.operation;
             let now = self.now;
             let seated = self.seated_events.open(&operation.event, now.mono);
-            if transition.stock_change() == StockChange::Reserve
-                && let Some(rejection) = known_taken(seated, seats, operation, transition, now)
+            let takes = transition.stock_change() == StockChange::Reserve;
+            if takes && layout.is_seated() && seats.prices.is_none() {
+                let Some(map) = seated.map() else {
+                    // The record states the prices, and only the seat map has them.
+                    let event = operation.event.clone();
+                    let task = Box::new(OperationTask { hint: task.hint.after_wait(), ..task });
+                    self.wait_for_seat_map(&event, layout, SeatMapWaiter::SeatChoice(task));
+                    return;
+                };
+                seats.prices = map.prices(seats);
+            }
+            if takes && let Some(rejection) = known_taken(seated, seats, operation, transition, now)
             {
                 if !task.hint.is_confirmed() && !fault::planted(Fault::SeatsRejectedUnread) {
                     // The same call may have got them meanwhile, on another node: a read shows that,
@@ -104,7 +114,8 @@ impl Engine {
             return;
         };
         self.in_flight.set_shortage(reservation, event, None);
-        let seats: Seats = chosen.into();
+        let mut seats: Seats = chosen.into();
+        seats.prices = seated.map().and_then(|map| map.prices(&seats));
         // The picker skips locked seats.
         let _ = seated.lock_seats(&seats, reservation);
         self.refresh_seats(&task.operation.event, layout);

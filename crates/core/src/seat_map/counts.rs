@@ -2,7 +2,9 @@
 
 use super::{SeatMap, SeatSection};
 use crate::answer::UnknownSection;
+use crate::ids::SeatId;
 use crate::query::{SectionStatus, StockCounts};
+use crate::seats::SeatPrices;
 use crate::time::UnixMillis;
 
 impl SeatMap {
@@ -24,6 +26,12 @@ impl SeatMap {
                 is_there(section).then_some(section.counts)
             }
         }
+    }
+
+    /// The prices of these seats; `None` if the map lacks one of the seats.
+    pub(crate) fn prices(&self, seats: &[SeatId]) -> Option<SeatPrices> {
+        let known: Option<Vec<_>> = seats.iter().map(|seat| self.get(seat)).collect();
+        SeatPrices::of(known?.iter().map(|seat| seat.price))
     }
 
     /// What a rejection of `section` reports; `None`: there is such a section.

@@ -57,6 +57,7 @@ pub(super) const DRAWS: &str = "draws";
 pub(super) const SEATS: &str = "seats";
 pub(super) const REQUEST_HASH: &str = "request_hash";
 pub(super) const ORDER_ID: &str = "order_id";
+pub(super) const SEAT_PRICES: &str = "seat_prices";
 pub(super) const PAYMENT_INTENT_ID: &str = "payment_intent_id";
 pub(super) const CREATED_AT: &str = "created_at";
 

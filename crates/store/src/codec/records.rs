@@ -14,7 +14,7 @@ use super::fields::{
 use super::json::{AttributeWriter, JsonWriter};
 use super::{
     CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
-    QTY, REQUEST_HASH, RESERVATION_ID, SEATS, STATUS, UPDATED_AT,
+    QTY, REQUEST_HASH, RESERVATION_ID, SEAT_PRICES, SEATS, STATUS, UPDATED_AT,
 };
 use crate::limits;
 use inventory_core::expiry_search::ExpiryBucket;
@@ -22,6 +22,7 @@ use inventory_core::ids::{
     EventId, Fingerprint, OrderId, PaymentHash, ReservationId, SeatId, Seats,
 };
 use inventory_core::rules::{StockChange, stock_change};
+use inventory_core::seats::SeatPrices;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
     ExpiryCondition, RecordView, RecordWrite, ReservationState, StripeAllocation, StripeAllocations,
@@ -29,13 +30,14 @@ use inventory_core::transaction::{
 
 const NEW_ITEM_CONDITION: &str = "attribute_not_exists(#k)";
 
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 11] = [
     ("#s", STATUS),
     ("#u", UPDATED_AT),
     ("#o", ORDER_ID),
     ("#p", PAYMENT_INTENT_ID),
     ("#d", DRAWS),
     ("#e", SEATS),
+    ("#m", SEAT_PRICES),
     ("#x", EXPIRES_AT),
     ("#b", EXPIRY_BUCKET),
     ("#g", PURGE_AT),
@@ -84,10 +86,11 @@ enum StockLink {
     Nothing,
     Units,
     Seats,
+    PricedSeats,
 }
 
 impl RecordTransition {
-    const COUNT: usize = 5 * 3 * 2 * 3;
+    const COUNT: usize = 5 * 3 * 2 * 4;
 
     fn of(record: &RecordWrite) -> Self {
         Self {
@@ -96,7 +99,10 @@ impl RecordTransition {
             payment: record.to == ReservationState::Confirmed
                 && !record.operation.payment_intent.is_empty(),
             what: match stock_change(record.from, record.to) {
-                StockChange::Reserve if record.seats.is_some() => StockLink::Seats,
+                StockChange::Reserve if record.seats.is_some() => match prices(record) {
+                    Some(_) => StockLink::PricedSeats,
+                    None => StockLink::Seats,
+                },
                 StockChange::Reserve if !record.draws.is_empty() => StockLink::Units,
                 _ => StockLink::Nothing,
             },
@@ -104,7 +110,7 @@ impl RecordTransition {
     }
 
     fn index(self) -> usize {
-        ((self.to as usize * 3 + self.due as usize) * 2 + usize::from(self.payment)) * 3
+        ((self.to as usize * 3 + self.due as usize) * 2 + usize::from(self.payment)) * 4
             + self.what as usize
     }
 
@@ -122,6 +128,7 @@ impl RecordTransition {
             StockLink::Nothing => "",
             StockLink::Units => ", #d = :d",
             StockLink::Seats => ", #e = :e",
+            StockLink::PricedSeats => ", #e = :e, #m = :m",
         };
         let due = match self.due {
             ExpiryCondition::Any => "",
@@ -162,7 +169,12 @@ impl RecordTransition {
         match self.what {
             StockLink::Nothing => {}
             StockLink::Units => of.plain(":d", DrawList(&record.draws)),
-            StockLink::Seats => of.texts(":e", named(record.seats.as_deref())),
+            StockLink::Seats | StockLink::PricedSeats => {
+                of.texts(":e", named(record.seats.as_deref()));
+                if let Some(prices) = prices(record) {
+                    of.text(":m", prices.as_str());
+                }
+            }
         }
         if self.due != ExpiryCondition::Any {
             of.number(":a", now.millis.0);
@@ -240,9 +252,16 @@ fn item(
     if record.seats.is_some() {
         of.texts(SEATS, named(record.seats.as_deref()));
     }
+    if let Some(prices) = prices(record) {
+        of.text(SEAT_PRICES, prices.as_str());
+    }
     if !record.operation.payment_intent.is_empty() {
         of.text(PAYMENT_INTENT_ID, &record.operation.payment_intent);
     }
+}
+
+fn prices(record: &RecordWrite) -> Option<&SeatPrices> {
+    record.seats.as_ref()?.prices.as_ref()
 }
 
 /// The order id that a confirming write stores.
@@ -360,13 +379,21 @@ fn read_seats(item: &Item) -> Result<Option<Seats>, String> {
         let text = value.as_s().map_err(|_| format!("{SEATS} has what is no text"))?;
         text.parse::<SeatId>().map_err(|error| format!("{SEATS} has {text:?}, which {error}"))
     };
-    match item.get(SEATS) {
-        None => Ok(None),
-        Some(AttributeValue::L(seats)) => {
-            seats.iter().map(seat).collect::<Result<_, _>>().map(Some)
+    let seats: Seats = match item.get(SEATS) {
+        None => return Ok(None),
+        Some(AttributeValue::L(seats)) => seats.iter().map(seat).collect::<Result<_, _>>()?,
+        Some(_) => return Err(format!("{SEATS} is no list")),
+    };
+    // A record of an earlier version has none.
+    let prices = match maybe_text(item, SEAT_PRICES)? {
+        None => None,
+        Some(text) => {
+            let count = seats.len();
+            let prices = SeatPrices::parse(text, count);
+            Some(prices.ok_or_else(|| format!("{SEAT_PRICES} is {text:?}, want {count} prices"))?)
         }
-        Some(_) => Err(format!("{SEATS} is no list")),
-    }
+    };
+    Ok(Some(seats.with_prices(prices)))
 }
 
 fn parse_draws(text: &str) -> Result<StripeAllocations, String> {
@@ -460,7 +487,12 @@ mod tests {
             for due in [ExpiryCondition::Any, ExpiryCondition::Expired, ExpiryCondition::NotExpired]
             {
                 for payment in [false, true] {
-                    for what in [StockLink::Nothing, StockLink::Units, StockLink::Seats] {
+                    for what in [
+                        StockLink::Nothing,
+                        StockLink::Units,
+                        StockLink::Seats,
+                        StockLink::PricedSeats,
+                    ] {
                         let step = RecordTransition { to, due, payment, what };
                         assert!(!std::mem::replace(&mut seen[step.index()], true));
                     }
