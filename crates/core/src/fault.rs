@@ -116,7 +116,7 @@ mod state {
     static FROM_ENVIRONMENT: Once = Once::new();
 
     /// Plants a fault, or removes the planted one.
-    pub(crate) fn plant(fault: Option<Fault>) {
+    pub fn plant(fault: Option<Fault>) {
         FROM_ENVIRONMENT.call_once(|| {});
         PLANTED.store(fault.map_or(NONE, |fault| fault as usize), Ordering::Relaxed);
     }
