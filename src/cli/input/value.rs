@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
+use unicode_normalization::UnicodeNormalization as _;
 
 /// `text` without surrounding space and invisible characters, with plain single spaces and composed letters: values
 /// that look equal are equal. Control characters stay; the user of the value refuses them.
@@ -13,7 +13,7 @@ pub(in crate::cli) fn clean(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut cleaned = String::with_capacity(text.len());
-    for c in ComposingNormalizerBorrowed::new_nfc().normalize(text).chars() {
+    for c in text.nfc() {
         let last = cleaned.chars().next_back();
         match c {
             _ if is_invisible(c) => {}
