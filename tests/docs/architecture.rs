@@ -7,7 +7,7 @@ use std::fs;
 use super::generated::{check_block, read, root, table};
 
 /// Most files on the path of a commit.
-const WALK_FILES_MAX: usize = 19;
+const WALK_FILES_MAX: usize = 15;
 
 #[test]
 fn crates_and_their_dependencies_are_those_of_cargo() {
