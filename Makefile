@@ -9,7 +9,7 @@ ARGS ?=
 ENGINE ?= docker
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
-	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
+	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry outage-drill \
 	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test perf-build perf-guard
 
 help: ## Print this list
@@ -77,6 +77,9 @@ bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="
 	$(CARGO) build --profile dist --bin inventory-api
 	$(CARGO) build --profile dist --package inventory-bench
 	target/dist/inventory-bench expiry $(ARGS)
+
+outage-drill: ## Outage drill: 3 processes, 10,000 holds expire while the store is away (2 min)
+	DRILL_HOLDS=10000 DRILL_SECONDS=60 $(CARGO) test --test e2e outage_drill -- --nocapture
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `statuses.rs` | every row of the contract's status table that events of a quantity can reach |
 //! | `outages.rs` | a store that throttles, hangs, loses answers, refuses |
+//! | `outage_drill.rs` | three processes, a store that is away, and the return of all stock |
 //! | `overdue.rs` | holds that expired long ago: their stock returns within seconds |
 //! | `original.rs`, `original_seats.rs` | each bug of the original system, by name |
 //! | `reservation_api/` | reservation.v1: sequences of calls, in-band outcomes |
@@ -38,6 +39,7 @@ mod imports;
 mod items;
 mod original;
 mod original_seats;
+mod outage_drill;
 mod outages;
 mod overdue;
 mod placement;

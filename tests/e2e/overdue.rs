@@ -19,7 +19,7 @@ const EVENT: &str = "evt_overdue";
 const HALL: &str = "hall_overdue";
 
 /// As after an outage of the store, or on a machine that was suspended.
-pub(crate) const LONG_AGO: Duration = Duration::from_secs(40 * 60);
+const LONG_AGO: Duration = Duration::from_secs(40 * 60);
 
 /// "Within seconds", on a machine that runs other tests.
 const SOON: Duration = Duration::from_secs(10);

@@ -200,6 +200,13 @@ impl TestServer {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
+    /// Checks that the process has not exited.
+    #[track_caller]
+    pub fn assert_running(&mut self) {
+        let status = self.child.try_wait().unwrap();
+        assert!(status.is_none(), "exited with {status:?}:\n{}", self.log.text());
+    }
+
     /// Sends SIGKILL and waits for the end of the process.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

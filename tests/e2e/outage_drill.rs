@@ -1,0 +1,159 @@
+//! The outage drill: three processes, a store that is away while holds expire, and the return of all stock.
+//!
+//! `make outage-drill` runs it with 10,000 holds. `cargo test` runs it with few.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+use inventory_proto::inventory::v1::PlaceHoldReq;
+use inventory_testkit::fake_store::{FakeStore, RequestAction, s};
+use inventory_testkit::server::TestServer;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::client::*;
+use crate::overdue::{move_expiry, verify};
+
+const EVENT: &str = "evt_drill";
+/// Sold from while the store is away.
+const SALE: &str = "evt_drill_sale";
+
+const PROCESSES: usize = 3;
+const STRIPES: u16 = 4;
+
+/// The outage that the expiry of the holds stands for.
+const OUTAGE: Duration = Duration::from_secs(45 * 60);
+
+/// All stock is back within this time of the store's return.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Calls in flight while the holds are placed.
+const CALLS_IN_FLIGHT: usize = 200;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
+    })
+}
+
+/// Units of the event that can be sold, read past the servers.
+fn remaining(store: &FakeStore) -> u64 {
+    let stripe = |n: u16| {
+        let name = if n == 0 { EVENT.to_owned() } else { format!("{EVENT}#{n}") };
+        let item = store.item("inventory", &json!({ "event_id": s(&name) }));
+        item["remaining"]["N"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    (0..STRIPES).map(stripe).sum()
+}
+
+/// Places the holds through all servers, a few at a time.
+async fn place_holds(servers: &[TestServer], holds: u64) {
+    let mut all = Vec::new();
+    for server in servers {
+        all.push(client(server).await);
+    }
+    let mut calls = JoinSet::new();
+    for n in 0..holds {
+        if calls.len() >= CALLS_IN_FLIGHT {
+            calls.join_next().await.unwrap().unwrap();
+        }
+        let mut client = all[n as usize % all.len()].clone();
+        let expiry = SystemTime::now() + Duration::from_secs(600);
+        let hold = PlaceHoldReq {
+            reservation_id: format!("hold-{n}"),
+            event_id: EVENT.to_owned(),
+            qty: 1,
+            hold_expires_at: Some(expiry.into()),
+            ..PlaceHoldReq::default()
+        };
+        calls.spawn(async move { client.place_hold(with_deadline(hold)).await.unwrap() });
+    }
+    while let Some(placed) = calls.join_next().await {
+        placed.unwrap();
+    }
+}
+
+/// Buyers who do not get through: each leaves a call without an answer.
+async fn call_without_answer(servers: &[TestServer]) {
+    for (n, server) in servers.iter().enumerate() {
+        let client = client(server).await;
+        for number in 0..5 {
+            let call = commit(&format!("sale-{n}-{number}"), SALE, 1);
+            let call = within(call, Duration::from_millis(300));
+            client.clone().commit_reservation(call).await.unwrap_err();
+        }
+    }
+}
+
+fn log_lines(server: &TestServer) -> usize {
+    server.log.text().lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outage_drill() {
+    let holds = setting("DRILL_HOLDS", 300);
+    let away = Duration::from_secs(setting("DRILL_SECONDS", 15));
+    let store = FakeStore::start();
+    store.create_event(EVENT, holds, STRIPES);
+    store.create_event(SALE, 1_000, 1);
+    // The defaults of an operator, not the patience of a test.
+    let start = || store.server_command().env("DDB_TIMEOUT", "200ms").start();
+    let mut servers: Vec<TestServer> = (0..PROCESSES).map(|_| start()).collect();
+    let began = Instant::now();
+    place_holds(&servers, holds).await;
+    let placed = began.elapsed();
+    assert_eq!(remaining(&store), 0);
+
+    let lines_before: Vec<usize> = servers.iter().map(log_lines).collect();
+    store.set_rule(|_| RequestAction::Hang);
+    let outage = Instant::now();
+    call_without_answer(&servers).await;
+    // The clock of this machine cannot be moved: the holds are, as if they had expired during the outage.
+    for n in 0..holds {
+        let ago = OUTAGE.mul_f64((n + 1) as f64 / holds as f64);
+        move_expiry(&store, &format!("hold-{n}"), ago);
+    }
+    tokio::time::sleep(away.saturating_sub(outage.elapsed())).await;
+    let away = outage.elapsed();
+    let lines_away: Vec<usize> = servers.iter().map(log_lines).collect();
+
+    store.clear_rule();
+    let returned = Instant::now();
+    while remaining(&store) < holds {
+        let (waited, left) = (returned.elapsed(), holds - remaining(&store));
+        assert!(waited < BACK_WITHIN, "{left} of {holds} units are not back after {waited:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let back = returned.elapsed();
+
+    // Nothing was restarted, and every process serves and proves the same.
+    let mut table = String::new();
+    for (number, server) in servers.iter_mut().enumerate() {
+        server.assert_running();
+        let (code, out) = verify(server, EVENT);
+        assert_eq!(code, Some(0), "{out}");
+        client(server).await.order(commit(&format!("after-{number}"), SALE, 1)).await;
+        let (before, during) = (lines_before[number], lines_away[number] - lines_before[number]);
+        let after = log_lines(server) - lines_away[number];
+        let _ = writeln!(
+            table,
+            "process {number}  {:>6}  {before:>12}  {during:>12}  {after:>11}  CLEAN",
+            server.pid()
+        );
+        let per_minute = during as f64 / away.as_secs_f64() * 60.0;
+        assert!(per_minute < 200.0, "{per_minute} log lines per minute:\n{}", server.log.text());
+    }
+    let (code, out) = verify(&servers[0], SALE);
+    assert_eq!(code, Some(0), "{out}");
+
+    // Past the capture of the test harness.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\noutage drill: {PROCESSES} processes, {holds} holds placed in {placed:.1?}\n\
+         store away for {away:.1?}, accelerated: the holds' expires_at lie up to {} min back when it returns\n\
+         all stock back {back:.1?} after the return, without a restart\n\n\
+         process       pid  lines before  lines during  lines after  verify\n{table}",
+        OUTAGE.as_secs() / 60,
+    );
+}
