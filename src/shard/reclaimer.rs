@@ -60,6 +60,7 @@ impl Reclaimer {
             shards,
             parts: limits::EXPIRY_PARTS,
             segments: limits::EXPIRY_SEGMENTS,
+            every: Micros(limits::RECLAIM_EVERY.as_micros() as u64),
         };
         let search = ExpirySearch::new(settings, SmallRng::from_os_rng());
         let last_error = RefCell::default();
@@ -85,7 +86,7 @@ impl Reclaimer {
                 select(reads.next(), timeout).await
             {
                 self.search.borrow_mut().handle_read(read, result, clock::now());
-                self.log_change();
+                self.handle_change();
             }
         }
     }
@@ -99,9 +100,10 @@ impl Reclaimer {
         self.recorder.searched(self.search.borrow().status());
     }
 
-    /// Logs when reads begin or cease to fail.
-    fn log_change(&self) {
-        match self.search.borrow_mut().poll_event() {
+    /// Logs when reads begin or cease to fail. Then the engine resolves what it could not write meanwhile.
+    fn handle_change(&self) {
+        let event = self.search.borrow_mut().poll_event();
+        match event {
             Some(SearchEvent::Failing) => {
                 let error = self.last_error.take();
                 tracing::warn!(error, "cannot read expired holds");
@@ -109,6 +111,7 @@ impl Reclaimer {
             Some(SearchEvent::Recovered(failed_for)) => {
                 let failed_for_seconds = failed_for.0 as f64 / 1e6;
                 tracing::info!(failed_for_seconds, "expired holds can be read again");
+                self.driver.store_answers();
             }
             None => {}
         }

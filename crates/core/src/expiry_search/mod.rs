@@ -116,6 +116,8 @@ pub struct SearchSettings {
     pub parts: u16,
     /// Segments of a scan: [`limits::EXPIRY_SEGMENTS`].
     pub segments: u16,
+    /// Interval of the reads: [`limits::RECLAIM_EVERY`].
+    pub every: Micros,
 }
 
 impl SearchSettings {
@@ -270,7 +272,7 @@ impl ExpirySearch {
             .filter_map(|(read, state)| self.health(*read).earliest(state.due, read.at_once()))
             .min();
         // The clocks are compared at least once per interval.
-        let latest = now.plus(micros(limits::RECLAIM_EVERY));
+        let latest = now.plus(self.settings.every);
         earliest.map_or(latest, |at| at.clamp(now, latest))
     }
 
@@ -283,7 +285,7 @@ impl ExpirySearch {
 
     /// The read has ended, and the expiries of the holds that it found have been answered.
     pub fn handle_read(&mut self, read: IndexRead, result: IndexReadResult, now: Now) {
-        let retry = self.jittered(micros(limits::RECLAIM_EVERY));
+        let retry = self.jittered(self.settings.every);
         let health = self.health_mut(read);
         health.in_flight = health.in_flight.saturating_sub(1);
         if result == IndexReadResult::Failed {
@@ -365,7 +367,7 @@ impl ExpirySearch {
             for part in self.settings.own(self.settings.parts) {
                 // The part of the last minute was read at some time within the interval.
                 let due = match minute == last && first == last {
-                    true => now.plus(self.drawn(micros(limits::RECLAIM_EVERY))),
+                    true => now.plus(self.drawn(self.settings.every)),
                     false => now,
                 };
                 self.add(IndexRead::Bucket(ExpiryBucket { minute, part }), due);
@@ -464,7 +466,7 @@ impl ExpirySearch {
 
     fn end_bucket(&mut self, bucket: ExpiryBucket, result: IndexReadResult, now: Micros) {
         let read = IndexRead::Bucket(bucket);
-        let every = self.jittered(micros(limits::RECLAIM_EVERY));
+        let every = self.jittered(self.settings.every);
         let settling = self.jittered(micros(limits::RECLAIM_SETTLE_EVERY));
         let IndexReadResult::Complete { found, unexpired, oldest, .. } = result else { return };
         let Some(state) = self.reads.get_mut(&read) else { return };
@@ -492,7 +494,7 @@ impl ExpirySearch {
     }
 
     fn end_segment(&mut self, read: IndexRead, result: IndexReadResult, now: Micros) {
-        let every = self.jittered(micros(limits::RECLAIM_EVERY));
+        let every = self.jittered(self.settings.every);
         let IndexReadResult::Complete { examined, found, unexpired, oldest } = result else {
             return;
         };
@@ -515,7 +517,7 @@ impl ExpirySearch {
     fn scan_interval(&mut self, examined: u64) -> Micros {
         let all = examined.saturating_mul(u64::from(self.settings.segments));
         let span = Micros(all.saturating_mul(1_000_000) / limits::RECLAIM_SCAN_RATE);
-        let (min, max) = (micros(limits::RECLAIM_EVERY), micros(limits::RECLAIM_SCAN_EVERY_MAX));
+        let (min, max) = (self.settings.every, micros(limits::RECLAIM_SCAN_EVERY_MAX));
         let span = self.jittered(span.clamp(min, max));
         span.min(max)
     }

@@ -7,12 +7,15 @@ use super::*;
 
 const START: Now = Now { mono: Micros(5_000_000), unix: UnixMillis(1_763_800_020_000) };
 
+const EVERY: Micros = micros(limits::RECLAIM_EVERY);
+
 fn search() -> ExpirySearch {
     let settings = SearchSettings {
         shard: 0,
         shards: 1,
         parts: limits::EXPIRY_PARTS,
         segments: limits::EXPIRY_SEGMENTS,
+        every: EVERY,
     };
     ExpirySearch::new(settings, SmallRng::seed_from_u64(1))
 }
@@ -65,6 +68,7 @@ fn shards_of_a_process_share_parts_and_segments() {
                 shards,
                 parts: limits::EXPIRY_PARTS,
                 segments: limits::EXPIRY_SEGMENTS,
+                every: EVERY,
             };
             let mut search = ExpirySearch::new(settings, SmallRng::seed_from_u64(1));
             all.extend(drain(&mut search, START, EMPTY));
@@ -155,7 +159,7 @@ fn one_key_that_fails_does_not_delay_the_others() {
 
 #[test]
 fn overdue_hold_is_reported_until_it_is_expired() {
-    let settings = SearchSettings { shard: 0, shards: 1, parts: 0, segments: 1 };
+    let settings = SearchSettings { shard: 0, shards: 1, parts: 0, segments: 1, every: EVERY };
     let mut search = ExpirySearch::new(settings, SmallRng::seed_from_u64(1));
     let old = UnixMillis(START.unix.0 - 2_400_000);
     let unexpired =
@@ -175,7 +179,7 @@ fn overdue_hold_is_reported_until_it_is_expired() {
 
 #[test]
 fn hold_that_cannot_be_expired_does_not_delay_others_of_its_minute() {
-    let settings = SearchSettings { shard: 0, shards: 1, parts: 1, segments: 0 };
+    let settings = SearchSettings { shard: 0, shards: 1, parts: 1, segments: 0, every: EVERY };
     let mut search = ExpirySearch::new(settings, SmallRng::seed_from_u64(1));
     let unexpired = IndexReadResult::Complete { examined: 1, found: 1, unexpired: 1, oldest: None };
     let bucket = IndexRead::Bucket(ExpiryBucket { minute: minute_of(START.unix), part: 0 });

@@ -200,6 +200,7 @@ const REACHED: &[&str] = &[
     "seat verifications",
     "record reads",
     "orders refunded",
+    "outages",
     "resends",
     "restocks",
     "seat reads",

@@ -21,7 +21,7 @@ use inventory_core::transaction::{
 };
 
 use super::clients::{Call, Request};
-use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY, expected_answer};
+use super::model::{ALIEN, INVALID, POISON, Store, expected_answer};
 use super::scenario::{AHEAD_MAX, Scenario};
 use super::violation::{Violation, ensure};
 use super::world::ShardRef;
@@ -84,7 +84,7 @@ impl Oracle {
             latch: scenario.latch,
             fault_free: scenario.is_fault_free(),
             flood: scenario.flood,
-            rejections_may_be_wrong: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
+            rejections_may_be_wrong: scenario.ghosts || scenario.may_forget_tokens(),
             torn_reads: scenario.torn_reads,
             short_holds: scenario.hold_for <= Micros::from_millis(1),
             staleness: scenario.read_staleness,

@@ -137,9 +137,10 @@ impl SearchWorld {
 
     fn restart(&mut self, process: usize) {
         let (shards, parts, segments) = (self.shards, self.parts, self.segments);
+        let every = Micros(limits::RECLAIM_EVERY.as_micros() as u64);
         let rng = &mut self.rng;
         let searches = (0..shards).map(|shard| {
-            let settings = SearchSettings { shard, shards, parts, segments };
+            let settings = SearchSettings { shard, shards, parts, segments, every };
             ExpirySearch::new(settings, SmallRng::seed_from_u64(rng.random()))
         });
         let at = &mut self.processes[process];

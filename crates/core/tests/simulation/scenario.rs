@@ -70,8 +70,12 @@ pub(crate) struct Scenario {
     pub(crate) late: LateCommit,
     /// The sold-out latch: how long before a call the read that answers "sold out" may have begun.
     pub(crate) latch: Micros,
-    /// Interval of the reclaimer of each process.
+    /// Interval of the reads of the expiry index.
     pub(crate) reclaim_every: Micros,
+    /// How far the expiry index is behind the table.
+    pub(crate) index_lag: Micros,
+    /// Start and end of an outage: nothing reaches the store.
+    pub(crate) outage: Option<(Micros, Micros)>,
     pub(crate) reservations: usize,
     pub(crate) calls: usize,
     pub(crate) qty_max: u32,
@@ -97,6 +101,8 @@ pub(crate) struct Scenario {
     pub(crate) flood: bool,
 }
 
+const MINUTE: Micros = Micros::from_millis(60_000);
+
 /// The most that the clock of a process is ahead, in milliseconds.
 pub(crate) const AHEAD_MAX: u64 = 40;
 
@@ -105,6 +111,7 @@ impl Scenario {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5ce0_a210);
         let rng = &mut rng;
         let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
+        let mut of_index = SmallRng::seed_from_u64(seed ^ 0x00de_1a75);
         let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..20) == 0;
         let processes: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
@@ -129,17 +136,27 @@ impl Scenario {
             0 => LateCommit::Reject,
             _ => LateCommit::Reacquire,
         };
+        let holds = mass_expiry || rng.random_range(0..4) > 0;
+        let hold_for = Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000]));
+        let outage = (of_index.random_range(0..12) == 0).then(|| outage(&mut of_index));
         Self {
             seed,
             processes,
             ahead,
             events,
-            holds: mass_expiry || rng.random_range(0..4) > 0,
+            holds,
             mass_expiry,
-            hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
+            hold_for,
             late,
             latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
-            reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
+            reclaim_every: match (*pick(rng, &[50, 500, 2_500]), hold_for, outage) {
+                // A run of many minutes with short intervals would have too many steps.
+                (_, _, Some((from, to))) if to.since(from) > MINUTE => Micros::from_millis(2_500),
+                (every, hold_for, _) if hold_for >= MINUTE => Micros::from_millis(every.max(500)),
+                (every, ..) => Micros::from_millis(every),
+            },
+            index_lag: Micros::from_millis(*pick(&mut of_index, &[0, 10, 800])),
+            outage,
             reservations: match () {
                 () if flood => 1_000,
                 () if mass_expiry => 250,
@@ -173,12 +190,18 @@ impl Scenario {
         }
     }
 
+    /// Whether the store may forget the token of a write before its outcome is known.
+    pub(crate) fn may_forget_tokens(&self) -> bool {
+        let away = self.outage.map_or(Micros(0), |(from, to)| to.since(from));
+        self.token_memory < TOKEN_MEMORY || away >= self.token_memory
+    }
+
     /// Whether there are no faults, so that no rejection may blame one.
     pub(crate) fn is_fault_free(&self) -> bool {
         let all = self.faults;
         let sum = all.lost_request + all.lost_answer + all.late_request + all.echo;
         let sum = sum + all.conflict + all.throttle + all.check_rejection + all.action_fault;
-        sum + all.read_fault + all.inbox_full == 0
+        sum + all.read_fault + all.inbox_full == 0 && self.outage.is_none()
     }
 }
 
@@ -197,6 +220,11 @@ impl Operators {
 }
 
 impl Faults {
+    /// Nothing reaches the store.
+    pub(crate) fn outage() -> Self {
+        Self { lost_request: 1_000, read_fault: 1_000, ..Self::default() }
+    }
+
     fn evenly(each: u32) -> Self {
         Self {
             lost_request: each,
@@ -237,6 +265,14 @@ impl Faults {
 /// The event number `n`; the number after the last does not exist.
 pub(crate) fn event(n: usize) -> EventId {
     format!("evt-{n}").parse().expect("legal")
+}
+
+/// During the sale or while its holds expire; the longest are longer than every window of the search.
+fn outage(rng: &mut SmallRng) -> (Micros, Micros) {
+    let within: u64 = *pick(rng, &[100_000, 3_000_000]);
+    let from = Micros(rng.random_range(0..within));
+    let length = Micros::from_millis(*pick(rng, &[3_000, 30_000, 300_000, 3_000_000]));
+    (from, from.plus(length))
 }
 
 fn stock(rng: &mut SmallRng) -> StockKind {

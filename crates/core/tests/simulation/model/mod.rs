@@ -287,20 +287,30 @@ impl Store {
         free.map(|(id, stored)| (id.clone(), stored.state.clone())).collect()
     }
 
-    /// The overdue holds, as the index of expiry times lists them.
-    pub(crate) fn due_holds(&self, unix: UnixMillis) -> Vec<(EventId, ReservationId, RecordView)> {
-        let due = |view: &RecordView| {
+    /// The holds that are overdue at `unix`, as the expiry index lists them: as they were stored at `seen`.
+    pub(crate) fn due_holds(
+        &self,
+        unix: UnixMillis,
+        seen: Micros,
+    ) -> Vec<(EventId, ReservationId, RecordView)> {
+        let due = |view: &&RecordView| {
             view.state == ReservationState::Held && view.expires_at.is_some_and(|at| at <= unix)
         };
-        let found = self.records.iter().filter(|(_, r)| due(&r.view));
-        found.map(|(id, r)| (r.event.clone(), id.clone(), r.view.clone())).collect()
+        let listed = self.records.iter().filter_map(|(id, record)| {
+            let (_, view) = record.past.iter().rev().find(|(at, _)| *at <= seen)?;
+            Some(view).filter(due).map(|view| (record.event.clone(), id.clone(), view.clone()))
+        });
+        listed.collect()
     }
 
-    /// When the first hold expires.
-    pub(crate) fn first_expiry(&self) -> Option<UnixMillis> {
-        let held = |r: &&StoredRecord| r.view.state == ReservationState::Held;
-        let held = self.records.values().filter(held);
-        held.filter_map(|r| r.view.expires_at).min()
+    /// The holds, each with its expiry and the time of its write.
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (&ReservationId, UnixMillis, Micros)> {
+        let held =
+            |(_, r): &(&ReservationId, &StoredRecord)| r.view.state == ReservationState::Held;
+        self.records.iter().filter(held).map(|(id, record)| {
+            let written = record.past.last().map_or(Micros(0), |(at, _)| *at);
+            (id, record.view.expires_at.unwrap_or_default(), written)
+        })
     }
 
     pub(crate) fn record(&self, reservation: &ReservationId) -> Option<&StoredRecord> {

@@ -80,7 +80,7 @@ impl World {
                 self.make(due, settled);
                 Ok(())
             }
-            Some(InternalCaller::Reclaimer(_, reservation)) => {
+            Some(InternalCaller::Reclaimer(at, read, reservation, due)) => {
                 let view = self.store.record(&reservation).map(|r| &r.view);
                 let is_held = view.is_some_and(|view| view.state == ReservationState::Held);
                 ensure!(
@@ -88,7 +88,7 @@ impl World {
                     "answered as expired, but still held: {reservation} {view:?}"
                 );
                 self.report.count("expiries by the reclaimer");
-                Ok(())
+                self.hold_expired(at, read, due, &answer)
             }
             Some(InternalCaller::Query(..)) => {
                 Err(Violation(format!("a query answered as a write: {call:?} got {answer:?}")))
@@ -153,6 +153,7 @@ impl World {
         let life = self.processes[process].life + 1;
         self.processes[process] = self.start(process, life);
         self.internal.retain(|_, waits| waits.process() != process);
+        self.start_searches(process);
         for call in self.oracle.crashed(process) {
             self.report.count("calls lost in a crash");
             self.follow_ups(&call, None);

@@ -79,10 +79,12 @@ impl Display for WorldStep {
             }
             Self::Wake(at) => write!(f, "{at} wakes"),
             Self::Crash(process) => write!(f, "process {process} crashes"),
-            Self::Reclaim(process) => write!(f, "process {process} looks for overdue holds"),
-            Self::OverdueFound(at, due) => {
+            Self::Search(at) => write!(f, "{at} searches for overdue holds"),
+            Self::IndexAtStore(at, read) => write!(f, "{at} {read:?} is read"),
+            Self::IndexRead(at, read, None) => write!(f, "{at} {read:?} failed"),
+            Self::IndexRead(at, read, Some(due)) => {
                 let due: Vec<_> = due.iter().map(|(_, reservation, _)| reservation).collect();
-                write!(f, "{at} overdue: {}", ids(&due))
+                write!(f, "{at} {read:?}: overdue: {}", ids(&due))
             }
             Self::Restock(event, stripe, units) => {
                 write!(f, "stripe {stripe} of {event} gets {units} more")

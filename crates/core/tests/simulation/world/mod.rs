@@ -9,12 +9,14 @@
 //! | `calls.rs` | calls, their answers, crashes |
 //! | `links.rs` | messages between shards, and between a shard and the store |
 //! | `log.rs` | the log lines of the steps |
-//! | `upkeep.rs` | reclaimers and operators |
+//! | `reclaim.rs` | reclaimers, and the rule that no hold stays overdue |
+//! | `upkeep.rs` | crashes and operators |
 //! | `rest.rs` | checks at rest |
 
 mod calls;
 mod links;
 mod log;
+mod reclaim;
 mod rest;
 mod upkeep;
 
@@ -25,6 +27,7 @@ use std::rc::Rc;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::{Engine, EngineSettings};
+use inventory_core::expiry_search::{ExpirySearch, IndexRead, SearchSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult};
@@ -42,10 +45,11 @@ use super::model::Store;
 use super::network::{self, hop};
 use super::oracle::{Oracle, unix};
 use super::report::Report;
-use super::scenario::{Scenario, StockKind};
+use super::scenario::{Faults, Scenario, StockKind};
 use super::trace::Words;
 use super::violation::{Violation, ensure};
 use links::HalfRead;
+use reclaim::{OpenRead, OverdueList};
 
 /// Steps after which a run counts as a livelock: a hundred times what a run needs.
 const STEPS_MAX: u64 = 400_000;
@@ -113,8 +117,9 @@ enum WorldStep {
     QueryReturned(ShardRef, CallId, Result<QueryResult, Rejection>),
     Wake(ShardRef),
     Crash(usize),
-    Reclaim(usize),
-    OverdueFound(ShardRef, Vec<(EventId, ReservationId, RecordView)>),
+    Search(ShardRef),
+    IndexAtStore(ShardRef, IndexRead),
+    IndexRead(ShardRef, IndexRead, Option<OverdueList>),
     Restock(EventId, u16, u64),
     Close(EventId),
     Block(EventId, SeatId),
@@ -134,14 +139,15 @@ enum InternalCaller {
         origin: Origin,
     },
     Query(ShardRef, CallId),
-    Reclaimer(usize, ReservationId),
+    /// The expiry of a hold that this read found.
+    Reclaimer(ShardRef, IndexRead, ReservationId, UnixMillis),
 }
 
 impl InternalCaller {
     fn process(&self) -> usize {
         match self {
             Self::Forward { to: at, .. } | Self::Query(at, _) => at.process,
-            Self::Reclaimer(process, _) => *process,
+            Self::Reclaimer(at, ..) => at.process,
         }
     }
 }
@@ -153,6 +159,10 @@ struct Shard {
     reading: BTreeSet<EventId>,
     reading_seats: BTreeSet<EventId>,
     looking_for_seats: BTreeSet<EventId>,
+    search: ExpirySearch,
+    /// The scheduled poll of the search.
+    search_at: Option<Micros>,
+    open_reads: BTreeMap<IndexRead, OpenRead>,
 }
 
 struct Process {
@@ -166,8 +176,9 @@ pub(crate) struct World {
     now: Micros,
     made: u64,
     agenda: BTreeMap<(Micros, u64), WorldStep>,
-    /// Reclaimer steps in the agenda.
-    reclaims_ahead: usize,
+    /// Steps of searches in the agenda.
+    searches_ahead: usize,
+    overdue_checked: Micros,
     processes: Vec<Process>,
     store: Store,
     oracle: Oracle,
@@ -201,7 +212,8 @@ impl World {
             now: Micros(0),
             made: 0,
             agenda: BTreeMap::new(),
-            reclaims_ahead: 0,
+            searches_ahead: 0,
+            overdue_checked: Micros(0),
             processes: Vec::new(),
             store,
             oracle: Oracle::new(&scenario),
@@ -221,6 +233,9 @@ impl World {
             world.processes.push(started);
         }
         world.schedule();
+        if world.scenario.outage.is_some() {
+            world.report.fault("outages");
+        }
         world
     }
 
@@ -260,6 +275,14 @@ impl World {
                 read_staleness: self.scenario.read_staleness,
                 attempt_timeout: network::ATTEMPT_TIMEOUT,
             };
+            let search = SearchSettings {
+                shard,
+                shards,
+                parts: reclaim::PARTS,
+                segments: reclaim::SEGMENTS,
+                every: self.scenario.reclaim_every,
+            };
+            let search_seed = self.scenario.seed.rotate_left(30);
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
             Shard {
@@ -269,6 +292,9 @@ impl World {
                 reading: BTreeSet::new(),
                 reading_seats: BTreeSet::new(),
                 looking_for_seats: BTreeSet::new(),
+                search: ExpirySearch::new(search, SmallRng::seed_from_u64(search_seed ^ of)),
+                search_at: None,
+                open_reads: BTreeMap::new(),
             }
         });
         Process { life, shards: shards.collect() }
@@ -282,6 +308,9 @@ impl World {
             self.make(call.arrives, WorldStep::CallArrives(call));
         }
         self.schedule_upkeep();
+        for process in 0..self.processes.len() {
+            self.start_searches(process);
+        }
     }
 
     fn make(&mut self, at: Micros, step: WorldStep) {
@@ -369,8 +398,12 @@ impl World {
                 self.crashes(process);
                 Ok(())
             }
-            WorldStep::Reclaim(process) => self.reclaims(process),
-            WorldStep::OverdueFound(at, due) => self.found_due(at, due),
+            WorldStep::Search(at) => self.searches(at),
+            WorldStep::IndexAtStore(at, read) => {
+                self.reads_index(at, read);
+                Ok(())
+            }
+            WorldStep::IndexRead(at, read, found) => self.index_read(at, read, found),
             other => self.run_step_between(other),
         }
     }
@@ -590,8 +623,13 @@ impl World {
         }
     }
 
-    fn faults(&self) -> super::scenario::Faults {
-        if self.quiet { Default::default() } else { self.scenario.faults }
+    fn faults(&self) -> Faults {
+        let is_away = |(from, to): (Micros, Micros)| from <= self.now && self.now < to;
+        match self.scenario.outage {
+            _ if self.quiet => Faults::default(),
+            Some(outage) if is_away(outage) => Faults::outage(),
+            _ => self.scenario.faults,
+        }
     }
 }
 

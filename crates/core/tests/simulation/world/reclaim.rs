@@ -1,0 +1,212 @@
+//! The reclaimers: each shard drives its search for overdue holds as the server does.
+
+use inventory_core::answer::Answer;
+use inventory_core::expiry_search::{ExpiryBucket, IndexRead, IndexReadResult, SearchEvent};
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::RecordView;
+
+use super::super::network::{ATTEMPT_TIMEOUT, latency, occurs};
+use super::super::oracle::unix;
+use super::super::violation::{Violation, ensure};
+use super::{InternalCaller, ShardRef, World, WorldStep};
+
+/// Parts and segments of the index: fewer than in production, so that a run has fewer steps.
+pub(super) const PARTS: u16 = 4;
+pub(super) const SEGMENTS: u16 = 2;
+
+/// A hold that is overdue for this long, of which the store answered all the time, is never expired: far more than a
+/// reclaimer and its write need when most writes fail.
+const OVERDUE_MAX: Micros = Micros::from_millis(60_000);
+
+/// Interval of the checks of that rule.
+const CHECK_EVERY: Micros = Micros::from_millis(1_000);
+
+/// Overdue holds of one read whose expiry is not answered yet.
+#[derive(Debug)]
+pub(super) struct OpenRead {
+    found: usize,
+    unanswered: usize,
+    unexpired: usize,
+    oldest: Option<UnixMillis>,
+}
+
+/// What a reclaimer read, as the index lists it.
+pub(super) type OverdueList = Vec<(EventId, ReservationId, RecordView)>;
+
+impl World {
+    /// Schedules the first poll of each search of a process.
+    pub(super) fn start_searches(&mut self, process: usize) {
+        let life = self.processes[process].life;
+        for shard in 0..self.processes[process].shards.len() {
+            self.schedule_search(ShardRef { process, shard, life }, self.now);
+        }
+    }
+
+    /// A step of a search, which alone does not keep the run going.
+    fn make_search_step(&mut self, at: Micros, step: WorldStep) {
+        self.searches_ahead += 1;
+        self.make(at, step);
+    }
+
+    /// Schedules the next poll, unless nothing else happens and nothing is held.
+    fn schedule_search(&mut self, at: ShardRef, due: Micros) {
+        let is_at_rest = self.agenda.len() == self.searches_ahead;
+        if is_at_rest && self.store.holds().next().is_none() {
+            return;
+        }
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        if shard.search_at.is_none_or(|scheduled| due < scheduled) {
+            shard.search_at = Some(due);
+            self.make_search_step(due, WorldStep::Search(at));
+        }
+    }
+
+    /// The search of a shard begins the reads that are due, and continues while there are holds.
+    pub(super) fn searches(&mut self, at: ShardRef) -> Result<(), Violation> {
+        self.searches_ahead -= 1;
+        self.check_overdue()?;
+        let now = Now { mono: self.now, unix: self.clock(at.process) };
+        if !self.lives(at) {
+            return Ok(());
+        }
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        // Unless an earlier poll was scheduled later.
+        if shard.search_at.is_none_or(|due| due > now.mono) {
+            return Ok(());
+        }
+        shard.search_at = None;
+        let reads: Vec<_> = std::iter::from_fn(|| shard.search.poll_read(now)).collect();
+        let due = shard.search.poll_timeout(now.mono).max(now.mono.plus(Micros(1)));
+        for read in reads {
+            let arrives = self.now.plus(latency(&mut self.network_rng));
+            self.make_search_step(arrives, WorldStep::IndexAtStore(at, read));
+        }
+        self.schedule_search(at, due);
+        Ok(())
+    }
+
+    pub(super) fn reads_index(&mut self, at: ShardRef, read: IndexRead) {
+        self.searches_ahead -= 1;
+        if occurs(self.faults().read_fault, &mut self.network_rng) {
+            self.report.fault("failed reads");
+            let failed = self.now.plus(ATTEMPT_TIMEOUT);
+            self.make_search_step(failed, WorldStep::IndexRead(at, read, None));
+            return;
+        }
+        let seen = Micros(self.now.0.saturating_sub(self.scenario.index_lag.0));
+        let mut found = self.store.due_holds(self.clock(at.process), seen);
+        found.retain(|(_, reservation, record)| {
+            let expires_at = record.expires_at.unwrap_or_default();
+            let ExpiryBucket { minute, part } = ExpiryBucket::of(reservation, expires_at);
+            match read {
+                IndexRead::Bucket(bucket) => bucket == ExpiryBucket { minute, part: part % PARTS },
+                IndexRead::Segment(segment) => part % SEGMENTS == segment,
+            }
+        });
+        let answered = self.now.plus(latency(&mut self.network_rng));
+        self.make_search_step(answered, WorldStep::IndexRead(at, read, Some(found)));
+    }
+
+    /// What a read of the index found; `None`: it failed.
+    pub(super) fn index_read(
+        &mut self,
+        at: ShardRef,
+        read: IndexRead,
+        found: Option<OverdueList>,
+    ) -> Result<(), Violation> {
+        self.searches_ahead -= 1;
+        if !self.lives(at) {
+            return Ok(());
+        }
+        let Some(found) = found else {
+            return self.end_read(at, read, IndexReadResult::Failed);
+        };
+        let expiries = found.iter().filter_map(|(_, _, record)| record.expires_at);
+        let Some(oldest) = expiries.min() else {
+            let (examined, found, unexpired, oldest) = (0, 0, 0, None);
+            let result = IndexReadResult::Complete { examined, found, unexpired, oldest };
+            return self.end_read(at, read, result);
+        };
+        let count = found.len();
+        let open = OpenRead { found: count, unanswered: count, unexpired: 0, oldest: None };
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        shard.search.handle_overdue(read, oldest);
+        shard.open_reads.insert(read, open);
+        for (event, reservation, record) in found {
+            let due = record.expires_at.unwrap_or_default();
+            let caller = InternalCaller::Reclaimer(at, read, reservation.clone(), due);
+            let call = self.internal(caller);
+            let deadline = self.now.plus(Micros::from_millis(5_000));
+            self.with(at, |shard, now| {
+                let at = &mut shard.engine;
+                at.handle_expired_hold(call, event, reservation, record, deadline, now);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The answer to the expiry of one hold.
+    pub(super) fn hold_expired(
+        &mut self,
+        at: ShardRef,
+        read: IndexRead,
+        due: UnixMillis,
+        answer: &Answer,
+    ) -> Result<(), Violation> {
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        let Some(open) = shard.open_reads.get_mut(&read) else {
+            return Err(Violation(format!("an answer to a read that has ended: {read:?}")));
+        };
+        open.unanswered -= 1;
+        if !matches!(answer, Answer::Expired | Answer::Held { .. }) {
+            open.unexpired += 1;
+            open.oldest = Some(open.oldest.map_or(due, |oldest| oldest.min(due)));
+        }
+        if open.unanswered > 0 {
+            return Ok(());
+        }
+        let OpenRead { found, unexpired, oldest, .. } = *open;
+        shard.open_reads.remove(&read);
+        let examined = found as u64;
+        self.end_read(at, read, IndexReadResult::Complete { examined, found, unexpired, oldest })
+    }
+
+    fn end_read(
+        &mut self,
+        at: ShardRef,
+        read: IndexRead,
+        result: IndexReadResult,
+    ) -> Result<(), Violation> {
+        let now = Now { mono: self.now, unix: self.clock(at.process) };
+        let search = &mut self.processes[at.process].shards[at.shard].search;
+        search.handle_read(read, result, now);
+        if let Some(SearchEvent::Recovered(_)) = search.poll_event() {
+            self.with(at, |shard, now| shard.engine.handle_store_available(now))?;
+        }
+        self.schedule_search(at, self.now);
+        Ok(())
+    }
+
+    /// No hold is overdue for longer than a bound once the store answers.
+    pub(super) fn check_overdue(&mut self) -> Result<(), Violation> {
+        let is_away =
+            self.scenario.outage.is_some_and(|(from, to)| from <= self.now && self.now < to);
+        if is_away || self.now.since(self.overdue_checked) < CHECK_EVERY {
+            return Ok(());
+        }
+        self.overdue_checked = self.now;
+        let ended = self.scenario.outage.filter(|(_, to)| *to <= self.now).map(|(_, to)| to);
+        for (reservation, expires_at, written) in self.store.holds() {
+            let expired = Micros::from_millis(expires_at.0.saturating_sub(unix(Micros(0)).0));
+            let since = expired.max(written).max(ended.unwrap_or_default());
+            ensure!(
+                self.now.since(since) <= OVERDUE_MAX,
+                "an overdue hold is not expired: {reservation} expired at {expired:?}, was written at {written:?}, \
+                 outage {:?}",
+                self.scenario.outage
+            );
+        }
+        Ok(())
+    }
+}
