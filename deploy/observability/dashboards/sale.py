@@ -172,6 +172,18 @@ STOCK = Row(
                 ),
             ],
         ),
+        Panel(
+            "Overdue holds",
+            "Age of the oldest hold that has expired and is not returned, and the time since the expiry index was "
+            "read: its recent part, and all of it. Alerts fire at 30 s, at one minute and at half an hour.",
+            [
+                Query(f"max(inventory_hold_overdue_seconds{{{F}}})", "oldest overdue, s"),
+                Query(
+                    f"max by (scope) (inventory_hold_search_age_seconds{{{F}}})",
+                    "{{scope}} read before, s",
+                ),
+            ],
+        ),
     ],
 )
 
