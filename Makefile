@@ -79,7 +79,8 @@ bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="
 	target/dist/inventory-bench expiry $(ARGS)
 
 outage-drill: ## Outage drill: 3 processes, 10,000 holds expire while the store is away (2 min)
-	DRILL_HOLDS=10000 DRILL_SECONDS=60 $(CARGO) test --test e2e outage_drill -- --nocapture
+	DRILL_HOLDS=10000 DRILL_SECONDS=60 DRILL_BACK_SECONDS=10 \
+	  $(CARGO) test --release --test e2e outage_drill -- --nocapture
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)
