@@ -7,6 +7,8 @@ CARGO ?= cargo
 ARGS ?=
 # Container build tool.
 ENGINE ?= docker
+# Git revision of an image: the build has no git.
+REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry outage-drill \
@@ -96,10 +98,10 @@ k8s-test: ## Render, validate and cross-check the Kubernetes manifests (ARGS="--
 	tests/k8s/run.sh $(ARGS)
 
 image-arm64: ## Build the ARM64 image for Graviton (ENGINE=podman instead of docker)
-	$(ENGINE) build --platform linux/arm64 -f Dockerfile.arm64 -t inventory-api:arm64 .
+	$(ENGINE) build --platform linux/arm64 --build-arg REVISION=$(REVISION) -f Dockerfile.arm64 -t inventory-api:arm64 .
 
 image-amd64: ## Build the amd64 image
-	$(ENGINE) build --platform linux/amd64 -f Dockerfile.amd64 -t inventory-api:amd64 .
+	$(ENGINE) build --platform linux/amd64 --build-arg REVISION=$(REVISION) -f Dockerfile.amd64 -t inventory-api:amd64 .
 
 image-test: ## Build both images without a daemon, check them, run a sale in one (ARGS="--quick")
 	$(CARGO) build --workspace --bins

@@ -6,6 +6,7 @@
 //! `docs/ARCHITECTURE.md` has the picture.
 
 pub mod api;
+pub mod build_info;
 pub mod cli;
 mod config;
 pub mod control_plane;

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::config::variables::{READ_BY_THE_EXPORTER, READ_BY_THE_SDK, VARIABLES};
+use crate::config::variables::{
+    FURTHER_OF_THE_EXPORTER, READ_BY_THE_SDK, READ_BY_THE_STORE, VARIABLES,
+};
 use crate::exit;
 
 /// Below the list of commands.
@@ -130,17 +132,21 @@ pub(super) fn environment(detail: HelpDetail) -> String {
             }
         }
     }
-    let others =
-        [("the AWS SDK", READ_BY_THE_SDK), ("OpenTelemetry's exporter", READ_BY_THE_EXPORTER)];
-    for (reader, variables) in others {
-        let _ = writeln!(text, "\n  Read by {reader} itself");
+    let others = [
+        ("Export of spans, further variables", FURTHER_OF_THE_EXPORTER),
+        ("Connection to AWS", READ_BY_THE_STORE),
+        ("Read by the AWS SDK itself", READ_BY_THE_SDK),
+    ];
+    for (title, variables) in others {
+        let _ = writeln!(text, "\n  {title}");
         for (name, about) in variables {
             let _ = writeln!(text, "    {name}: {about}");
         }
     }
     let _ = write!(
         text,
-        "\nA value that cannot be used stops the start with exit code {}.",
+        "\nA value that cannot be used stops the start with exit code {}. Variables of OpenTelemetry\n\
+         never do: an empty value is unset, and one that cannot be used is a warning in the log.",
         exit::USAGE
     );
     text

@@ -8,6 +8,9 @@ pub(crate) trait Env {
     /// The value of an environment variable, `None` if it is not set.
     fn var(&self, name: &str) -> Option<OsString>;
 
+    /// Names of all variables that are set. A name that is not UTF-8 is none of any program.
+    fn names(&self) -> Vec<String>;
+
     /// The CPUs this process may run on, ascending.
     ///
     /// # Errors
@@ -22,6 +25,10 @@ pub(crate) struct ProcessEnv;
 impl Env for ProcessEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
     }
 
     fn allowed_cpus(&self) -> io::Result<Vec<usize>> {
@@ -56,6 +63,10 @@ impl FixedEnv {
 impl Env for FixedEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         self.vars.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.vars.iter().map(|(name, _)| name.clone()).collect()
     }
 
     fn allowed_cpus(&self) -> io::Result<Vec<usize>> {

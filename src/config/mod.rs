@@ -8,29 +8,33 @@
 pub(crate) mod cpus;
 mod duration;
 mod env;
+mod otel;
 mod range;
 mod reader;
+mod unknown;
 mod value_kind;
 pub(crate) mod variables;
 
 #[cfg(test)]
+mod otel_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unknown_tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use http::Uri;
 
 pub(crate) use duration::{format_span, parse_with_unit};
 #[cfg(test)]
 pub(crate) use env::FixedEnv;
 pub(crate) use env::{Env, ProcessEnv};
+pub(crate) use otel::{OtelConfig, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};
 pub(crate) use range::whole_number;
-pub(crate) use reader::{ConfigError, ConfigErrors};
-pub(crate) use value_kind::SamplerName;
+pub(crate) use reader::{ConfigError, ConfigErrors, SettingWarning};
 
 use inventory_core::rules::LateCommit;
-use inventory_store::{StoreSettings, TableNames};
+use inventory_store::{DEFAULT_REGION, StoreRegion, StoreSettings, TableNames};
 use reader::SettingsReader;
 use variables as v;
 
@@ -87,22 +91,21 @@ pub(crate) struct Config {
 
     pub(crate) log_level: crate::telemetry::log::LogLevel,
     pub(crate) service_name: String,
-    pub(crate) service_version: String,
+    /// `None`: the version of the build.
+    pub(crate) service_version: Option<String>,
     /// Fraction of all calls that is logged at info, 0 to 1.
     pub(crate) log_calls_ratio: f64,
-    /// Endpoint for spans, `None`: no export.
-    pub(crate) otlp_endpoint: Option<Uri>,
-    /// Whether the endpoint was set explicitly.
-    pub(crate) otlp_endpoint_is_set: bool,
-    pub(crate) sampler: SamplerName,
-    /// Ratio for samplers that use one, 0 to 1.
-    pub(crate) sampler_arg: f64,
+    pub(crate) otel: OtelConfig,
+
+    /// Variables that have no effect, or a value that has none.
+    pub(crate) warnings: Vec<SettingWarning>,
 }
 
 /// Settings of the store. Endpoint and credentials are read by the AWS SDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoreConfig {
-    pub(crate) region: String,
+    /// The region that a variable names; once resolved, the region in use.
+    pub(crate) region: Option<StoreRegion>,
     pub(crate) profile: Option<String>,
     /// Distinct.
     pub(crate) tables: TableNames,
@@ -112,17 +115,6 @@ pub(crate) struct StoreConfig {
     pub(crate) read_retries: u32,
 }
 
-/// OpenTelemetry's name of another endpoint for spans; the exporter reads it.
-pub(crate) const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-
-/// Endpoint for spans: none if any of the three variables disables the export.
-fn read_endpoint(reader: &mut SettingsReader<'_, impl Env>) -> Option<Uri> {
-    let endpoint = reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT);
-    let is_on = reader.read(&v::OTEL_TRACES_EXPORTER);
-    let is_off = reader.read(&v::OTEL_SDK_DISABLED);
-    endpoint.filter(|_| is_on && !is_off)
-}
-
 impl Config {
     /// Reads all variables of the table.
     ///
@@ -130,7 +122,9 @@ impl Config {
     /// All errors, not only the first; the process then exits with code 64.
     pub(crate) fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
         let mut reader = SettingsReader::new(env);
-        let config = Self::read(&mut reader);
+        let mut config = Self::read(&mut reader);
+        config.warnings = reader.take_warnings();
+        config.warnings.extend(unknown::warnings(env));
         reader.finish(config)
     }
 
@@ -162,12 +156,8 @@ impl Config {
             service_name: reader.read(&v::SERVICE_NAME),
             service_version: reader.read(&v::SERVICE_VERSION),
             log_calls_ratio: reader.read(&v::LOG_CALLS_RATIO),
-            otlp_endpoint: read_endpoint(reader),
-            otlp_endpoint_is_set: [v::OTEL_EXPORTER_OTLP_ENDPOINT.name, TRACES_ENDPOINT]
-                .iter()
-                .any(|name| reader.env().var(name).is_some()),
-            sampler: reader.read(&v::OTEL_TRACES_SAMPLER),
-            sampler_arg: reader.read(&v::OTEL_TRACES_SAMPLER_ARG),
+            otel: OtelConfig::read(reader),
+            warnings: Vec::new(),
         };
         config.refuse_shared_ports(reader);
         config.refuse_holds_past_their_longest(reader);
@@ -177,9 +167,9 @@ impl Config {
     }
 
     /// Removes the default endpoint for spans, for commands that run without a collector.
-    pub(crate) fn without_default_collector(self) -> Self {
-        let otlp_endpoint = self.otlp_endpoint.filter(|_| self.otlp_endpoint_is_set);
-        Self { otlp_endpoint, ..self }
+    pub(crate) fn without_default_collector(mut self) -> Self {
+        self.otel.exporter = self.otel.exporter.filter(|exporter| exporter.endpoint_is_set);
+        self
     }
 
     /// Rejects two services on one port: the second would receive half of the first one's connections, or fail to
@@ -274,7 +264,7 @@ fn free_port_beside(taken: [u16; 3]) -> u16 {
 impl StoreConfig {
     fn read(reader: &mut SettingsReader<'_, impl Env>) -> Self {
         Self {
-            region: reader.read(&v::AWS_REGION),
+            region: read_region(reader),
             profile: reader.read(&v::AWS_PROFILE),
             tables: TableNames {
                 inventory: reader.read(&v::DDB_TABLE_INVENTORY),
@@ -290,10 +280,24 @@ impl StoreConfig {
     pub(crate) fn settings(&self) -> StoreSettings {
         StoreSettings {
             region: self.region.clone(),
+            profile: self.profile.clone(),
             tables: self.tables.clone(),
             attempt_timeout: self.attempt_timeout,
             read_retries: self.read_retries,
             ..StoreSettings::default()
+        }
+    }
+
+    /// Name of the region in use, or of the default one as long as it is not resolved.
+    pub(crate) fn region_name(&self) -> &str {
+        self.region.as_ref().map_or(DEFAULT_REGION, |region| &region.name)
+    }
+
+    /// The region and what names it, for messages.
+    pub(crate) fn region_text(&self) -> String {
+        match &self.region {
+            Some(StoreRegion { name, source }) => format!("{name} ({source})"),
+            None => DEFAULT_REGION.to_owned(),
         }
     }
 
@@ -303,6 +307,16 @@ impl StoreConfig {
         let found = named.iter().find(|(_, name)| *name == table);
         found.map_or("DDB_TABLE_*", |(variable, _)| variable.name)
     }
+}
+
+/// AWS_REGION or, without it, AWS_DEFAULT_REGION.
+fn read_region(reader: &mut SettingsReader<'_, impl Env>) -> Option<StoreRegion> {
+    let mut read = |variable: &'static v::Variable<_>| {
+        let name = reader.read(variable)?;
+        Some(StoreRegion { name, source: variable.name.to_owned() })
+    };
+    let (usual, general) = (read(&v::AWS_REGION), read(&v::AWS_DEFAULT_REGION));
+    usual.or(general)
 }
 
 /// Rejects two roles of one table, which would overwrite each other's items.
@@ -366,6 +380,11 @@ pub(crate) fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, Config
     let mut reader = SettingsReader::new(env);
     let address = read_admin(&mut reader);
     reader.finish(address)
+}
+
+/// Warnings about variables that have no effect.
+pub(crate) fn warnings(env: &impl Env) -> Vec<SettingWarning> {
+    unknown::warnings(env)
 }
 
 /// Settings of the store, for commands that need no other setting.

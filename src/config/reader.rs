@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::env::Env;
+use super::unknown;
 use super::value_kind::ValueKind;
 use super::variables::{Variable, VariableHelp};
 
@@ -45,19 +46,58 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// A variable that is ignored, or whose value is. The server starts without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SettingWarning {
+    /// One name, or several with commas.
+    pub(crate) variable: String,
+    /// The problem, and what to do.
+    pub(crate) reason: String,
+}
+
+impl fmt::Display for SettingWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.reason)
+    }
+}
+
 /// Reads settings from an environment; [`SettingsReader::finish`] returns the errors.
 pub(super) struct SettingsReader<'e, E> {
     env: &'e E,
     errors: Vec<ConfigError>,
+    warnings: Vec<SettingWarning>,
     #[cfg(test)]
-    pub(super) seen: Vec<&'static str>,
+    pub(super) seen: Vec<String>,
 }
+
+/// Value of a variable that another standard defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StandardValue<T> {
+    Unset,
+    /// Reported as a warning.
+    Invalid,
+    Set(T),
+}
+
+impl<T> StandardValue<T> {
+    /// The value; an invalid one counts as unset.
+    pub(super) fn valid(self) -> Option<T> {
+        match self {
+            StandardValue::Set(value) => Some(value),
+            StandardValue::Unset | StandardValue::Invalid => None,
+        }
+    }
+}
+
+const SERVICE_LINK: &str = "Kubernetes sets it for a service of that name; the default is used; set \
+    enableServiceLinks: false in the pod, or the variable itself";
 
 impl<'e, E: Env> SettingsReader<'e, E> {
     pub(super) fn new(env: &'e E) -> Self {
         Self {
             env,
             errors: Vec::new(),
+            warnings: Vec::new(),
             #[cfg(test)]
             seen: Vec::new(),
         }
@@ -71,13 +111,17 @@ impl<'e, E: Env> SettingsReader<'e, E> {
     /// [`SettingsReader::finish`] fails, so the default is never used.
     pub(super) fn read<K: ValueKind>(&mut self, variable: &'static Variable<K>) -> K::Value {
         #[cfg(test)]
-        self.seen.push(variable.name);
+        self.seen.push(variable.name.to_owned());
         let Some(raw) = self.env.var(variable.name) else {
             return default_of(variable);
         };
         let Some(text) = self.text_of(variable, raw) else {
             return default_of(variable);
         };
+        if unknown::is_service_link(variable.name, &text) {
+            self.warn(variable.name, SERVICE_LINK.to_owned());
+            return default_of(variable);
+        }
         match variable.kind.parse(text.trim()) {
             Ok(value) => value,
             Err(problem) => {
@@ -86,6 +130,42 @@ impl<'e, E: Env> SettingsReader<'e, E> {
                 default_of(variable)
             }
         }
+    }
+
+    /// Reads a variable whose standard forbids to fail: an empty value counts as unset, an invalid one becomes a warning.
+    pub(super) fn read_standard<K: ValueKind>(
+        &mut self,
+        name: &str,
+        kind: &K,
+    ) -> StandardValue<K::Value> {
+        #[cfg(test)]
+        self.seen.push(name.to_owned());
+        let Some(raw) = self.env.var(name) else {
+            return StandardValue::Unset;
+        };
+        let text = raw.to_string_lossy();
+        let text = text.trim();
+        if text.is_empty() {
+            return StandardValue::Unset;
+        }
+        match kind.parse(text) {
+            Ok(value) => StandardValue::Set(value),
+            Err(problem) => {
+                let shown = if K::IS_SECRET { String::new() } else { format!("{text:?} ") };
+                self.warn(name, format!("{shown}{problem}; want {}", kind.expected()));
+                StandardValue::Invalid
+            }
+        }
+    }
+
+    /// Records a warning about `variable`.
+    pub(super) fn warn(&mut self, variable: &str, reason: String) {
+        self.warnings.push(SettingWarning { variable: variable.to_owned(), reason });
+    }
+
+    /// The warnings so far.
+    pub(super) fn take_warnings(&mut self) -> Vec<SettingWarning> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn text_of<K: ValueKind>(
@@ -138,7 +218,7 @@ impl<'e, E: Env> SettingsReader<'e, E> {
 }
 
 /// Parses the default like any other value.
-fn default_of<K: ValueKind>(variable: &'static Variable<K>) -> K::Value {
+pub(super) fn default_of<K: ValueKind>(variable: &'static Variable<K>) -> K::Value {
     match variable.kind.parse(variable.default) {
         Ok(value) => value,
         // The table is a constant of this program, and a test parses every default.

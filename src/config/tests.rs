@@ -31,15 +31,27 @@ fn empty_environment_gives_the_defaults_of_the_contract() {
     let config = config(&[]);
     assert_eq!((config.grpc_port, config.metrics_port), (8080, 9090));
     assert_eq!(config.admin, Some("127.0.0.1:8081".parse().unwrap()));
-    assert_eq!(config.store.region, "ap-northeast-2");
+    assert_eq!(
+        (config.store.region.as_ref(), config.store.region_name()),
+        (None, "ap-northeast-2")
+    );
     assert_eq!(config.store.profile, None);
     assert_eq!(config.store.tables.inventory, "inventory");
     assert_eq!(config.store.tables.seats, "inventory_seats");
     assert_eq!(config.store.tables.idempotency, "idempotency");
-    assert_eq!(config.otlp_endpoint.unwrap(), "http://otel-collector:4317");
+    let exporter = config.otel.exporter.unwrap();
+    assert_eq!(exporter.endpoint, "http://otel-collector:4317");
+    assert!(!exporter.endpoint_is_set && exporter.headers.is_empty());
+    assert_eq!(
+        (exporter.protocol, exporter.timeout),
+        (OtlpProtocol::Grpc, Duration::from_secs(10))
+    );
+    assert_eq!((config.otel.parent_based, config.otel.ratio), (true, 0.001));
+    assert_eq!(config.otel.resource, []);
+    assert_eq!(config.warnings, []);
     assert_eq!(config.log_level, LogLevel::Info);
     assert_eq!(config.service_name, "inventory-api");
-    assert_eq!(config.service_version, "1.0.0");
+    assert_eq!(config.service_version, None);
     assert_eq!(config.shard_cpus, [0, 1]);
     assert_eq!(config.spin_before_park, Duration::ZERO);
 }
@@ -71,12 +83,13 @@ fn every_variable_that_is_read_is_in_the_table_and_the_reverse() {
     let env = FixedEnv::on([0]);
     let mut reader = SettingsReader::new(&env);
     Config::read(&mut reader);
-    let read: BTreeSet<_> = reader.seen.iter().copied().collect();
-    let documented: BTreeSet<_> = variables::VARIABLES
-        .iter()
-        .flat_map(|group| group.variables)
-        .map(|variable| variable.name())
-        .collect();
+    let read: BTreeSet<_> = reader.seen.iter().cloned().collect();
+    let table = variables::VARIABLES.iter().flat_map(|group| group.variables);
+    let mut documented: BTreeSet<_> = table.map(|variable| variable.name().to_owned()).collect();
+    for name in otel::exporter_names() {
+        documented.insert(name.to_owned());
+        documented.insert(otel::traces_name(name));
+    }
     assert_eq!(read, documented);
     assert_eq!(reader.seen.len(), read.len(), "one is read twice");
 }
@@ -106,7 +119,8 @@ fn given_values_are_assigned_to_their_fields() {
         ("HOLD_TTL", "90s"),
         ("HOLD_TTL_MAX", "2m"),
         ("LATE_COMMIT", "Reject"),
-        ("AWS_REGION", "eu-west-1"),
+        ("AWS_REGION", "eu-west-1\n"),
+        ("AWS_DEFAULT_REGION", "eu-west-2"),
         ("AWS_PROFILE", "staging"),
         ("DDB_TABLE_INVENTORY", "prod.stock"),
         ("DDB_TABLE_SEATS", "prod.seats"),
@@ -123,7 +137,7 @@ fn given_values_are_assigned_to_their_fields() {
         ("SERVICE_NAME", "tickets"),
         ("SERVICE_VERSION", "2.0.0"),
         ("LOG_CALLS_RATIO", "0.25"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_TRACES_EXPORTER", "none"),
         ("OTEL_TRACES_SAMPLER", "TraceIdRatio"),
         ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
     ]);
@@ -142,7 +156,10 @@ fn given_values_are_assigned_to_their_fields() {
         hold_ttl_max: Duration::from_secs(120),
         late_commit: LateCommit::Reject,
         store: StoreConfig {
-            region: "eu-west-1".to_owned(),
+            region: Some(StoreRegion {
+                name: "eu-west-1".to_owned(),
+                source: "AWS_REGION".to_owned(),
+            }),
             profile: Some("staging".to_owned()),
             tables: TableNames {
                 inventory: "prod.stock".to_owned(),
@@ -161,12 +178,10 @@ fn given_values_are_assigned_to_their_fields() {
         shard_stall_exit: None,
         log_level: LogLevel::Debug,
         service_name: "tickets".to_owned(),
-        service_version: "2.0.0".to_owned(),
+        service_version: Some("2.0.0".to_owned()),
         log_calls_ratio: 0.25,
-        otlp_endpoint: None,
-        otlp_endpoint_is_set: true,
-        sampler: SamplerName { parent_based: false, fixed_ratio: None },
-        sampler_arg: 0.5,
+        otel: OtelConfig { exporter: None, parent_based: false, ratio: 0.5, resource: Vec::new() },
+        warnings: Vec::new(),
     };
     assert_eq!(config, expected);
 }
@@ -223,7 +238,7 @@ fn values_outside_both_bounds_are_rejected() {
         ("HOLD_TTL", &["0", "999ms", "25h", "60"]),
         ("HOLD_TTL_MAX", &["0", "24h1s", "1 day"]),
         ("LATE_COMMIT", &["", "maybe"]),
-        ("AWS_REGION", &["", "Seoul!", "ap northeast"]),
+        ("AWS_REGION", &["Seoul!", "ap northeast"]),
         ("DDB_TABLE_SEATS", &["ab", "a/b", "seats;"]),
         ("DDB_TIMEOUT", &["0", "31s"]),
         ("DDB_MAX_RETRIES", &["11", "many"]),
@@ -235,7 +250,6 @@ fn values_outside_both_bounds_are_rejected() {
         ("SHARD_STALL_LIMIT", &["0", "900ms", "11m"]),
         ("SHARD_STALL_EXIT", &["5s", "4s", "11m"]),
         ("SERVICE_NAME", &["", "a\u{7}b"]),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &["otel:4317", "ftp://otel", "http://"]),
     ] {
         for value in values {
             let error = error(&[(name, value)]);
@@ -309,4 +323,21 @@ fn commands_that_need_one_setting_do_not_fail_on_another() {
     assert!(admin_address(&env).is_ok());
     assert!(store(&env).is_ok());
     assert!(grpc_port(&given(&[("GRPC_PORT", "x")])).is_err());
+}
+
+#[test]
+fn region_comes_from_either_variable_and_an_empty_one_is_unset() {
+    let region = |vars: &[(&str, &str)]| config(vars).store.region_text();
+    assert_eq!(region(&[("AWS_DEFAULT_REGION", "eu-west-2")]), "eu-west-2 (AWS_DEFAULT_REGION)");
+    let empty = [("AWS_REGION", " "), ("AWS_DEFAULT_REGION", "eu-west-2"), ("AWS_PROFILE", "")];
+    assert_eq!(region(&empty), "eu-west-2 (AWS_DEFAULT_REGION)");
+    assert_eq!(config(&empty).store.profile, None);
+}
+
+#[test]
+fn service_link_of_kubernetes_is_not_a_port() {
+    let config = config(&[("GRPC_PORT", "tcp://10.0.0.1:50051")]);
+    assert_eq!(config.grpc_port, 8080);
+    assert_eq!(config.warnings[0].variable, "GRPC_PORT");
+    assert!(config.warnings[0].reason.contains("enableServiceLinks"), "{:?}", config.warnings);
 }

@@ -5,8 +5,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::Uri;
-
 use super::cpus::ShardSpec;
 use super::duration::{DefaultUnit, format_span, parse_span};
 use crate::telemetry::log::LogLevel;
@@ -16,6 +14,9 @@ use inventory_core::rules::LateCommit;
 /// by the reader.
 pub(crate) trait ValueKind: Sync {
     type Value;
+
+    /// Whether a value may be a secret, which no message repeats.
+    const IS_SECRET: bool = false;
 
     /// # Errors
     /// The problem of `text`, as the end of a sentence that begins with the value.
@@ -184,30 +185,6 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
     }
 }
 
-/// URL of a service, with or without TLS.
-pub(crate) struct UrlKind;
-
-impl ValueKind for UrlKind {
-    type Value = Uri;
-
-    fn parse(&self, text: &str) -> Result<Uri, String> {
-        let url: Uri = text.parse().map_err(|why| format!("is no URL ({why})"))?;
-        match url.scheme_str() {
-            Some("http" | "https") => {}
-            Some(other) => return Err(format!("has the scheme {other:?}")),
-            None => return Err("has no scheme".to_owned()),
-        }
-        if url.host().is_none_or(str::is_empty) {
-            return Err("has no host".to_owned());
-        }
-        Ok(url)
-    }
-
-    fn expected(&self) -> String {
-        "a URL, http://host:port or https://host:port".to_owned()
-    }
-}
-
 /// A [`LogLevel`], case-insensitive.
 pub(crate) struct LogLevelKind;
 
@@ -263,79 +240,6 @@ impl ValueKind for RatioKind {
     fn expected(&self) -> String {
         "a number, 0 to 1".to_owned()
     }
-}
-
-/// A boolean.
-pub(crate) struct FlagKind;
-
-impl ValueKind for FlagKind {
-    type Value = bool;
-
-    fn parse(&self, text: &str) -> Result<bool, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is neither".to_owned()),
-        }
-    }
-
-    fn expected(&self) -> String {
-        "true or false".to_owned()
-    }
-}
-
-/// Whether spans are exported, with OpenTelemetry's values.
-pub(crate) struct ExporterKind;
-
-impl ValueKind for ExporterKind {
-    type Value = bool;
-
-    fn parse(&self, text: &str) -> Result<bool, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "otlp" => Ok(true),
-            "none" => Ok(false),
-            _ => Err("is no exporter of this server".to_owned()),
-        }
-    }
-
-    fn expected(&self) -> String {
-        "otlp or none".to_owned()
-    }
-}
-
-/// A sampler, with OpenTelemetry's names.
-pub(crate) struct SamplerKind;
-
-impl ValueKind for SamplerKind {
-    type Value = SamplerName;
-
-    fn parse(&self, text: &str) -> Result<SamplerName, String> {
-        let text = text.to_ascii_lowercase();
-        let (parent_based, root) = match text.strip_prefix("parentbased_") {
-            Some(root) => (true, root),
-            None => (false, text.as_str()),
-        };
-        let fixed_ratio = match root {
-            "always_on" => Some(1.0),
-            "always_off" => Some(0.0),
-            "traceidratio" => None,
-            _ => return Err("is no sampler".to_owned()),
-        };
-        Ok(SamplerName { parent_based, fixed_ratio })
-    }
-
-    fn expected(&self) -> String {
-        "always_on, always_off or traceidratio, also after parentbased_".to_owned()
-    }
-}
-
-/// Value of OTEL_TRACES_SAMPLER.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SamplerName {
-    /// Whether the sampling decision of the caller wins, if there is one.
-    pub(crate) parent_based: bool,
-    /// `None`: the value of OTEL_TRACES_SAMPLER_ARG.
-    pub(crate) fixed_ratio: Option<f64>,
 }
 
 /// The CPUs that get a shard; resolved against the machine later.

@@ -3,10 +3,13 @@
 //! The only table of settings: parsing, `serve --help` and `docs/reference/settings.md` are derived from it.
 
 use super::duration::DefaultUnit;
+use super::otel::{
+    AttributesKind, EndpointKind, ExportersKind, FileKind, FlagKind, HeadersKind, ProtocolKind,
+    SamplerKind, TIMEOUT,
+};
 use super::value_kind::{
-    AddressKind, CountKind, DurationKind, ExporterKind, FlagKind, LateCommitKind, LogLevelKind,
-    OptionalKind, OptionalPortKind, PortKind, RatioKind, SamplerKind, ShardsKind, TextKind,
-    UrlKind, ValueKind,
+    AddressKind, CountKind, DurationKind, LateCommitKind, LogLevelKind, OptionalKind,
+    OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind, ValueKind,
 };
 use crate::limits;
 use std::time::Duration;
@@ -84,6 +87,7 @@ pub static VARIABLES: &[VariableGroup] = &[
         title: "DynamoDB",
         variables: &[
             &AWS_REGION,
+            &AWS_DEFAULT_REGION,
             &AWS_PROFILE,
             &DDB_TABLE_INVENTORY,
             &DDB_TABLE_SEATS,
@@ -108,32 +112,61 @@ pub static VARIABLES: &[VariableGroup] = &[
     },
     VariableGroup {
         title: "Telemetry",
+        variables: &[&LOG_LEVEL, &SERVICE_NAME, &SERVICE_VERSION, &LOG_CALLS_RATIO],
+    },
+    VariableGroup {
+        title: "Spans (OpenTelemetry)",
         variables: &[
-            &LOG_LEVEL,
-            &SERVICE_NAME,
-            &SERVICE_VERSION,
-            &LOG_CALLS_RATIO,
-            &OTEL_EXPORTER_OTLP_ENDPOINT,
+            &OTEL_SDK_DISABLED,
             &OTEL_TRACES_EXPORTER,
             &OTEL_TRACES_SAMPLER,
             &OTEL_TRACES_SAMPLER_ARG,
-            &OTEL_SDK_DISABLED,
+            &OTEL_SERVICE_NAME,
+            &OTEL_RESOURCE_ATTRIBUTES,
+            &OTEL_EXPORTER_OTLP_ENDPOINT,
+            &OTEL_EXPORTER_OTLP_PROTOCOL,
+            &OTEL_EXPORTER_OTLP_HEADERS,
+            &OTEL_EXPORTER_OTLP_TIMEOUT,
+            &OTEL_EXPORTER_OTLP_INSECURE,
+            &OTEL_EXPORTER_OTLP_CERTIFICATE,
         ],
     },
 ];
 
-/// Variables that the span exporter reads: listed in the help, never parsed here.
-pub(crate) static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_HEADERS", "headers of every export"),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "time limit of one export, in milliseconds"),
-    ("OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES", "resource attributes of spans"),
+/// Further variables of the span exporter: listed in the help, without a row of their own in the table.
+pub(crate) static FURTHER_OF_THE_EXPORTER: &[(&str, &str)] = &[
+    (
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_KEY",
+        "client certificate, PEM",
+    ),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "the whole URL for spans; wins over the general one"),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_TRACES_HEADERS, ...",
+        "for spans only; wins",
+    ),
 ];
 
 /// Variables that the AWS SDK reads: listed in the help, never parsed here.
 pub(crate) static READ_BY_THE_SDK: &[(&str, &str)] = &[
     ("AWS_ENDPOINT_URL", "endpoint of all AWS services"),
     ("AWS_ENDPOINT_URL_DYNAMODB", "endpoint of DynamoDB"),
-    ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...", "credentials, if no role provides them"),
+    (
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+        "credentials, before all others",
+    ),
+    ("AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE", "files with the profiles"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN", "role by a token (IRSA)"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "role of the container (Pod Identity)"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "role of the container (ECS)"),
+    ("AWS_EC2_METADATA_DISABLED", "true: no role of the instance"),
+];
+
+/// Variables of the connection to AWS, read by the store client: listed in the help, never parsed here.
+pub(crate) static READ_BY_THE_STORE: &[(&str, &str)] = &[
+    ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY", "http:// proxy to AWS; never used for loopback"),
+    ("NO_PROXY", "names and networks that are reached without a proxy"),
+    ("AWS_CA_BUNDLE", "PEM file of certificate authorities, in addition to the public ones"),
+    ("SSL_CERT_FILE", "the same; ignored with a warning if the file cannot be read"),
 ];
 
 pub(crate) static GRPC_PORT: Variable<PortKind> = Variable {
@@ -178,7 +211,7 @@ pub(crate) static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "250ms",
-    about: "default deadline for calls without a grpc-timeout",
+    about: "default deadline of calls without grpc-timeout",
 };
 
 pub(crate) static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
@@ -262,7 +295,7 @@ pub(crate) static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
     default: "15m",
     kind: HOLD,
     example: "15m",
-    about: "longest hold; longer requests are shortened to it",
+    about: "longest hold; longer requests are shortened",
 };
 
 const HOLD: DurationKind = DurationKind {
@@ -280,18 +313,28 @@ pub(crate) static LATE_COMMIT: Variable<LateCommitKind> = Variable {
     about: "policy for the commit of an expired hold",
 };
 
-pub(crate) static AWS_REGION: Variable<TextKind> = Variable {
+const REGION: OptionalKind<TextKind> = OptionalKind(TextKind {
+    what: "a region",
+    min: 1,
+    max: limits::LABEL_BYTES_MAX,
+    alphabet: "[a-z0-9-]",
+    allows: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+});
+
+pub(crate) static AWS_REGION: Variable<OptionalKind<TextKind>> = Variable {
     name: "AWS_REGION",
-    default: "ap-northeast-2",
-    kind: TextKind {
-        what: "a region",
-        min: 1,
-        max: limits::LABEL_BYTES_MAX,
-        alphabet: "[a-z0-9-]",
-        allows: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
-    },
+    default: "",
+    kind: REGION,
     example: "ap-northeast-2",
     about: "AWS region of the tables",
+};
+
+pub(crate) static AWS_DEFAULT_REGION: Variable<OptionalKind<TextKind>> = Variable {
+    name: "AWS_DEFAULT_REGION",
+    default: "",
+    kind: REGION,
+    example: "ap-northeast-2",
+    about: "or this, the profile, or ap-northeast-2",
 };
 
 pub(crate) static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
@@ -465,23 +508,15 @@ pub(crate) static SERVICE_NAME: Variable<TextKind> = Variable {
     default: "inventory-api",
     kind: LABEL,
     example: "inventory-api",
-    about: "service name in metrics",
+    about: "service name in metrics and spans",
 };
 
-pub(crate) static SERVICE_VERSION: Variable<TextKind> = Variable {
+pub(crate) static SERVICE_VERSION: Variable<OptionalKind<TextKind>> = Variable {
     name: "SERVICE_VERSION",
-    default: "1.0.0",
-    kind: LABEL,
+    default: "",
+    kind: OptionalKind(LABEL),
     example: "1.0.0",
-    about: "service version in metrics",
-};
-
-pub(crate) static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variable {
-    name: "OTEL_EXPORTER_OTLP_ENDPOINT",
-    default: "http://otel-collector:4317",
-    kind: OptionalKind(UrlKind),
-    example: "http://otel-collector:4317",
-    about: "endpoint for spans, OTLP over gRPC",
+    about: "replaces the version in metrics and spans",
 };
 
 pub(crate) static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
@@ -492,10 +527,18 @@ pub(crate) static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     about: "fraction of all calls that is logged",
 };
 
-pub(crate) static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
+pub(crate) static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
+    name: "OTEL_SDK_DISABLED",
+    default: "false",
+    kind: FlagKind,
+    example: "false",
+    about: "true: no spans",
+};
+
+pub(crate) static OTEL_TRACES_EXPORTER: Variable<ExportersKind> = Variable {
     name: "OTEL_TRACES_EXPORTER",
     default: "otlp",
-    kind: ExporterKind,
+    kind: ExportersKind,
     example: "otlp",
     about: "exporter of spans",
 };
@@ -513,13 +556,69 @@ pub(crate) static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
     default: "0.001",
     kind: RatioKind,
     example: "0.001",
-    about: "ratio of the sampler",
+    about: "ratio; 1 if only the sampler is set",
 };
 
-pub(crate) static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
-    name: "OTEL_SDK_DISABLED",
+pub(crate) static OTEL_SERVICE_NAME: Variable<OptionalKind<TextKind>> = Variable {
+    name: "OTEL_SERVICE_NAME",
+    default: "",
+    kind: OptionalKind(LABEL),
+    example: "inventory-api",
+    about: "service name in spans; wins",
+};
+
+pub(crate) static OTEL_RESOURCE_ATTRIBUTES: Variable<AttributesKind> = Variable {
+    name: "OTEL_RESOURCE_ATTRIBUTES",
+    default: "",
+    kind: AttributesKind,
+    example: "deployment.environment.name=prod",
+    about: "attributes of all spans",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<EndpointKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    default: "http://otel-collector:4317",
+    kind: EndpointKind,
+    example: "http://otel-collector:4317",
+    about: "collector of spans",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_PROTOCOL: Variable<ProtocolKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_PROTOCOL",
+    default: "grpc",
+    kind: ProtocolKind,
+    example: "grpc",
+    about: "protocol of the export",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_HEADERS: Variable<HeadersKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_HEADERS",
+    default: "",
+    kind: HeadersKind,
+    example: "authorization=Bearer%20TOKEN",
+    about: "headers of every export",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_TIMEOUT: Variable<CountKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_TIMEOUT",
+    default: "10000",
+    kind: TIMEOUT,
+    example: "10000",
+    about: "time limit of an export, in ms",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_INSECURE: Variable<FlagKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_INSECURE",
     default: "false",
     kind: FlagKind,
     example: "false",
-    about: "true: no spans",
+    about: "no TLS if the URL has no scheme",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_CERTIFICATE: Variable<FileKind> = Variable {
+    name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/otel/ca.pem",
+    about: "authorities of the collector",
 };

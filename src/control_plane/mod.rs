@@ -199,12 +199,7 @@ fn prepare(
         draining.push(Box::pin(admin::serve(listener, routes, stopping.clone())));
     }
     if let Some(export) = config.export {
-        let exporter = span_export::exporter(&export).map_err(|error| ControlPlaneStartError {
-            action: "create the span exporter (check the variables OTEL_EXPORTER_OTLP_…)",
-            source: io::Error::other(error),
-        })?;
-        let run = span_export::run(exporter, export, stopping.clone());
-        draining.push(Box::pin(run));
+        draining.push(Box::pin(span_export::run(export, stopping.clone())));
     }
     let mut aborted = config.tasks;
     if config.signals {

@@ -1,18 +1,27 @@
-//! Exports spans to a collector over OTLP/gRPC.
+//! Exports spans to a collector over OTLP.
 //!
-//! Spans are collected for [`limits::SPAN_EXPORT_DELAY`] and exported in batches, one at a time. While a collector does not
-//! answer, the queue fills and further spans are dropped and counted. Not here: sampling (`telemetry::trace`).
+//! Spans are collected for [`limits::SPAN_EXPORT_DELAY`] and exported in batches, one at a time. An export that the
+//! collector refuses for the moment is repeated within its time limit. While a collector does not answer, the queue fills
+//! and further spans are dropped and counted. Not here: sampling (`telemetry::trace`), the protocol (`otlp`).
 
-use http::Uri;
+mod otlp;
+#[cfg(test)]
+mod tests;
+
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::trace::SpanData;
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::otlp::{ExportError, OtlpClient, OtlpTarget};
 use super::stop_requested;
+use crate::config::OtlpConfig;
 use crate::limits;
 use crate::telemetry::trace::SpanQueue;
 
@@ -20,40 +29,28 @@ use crate::telemetry::trace::SpanQueue;
 #[derive(Debug)]
 pub struct SpanExportConfig {
     pub(crate) spans: SpanQueue,
-    /// `None`: the exporter reads OTEL_EXPORTER_OTLP_TRACES_ENDPOINT.
-    pub(crate) endpoint: Option<Uri>,
-    /// SERVICE_NAME, unless OTEL_SERVICE_NAME is set.
-    pub(crate) service: String,
-    /// SERVICE_VERSION.
-    pub(crate) version: String,
+    target: OtlpTarget,
+    /// Attributes of all spans.
+    resource: Vec<(String, String)>,
 }
 
-/// Creates the exporter inside a runtime, without a connection.
-///
-/// # Errors
-/// If a variable that the exporter reads is not valid.
-pub(super) fn exporter(config: &SpanExportConfig) -> Result<SpanExporter, ExporterBuildError> {
-    let mut builder = SpanExporter::builder().with_tonic();
-    if let Some(endpoint) = &config.endpoint {
-        builder = builder.with_endpoint(endpoint.to_string());
+impl SpanExportConfig {
+    /// # Errors
+    /// Why the collector cannot be reached with these settings: a PEM file, or a name.
+    pub(crate) fn new(
+        spans: SpanQueue,
+        otlp: OtlpConfig,
+        resource: Vec<(String, String)>,
+    ) -> Result<Self, String> {
+        Ok(Self { spans, target: OtlpTarget::new(otlp)?, resource })
     }
-    let mut exporter = builder.build()?;
-    let mut resource = Resource::builder()
-        .with_attribute(KeyValue::new("service.version", config.version.clone()));
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-        resource = resource.with_service_name(config.service.clone());
-    }
-    exporter.set_resource(&resource.build());
-    Ok(exporter)
 }
 
-/// Exports spans until the stop, then one last batch.
-pub(super) async fn run(
-    exporter: SpanExporter,
-    config: SpanExportConfig,
-    stopping: watch::Receiver<bool>,
-) {
-    let SpanExportConfig { mut spans, .. } = config;
+/// Exports spans until the stop, then one last batch. Runs inside a runtime.
+pub(super) async fn run(config: SpanExportConfig, stopping: watch::Receiver<bool>) {
+    let SpanExportConfig { mut spans, target, resource } = config;
+    let usual_limit = target.timeout();
+    let mut exporter = SpanExporter { client: target.client(), resource: as_resource(resource) };
     let mut last_warning: Option<Instant> = None;
     let mut batch = Vec::new();
     let mut is_last = false;
@@ -74,28 +71,65 @@ pub(super) async fn run(
         }
         let limit = match is_last {
             true => limits::CONTROL_PLANE_STOP_GRACE / 2,
-            false => limits::SPAN_EXPORT_TIMEOUT,
+            false => usual_limit,
         };
         let export = exporter.export(std::mem::take(&mut batch));
-        let error = match timeout(limit, export).await {
-            Ok(Ok(())) => {
-                spans.counts.exported(count);
-                continue;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("no response within {limit:?}"),
+        let (rejected, error) = match timeout(limit, export).await {
+            Ok(Ok(0)) => (0, String::new()),
+            Ok(Ok(rejected)) => (rejected.min(count), format!("the collector rejected {rejected}")),
+            Ok(Err(error)) => (count, error.text),
+            Err(_elapsed) => (count, format!("no response within {limit:?}")),
         };
-        spans.counts.failed(count);
-        if last_warning.is_none_or(|at| at.elapsed() >= limits::SPAN_EXPORT_WARNING_INTERVAL) {
+        spans.counts.exported(count - rejected);
+        spans.counts.failed(rejected);
+        let may_warn =
+            last_warning.is_none_or(|at| at.elapsed() >= limits::SPAN_EXPORT_WARNING_INTERVAL);
+        if rejected > 0 && may_warn {
             last_warning = Some(Instant::now());
             tracing::warn!(
                 error,
-                spans = count,
-                hint = "check OTEL_EXPORTER_OTLP_ENDPOINT, or set OTEL_TRACES_EXPORTER=none",
+                spans = rejected,
+                hint = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL, or set OTEL_TRACES_EXPORTER=none",
                 "spans dropped: collector unavailable"
             );
         }
     }
+}
+
+struct SpanExporter {
+    client: OtlpClient,
+    resource: ResourceAttributesWithSchema,
+}
+
+impl SpanExporter {
+    /// Exports `spans`; returns how many of them the collector rejected.
+    async fn export(&mut self, spans: Vec<SpanData>) -> Result<usize, ExportError> {
+        let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+        let request = ExportTraceServiceRequest { resource_spans };
+        let mut pause = limits::SPAN_EXPORT_RETRY_PAUSE;
+        let mut tries = 1;
+        loop {
+            let error = match self.client.export(request.clone()).await {
+                Ok(rejected) => return Ok(rejected),
+                Err(error) => error,
+            };
+            if !error.is_transient || tries >= limits::SPAN_EXPORT_TRIES_MAX {
+                return Err(error);
+            }
+            sleep(error.retry_after.unwrap_or(pause)).await;
+            pause *= 2;
+            tries += 1;
+        }
+    }
+}
+
+fn as_resource(attributes: Vec<(String, String)>) -> ResourceAttributesWithSchema {
+    let attributes = attributes.into_iter().map(|(key, value)| KeyValue::new(key, value));
+    let resource = Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes(attributes)
+        .build();
+    ResourceAttributesWithSchema::from(&resource)
 }
 
 /// Waits for a span and collects further ones for a while. True if the queue is closed.

@@ -65,8 +65,20 @@ pub(crate) const SPAN_EXPORT_BATCH_MAX: usize = 512;
 /// Time for which spans are collected for one export.
 pub(crate) const SPAN_EXPORT_DELAY: Duration = Duration::from_secs(1);
 
-/// Time limit of one export, unless OTEL_EXPORTER_OTLP_TIMEOUT is set.
+/// Time limit of one export, unless OTEL_EXPORTER_OTLP_TIMEOUT is set. The specification's default.
 pub(crate) const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest OTEL_EXPORTER_OTLP_TIMEOUT: exports run one at a time, and the queue fills meanwhile.
+pub(crate) const SPAN_EXPORT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// Pause before an export is repeated that the collector refused for the moment; doubles each time, within the time limit.
+pub(crate) const SPAN_EXPORT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Attempts at one export: with the pauses between them, as long as a collector takes to restart its listener.
+pub(crate) const SPAN_EXPORT_TRIES_MAX: u32 = 3;
+
+/// Bytes of a collector's answer that are read; an answer says in a few hundred what it rejects.
+pub(crate) const SPAN_EXPORT_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Minimum interval of warnings about a collector that does not respond.
 pub(crate) const SPAN_EXPORT_WARNING_INTERVAL: Duration = Duration::from_secs(60);

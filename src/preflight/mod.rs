@@ -22,7 +22,8 @@ pub(crate) use explain::{
 pub(crate) use facts::{HostFacts, raise_soft_limits};
 pub(crate) use host::connections_per_shard;
 pub(crate) use store::{
-    StoreQueryError, explain_connect_error, explain_query_error, query, query_at, require_store,
+    StoreQueryError, explain_connect_error, explain_query_error, query_at, require_store,
+    resolve_store,
 };
 
 /// How a check came out.
@@ -62,6 +63,12 @@ impl PreflightReport {
 pub(crate) fn run(config: &Config) -> PreflightReport {
     let facts = HostFacts::read();
     let (mut checks, has_ring) = host::checks(config, &facts);
+    checks.extend(config.warnings.iter().map(|warning| PreflightCheck {
+        name: "settings",
+        verdict: CheckResult::Note,
+        said: warning.to_string(),
+        cures: Vec::new(),
+    }));
     checks.push(tuning::check(Path::new("/"), &config.shard_cpus));
     checks.extend(store::checks(&config.store, has_ring));
     PreflightReport { checks, facts }

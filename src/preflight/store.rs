@@ -13,7 +13,10 @@ use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
 use crate::server::store_watch::is_skewed;
 use inventory_store::tables::{self, TableDifference};
-use inventory_store::{ClockSkew, NoObserver, Store, StoreConnectError, StoreError, StoreSettings};
+use inventory_store::{
+    AwsAccess, ClockSkew, NoObserver, Store, StoreConnectError, StoreError, StoreRegion,
+    StoreSettings,
+};
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
@@ -26,21 +29,21 @@ pub(crate) enum StoreQueryError {
     Store(#[from] StoreError),
 }
 
+/// Evaluates the AWS configuration, once for the process. The region in use becomes that of `config`.
+///
+/// # Errors
+/// What is missing or invalid, with its cure.
+pub(crate) fn resolve_store(config: &mut StoreConfig) -> Result<StoreSettings, Explanation> {
+    let settings = config.settings().resolve();
+    let settings = settings.map_err(|error| explain_connect_error(&error, config))?;
+    config.region = settings.region.clone();
+    Ok(settings)
+}
+
 /// Connects once, on an executor of its own on this thread, and runs `work` with the store.
 ///
 /// # Errors
 /// No ring, no way to the store, or what `work` says.
-pub(crate) fn query<T>(
-    config: &StoreConfig,
-    work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
-) -> Result<T, StoreQueryError> {
-    query_at(config.settings(), work)
-}
-
-/// As [`query`], of a store that is not the configured one.
-///
-/// # Errors
-/// As [`query`].
 pub(crate) fn query_at<T>(
     settings: StoreSettings,
     work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
@@ -81,7 +84,7 @@ pub(crate) fn require_store(
     cures.dedup();
     Err(Explanation {
         wrong: told.join("; "),
-        facts: Some(format!("AWS_REGION={}", config.region)),
+        facts: Some(format!("region {}", config.region_text())),
         cures,
     })
 }
@@ -96,7 +99,13 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
             cures: Vec::new(),
         }];
     }
-    let settings = config.settings();
+    let mut config = config.clone();
+    let settings = match resolve_store(&mut config) {
+        Ok(settings) => settings,
+        Err(explanation) => return vec![PreflightCheck::wrong("AWS", explanation)],
+    };
+    let config = &config;
+    let mut checks = vec![aws_check(config, &settings)];
     let asked = inventory_runtime::run_unpinned(within(PREFLIGHT_STORE_TIMEOUT, async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
@@ -116,13 +125,38 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
     };
     match outcome {
         Ok((place, differences, skew)) => {
-            let mut checks = vec![PreflightCheck::ok("DynamoDB", format!("{place} answers"))];
+            checks.push(PreflightCheck::ok("DynamoDB", format!("{place} answers")));
             checks.extend(skew.map(clock_check));
             checks.extend(table_checks(config, differences));
-            checks
         }
-        Err(error) => vec![PreflightCheck::wrong("DynamoDB", explain_query_error(&error, config))],
+        Err(error) => {
+            let explanation = explain_query_error(&error, config);
+            checks.push(PreflightCheck::wrong("DynamoDB", explanation));
+        }
     }
+    checks
+}
+
+/// What the AWS configuration says: region, account, proxy.
+fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
+    let aws = settings.aws();
+    let account = aws.and_then(|aws| aws.account()).map(|account| format!(", account {account}"));
+    let proxy = aws.and_then(AwsAccess::proxy);
+    let proxy = proxy.map(|proxy| format!(", through the proxy {proxy}"));
+    let mut check = PreflightCheck::ok(
+        "AWS",
+        format!(
+            "region {}{}{}",
+            config.region_text(),
+            account.unwrap_or_default(),
+            proxy.unwrap_or_default()
+        ),
+    );
+    if settings.region.as_ref().is_none_or(|region| *region == StoreRegion::default()) {
+        check.verdict = CheckResult::Note;
+        check.cures.push("nothing names a region: set AWS_REGION".to_owned());
+    }
+    check
 }
 
 /// The offset of the clock, with its error: the few answers of a check leave up to half a second.
@@ -170,8 +204,9 @@ pub(crate) fn explain_connect_error(
     error: &StoreConnectError,
     config: &StoreConfig,
 ) -> Explanation {
-    let region = &config.region;
+    let region = config.region_name();
     match error {
+        StoreConnectError::Executor(error) => explain_ring_error(error, &HostFacts::read(), 1),
         StoreConnectError::Unreachable { store, why } => {
             super::explain_store_unreachable(store, region, why)
         }
@@ -188,9 +223,24 @@ pub(crate) fn explain_connect_error(
                 "to run without DynamoDB: inventory-api dev".to_owned(),
             ],
         },
+        StoreConnectError::UnsupportedSource { profile, key } => Explanation {
+            wrong: format!(
+                "profile {profile:?} gets its credentials by {key}, which this server does not support"
+            ),
+            facts: None,
+            cures: vec![
+                format!(
+                    "add a profile with credential_process = aws configure export-credentials \
+                     --profile {profile} --format process, and set AWS_PROFILE to it"
+                ),
+                "or set the variables that `aws configure export-credentials --format env` prints"
+                    .to_owned(),
+            ],
+        },
         // These say what is wrong and what would be right in one sentence.
         StoreConnectError::Endpoint { .. }
         | StoreConnectError::CaBundle(_)
+        | StoreConnectError::Proxy(_)
         | StoreConnectError::NoTransactions { .. }
         | StoreConnectError::Refused { .. } => {
             Explanation { wrong: error.to_string(), facts: None, cures: Vec::new() }
@@ -207,8 +257,8 @@ pub(crate) fn explain_query_error(error: &StoreQueryError, config: &StoreConfig)
             wrong: error.to_string(),
             facts: None,
             cures: vec![format!(
-                "look at network, permissions and AWS_REGION (it is {})",
-                config.region
+                "look at network, permissions and the region, which is {}",
+                config.region_text()
             )],
         },
     }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::ServerAddresses;
+use crate::build_info;
 use crate::config::Config;
 use crate::output::{self, OutputError};
 
@@ -11,9 +12,9 @@ pub(super) fn serving(config: &Config, at: ServerAddresses) {
     let tables = &config.store.tables;
     print(&format!(
         "inventory-api {}\n{}\n  store     DynamoDB in {}: {}, {}, {}\n  shards    {}",
-        env!("CARGO_PKG_VERSION"),
+        build_info::version_text(),
         addresses(at),
-        config.store.region,
+        config.store.region_text(),
         tables.inventory,
         tables.seats,
         tables.idempotency,
@@ -38,7 +39,7 @@ Try:
     {grpc} inventory.v1.Inventory/CommitReservation
 
 Stop with Ctrl-C.",
-        version = env!("CARGO_PKG_VERSION"),
+        version = build_info::version_text(),
         addresses = addresses(at),
         cpus = cpus(&config.shard_cpus),
     ));

@@ -42,14 +42,15 @@ use self::watchdog::{Watchdog, WatchdogThresholds};
 use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
-use crate::config::{Config, TRACES_ENDPOINT, cpus};
+use crate::build_info;
+use crate::config::{Config, SERVICE_NAME_KEY, cpus};
 use crate::control_plane::{
     ControlPlane, ControlPlaneConfig, Readiness, ShutdownSignal, SpanExportConfig,
 };
 use crate::limits;
 use crate::preflight::{
     Explanation, HostFacts, connections_per_shard, explain_connect_error, explain_listen_error,
-    explain_ring_error, explain_topology_error, require_store,
+    explain_ring_error, explain_topology_error, require_store, resolve_store,
 };
 use crate::shard::connection_balancer::ConnectionBalancer;
 use crate::shard::driver::{ShardInbox, ShardMailbox, ShardMessage};
@@ -136,9 +137,9 @@ impl CounterReader {
 ///
 /// # Errors
 /// An explanation with cause and remedy, if the server cannot start.
-pub(crate) fn run_serve(config: Config) -> Result<(), Explanation> {
+pub(crate) fn run_serve(mut config: Config) -> Result<(), Explanation> {
     start_log(&config)?;
-    let store = config.store.settings();
+    let store = resolve_store(&mut config.store)?;
     let server = Server::start(&config, store, true)?;
     banner::serving(&config, server.addresses());
     let stopped = server.run_until_signal();
@@ -151,6 +152,9 @@ fn start_log(config: &Config) -> Result<(), Explanation> {
     log::init(config.log_level, std::io::stderr())
         .map_err(|error| explanation(error.to_string()))?;
     log::log_panics();
+    for warning in &config.warnings {
+        tracing::warn!(variable = warning.variable, reason = warning.reason, "setting ignored");
+    }
     Ok(())
 }
 
@@ -196,7 +200,8 @@ impl Server {
             readiness: readiness.clone(),
             build: BuildInfo {
                 service: config.service_name.clone(),
-                version: config.service_version.clone(),
+                version: build_info::service_version(config),
+                revision: build_info::revision().to_owned(),
             },
             export,
             signals,
@@ -226,7 +231,8 @@ impl Server {
             grpc = %addresses.grpc,
             metrics = %addresses.metrics,
             shards = count,
-            version = env!("CARGO_PKG_VERSION"),
+            version = build_info::VERSION,
+            revision = build_info::revision(),
             "serving"
         );
         Ok(Self {
@@ -488,27 +494,42 @@ fn start_shards(
     }
 }
 
-/// What is sampled, and where its spans go; `None` without an endpoint or with ratio 0.
+/// What is sampled, and where its spans go; `None` without a collector or with ratio 0.
 fn tracing_settings(config: &Config) -> (Option<(Sampler, SpanSink)>, Option<SpanExportConfig>) {
-    let ratio = config.sampler.fixed_ratio.unwrap_or(config.sampler_arg);
-    let root = Sampler::TraceIdRatioBased(ratio);
-    let sampler = match config.sampler.parent_based {
+    let otel = &config.otel;
+    let root = Sampler::TraceIdRatioBased(otel.ratio);
+    let sampler = match otel.parent_based {
         true => Sampler::ParentBased(Box::new(root)),
         false => root,
     };
-    let never = !config.sampler.parent_based && ratio <= 0.0;
-    let Some(endpoint) = config.otlp_endpoint.clone().filter(|_| !never) else {
+    let never = !otel.parent_based && otel.ratio <= 0.0;
+    let Some(exporter) = otel.exporter.clone().filter(|_| !never) else {
         return (None, None);
     };
     let (sink, spans) = trace::span_queue();
-    let own_variable = std::env::var_os(TRACES_ENDPOINT).is_some();
-    let export = SpanExportConfig {
-        spans,
-        endpoint: (!own_variable).then_some(endpoint),
-        service: config.service_name.clone(),
-        version: config.service_version.clone(),
-    };
-    (Some((sampler, sink)), Some(export))
+    match SpanExportConfig::new(spans, exporter, span_resource(config)) {
+        Ok(export) => (Some((sampler, sink)), Some(export)),
+        Err(error) => {
+            tracing::warn!(error, "spans are not exported");
+            (None, None)
+        }
+    }
+}
+
+/// Attributes of all spans: those that the variables of OpenTelemetry name, and those of this server.
+fn span_resource(config: &Config) -> Vec<(String, String)> {
+    let own = [
+        (SERVICE_NAME_KEY, config.service_name.clone()),
+        ("service.version", build_info::service_version(config)),
+        ("vcs.ref.head.revision", build_info::revision().to_owned()),
+    ];
+    let mut resource = config.otel.resource.clone();
+    for (key, value) in own {
+        if !resource.iter().any(|(named, _)| named == key) {
+            resource.push((key.to_owned(), value));
+        }
+    }
+    resource
 }
 
 fn grpc_settings(config: &Config) -> GrpcSettings {

@@ -36,8 +36,10 @@ const BUSY_SPAN_MIN: Duration = Duration::from_millis(900);
 pub struct BuildInfo {
     /// SERVICE_NAME.
     pub service: String,
-    /// SERVICE_VERSION.
+    /// SERVICE_VERSION or, without it, the version of the package.
     pub version: String,
+    /// Git revision.
+    pub revision: String,
 }
 
 /// Metrics of the process at a scrape, besides those of the shards.
@@ -411,6 +413,7 @@ impl MetricsAggregate {
         let build = [
             ("service", self.build.service.as_str()),
             ("version", self.build.version.as_str()),
+            ("revision", self.build.revision.as_str()),
             ("arch", std::env::consts::ARCH),
         ];
         let dropped = server.spans.dropped.iter();

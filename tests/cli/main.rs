@@ -2,6 +2,7 @@
 //! one, in `events.rs`, `reservations.rs` and `seats.rs`.
 #![allow(clippy::unwrap_used)]
 
+mod environment;
 mod events;
 mod live;
 mod output;
@@ -116,10 +117,14 @@ fn help_of_serve_lists_every_variable_with_default_and_bounds() {
 }
 
 #[test]
-fn version_is_that_of_the_package() {
+fn version_is_that_of_the_package_and_its_revision() {
     let ran = run(&["--version"]);
     assert_eq!(ran.code, OK);
-    assert_eq!(ran.out, format!("inventory-api {}\n", env!("CARGO_PKG_VERSION")));
+    let start = format!("inventory-api {} (", env!("CARGO_PKG_VERSION"));
+    let revision = ran.out.strip_prefix(&start).unwrap_or_else(|| panic!("{}", ran.out));
+    let revision = revision.strip_suffix(")\n").unwrap();
+    let is_hash = |text: &str| text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(revision == "unknown" || is_hash(revision.trim_end_matches("-dirty")), "{revision}");
 }
 
 #[test]

@@ -56,7 +56,11 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
         audit: None,
         scrape: Arc::new(FakeShards { all: true }),
         readiness: readiness.clone(),
-        build: BuildInfo { service: "inventory-api".to_owned(), version: "1.0.0".to_owned() },
+        build: BuildInfo {
+            service: "inventory-api".to_owned(),
+            version: "1.0.0".to_owned(),
+            revision: "3f2a1b0c9d8e".to_owned(),
+        },
         export: None,
         signals: false,
         tasks: Vec::new(),

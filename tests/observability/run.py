@@ -59,7 +59,6 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.05",
-            "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
         with Server(binary, folder / "server.log", **settings) as server:
             with Prometheus(folder / "prometheus", server.ports["metrics"]) as prometheus:

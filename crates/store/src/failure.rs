@@ -90,6 +90,21 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
         error.meta().code()
     }
 
+    /// Whether the store refused the credentials: expired, rotated, or unknown.
+    pub(super) fn is_about_credentials(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                "ExpiredTokenException"
+                    | "ExpiredToken"
+                    | "UnrecognizedClientException"
+                    | "InvalidClientTokenId"
+                    | "InvalidSignatureException"
+                    | "IncompleteSignature"
+            )
+        )
+    }
+
     /// The failure as text, for the log.
     pub(super) fn text(&self) -> String {
         match &self.error {

@@ -9,6 +9,7 @@
 
 mod admin;
 mod audit;
+mod aws;
 mod batch;
 mod capacity;
 mod clock_skew;
@@ -37,7 +38,6 @@ mod transact;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,26 +46,29 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Builder, Credentials, Region, SharedCredentialsProvider,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, Builder, Credentials, Region, StalledStreamProtectionConfig,
 };
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
 pub use admin::SetTotalOutcome;
 pub use audit::{AuditStripes, PlacedSeat, RepairOutcome};
+pub use aws::AwsAccess;
 pub use capacity::CapacityKind;
 pub use clock_skew::ClockSkew;
 pub use codec::StoredRecord;
-pub use connector::{CaBundleError, ShardHttp, ShardSleep};
+pub use connector::{CaBundleError, ProxyError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use page::{Page, PageToken};
 pub use seats::SeatOutcome;
-pub use settings::{CredentialSource, StoreConnectError, StoreSettings, TableNames};
+pub use settings::{
+    CredentialSource, DEFAULT_REGION, StoreConnectError, StoreRegion, StoreSettings, TableNames,
+};
 
 use capacity::CapacityReport;
 use codec::TransactionEncoder;
+use credentials::{CurrentIdentity, SharedCredentials};
 use direct_client::DirectClient;
 use failure::{CallFailure, FailureKind};
 use observer::RateLimitedLog;
@@ -111,8 +114,10 @@ struct StoreInner {
     encoder: TransactionEncoder,
     read_batcher: ReadBatcher,
     log: Rc<RateLimitedLog>,
-    /// Renews credentials ahead of their expiry; ends with the store.
-    _renewing: Option<Task<()>>,
+    /// `None`: they never change.
+    credentials: Option<SharedCredentials>,
+    /// Copies renewed credentials to this shard; ends with the store.
+    _following: Option<Task<()>>,
 }
 
 impl fmt::Debug for Store {
@@ -125,8 +130,8 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Creates the client of the current shard: reads the AWS configuration and loads credentials. Does not
-    /// contact the store; [`Store::probe`] does.
+    /// Creates the client of the current shard. Does not contact the store; [`Store::probe`] does. Settings that are not
+    /// resolved yet are resolved first ([`StoreSettings::resolve`]).
     ///
     /// # Errors
     /// A CA bundle that cannot be read, an endpoint that is no URL, or no credentials.
@@ -135,30 +140,21 @@ impl Store {
         observer: Rc<dyn StoreObserver>,
     ) -> Result<Self, StoreConnectError> {
         let log = Rc::new(RateLimitedLog::new(observer));
-        let bundle = settings
-            .ca_bundle
-            .clone()
-            .or_else(|| std::env::var_os("AWS_CA_BUNDLE").map(PathBuf::from))
-            .filter(|path| !path.as_os_str().is_empty());
-        let http = ShardHttp::new(bundle.as_deref())?;
         if let Some(url) = &settings.endpoint {
             check_endpoint(url)?;
         }
-        let (builder, provider) = configure(&settings, &http).await;
-        let no_provider = || StoreConnectError::Credentials {
-            why: "no source of credentials is configured".to_owned(),
-        };
-        let provider = provider.ok_or_else(no_provider)?;
-        let loaded = credentials::load(provider.clone(), log.clone()).await;
-        let (identity, renewing) = loaded.map_err(|why| StoreConnectError::Credentials { why })?;
+        let settings = settings.resolve()?;
+        let ShardAccess { builder, http, identity, following } = ShardAccess::of(&settings)?;
+        let credentials = settings.aws().map(|access| access.credentials().clone());
         let templates = TemplateRecorder::new();
         let config = builder
             .behavior_version(behavior())
             .interceptor(templates.clone())
             .http_client(http.clone())
             .sleep_impl(ShardSleep)
-            .region(Region::new(settings.region.clone()))
-            .credentials_provider(provider)
+            .region(Region::new(settings.region_name().to_owned()))
+            // Never asked: the identity cache answers. The SDK wants one nevertheless.
+            .credentials_provider(placeholder())
             .identity_cache(identity.clone())
             // The engine retries, with the same token and within the caller's deadline; `Store` limits the
             // time of each attempt.
@@ -177,7 +173,8 @@ impl Store {
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
                 log,
-                _renewing: renewing,
+                credentials,
+                _following: following,
             }),
         })
     }
@@ -225,8 +222,15 @@ impl Store {
     {
         let started = clock::monotonic();
         let result = failure::attempt(limit, attempt).await;
-        if matches!(&result, Err(failure) if failure.kind == FailureKind::Refused) {
+        if let Err(failure) = &result
+            && failure.kind == FailureKind::Refused
+        {
             self.inner.direct_client.templates.forget();
+            if let (true, Some(credentials)) =
+                (failure.is_about_credentials(), &self.inner.credentials)
+            {
+                credentials.report_refusal();
+            }
         }
         let observer = &self.inner.log.observer;
         for capacity in result.as_ref().map_or(&[][..], T::capacity) {
@@ -329,30 +333,39 @@ fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-async fn configure(
-    settings: &StoreSettings,
-    http: &ShardHttp,
-) -> (Builder, Option<SharedCredentialsProvider>) {
-    let (mut builder, provider) = match settings.credentials {
-        CredentialSource::Local => {
-            let local = Credentials::new("local", "local", None, None, "local");
-            let provider = SharedCredentialsProvider::new(local);
-            (Builder::new(), Some(provider))
-        }
-        CredentialSource::Environment => {
-            let loaded = aws_config::defaults(behavior())
-                .http_client(http.clone())
-                .sleep_impl(ShardSleep)
-                .region(Region::new(settings.region.clone()))
-                .load()
-                .await;
-            (Builder::from(&loaded), loaded.credentials_provider())
-        }
-    };
-    if let Some(url) = &settings.endpoint {
-        builder = builder.endpoint_url(url);
+/// What one shard makes of the settings.
+struct ShardAccess {
+    builder: Builder,
+    http: ShardHttp,
+    identity: CurrentIdentity,
+    following: Option<Task<()>>,
+}
+
+impl ShardAccess {
+    fn of(settings: &StoreSettings) -> Result<Self, StoreConnectError> {
+        let Some(access) = settings.aws() else {
+            let http = ShardHttp::new(settings.ca_bundle.as_deref())?;
+            let identity = CurrentIdentity::fixed(placeholder().into());
+            let builder = Builder::new();
+            let builder = match &settings.endpoint {
+                Some(url) => builder.endpoint_url(url),
+                None => builder,
+            };
+            return Ok(Self { builder, http, identity, following: None });
+        };
+        let (identity, following) = access.credentials().on_shard();
+        Ok(Self {
+            builder: access.builder(),
+            http: ShardHttp::over(access.network()),
+            identity,
+            following: Some(following),
+        })
     }
-    (builder, provider)
+}
+
+/// Credentials for a local engine that does not check signatures.
+fn placeholder() -> Credentials {
+    Credentials::new("local", "local", None, None, "local")
 }
 
 fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
@@ -366,17 +379,17 @@ fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
 
 /// Where the store is, for messages: without the credentials that a URL may have.
 fn place(settings: &StoreSettings) -> String {
-    let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-    settings
-        .endpoint
-        .clone()
-        .or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"))
-        .or_else(|| variable("AWS_ENDPOINT_URL"))
-        .map(|url| match (url.find("://"), url.rfind('@')) {
-            (Some(scheme), Some(end)) if scheme < end => {
-                url[..scheme + 3].to_owned() + &url[end + 1..]
-            }
-            _ => url,
-        })
-        .unwrap_or_else(|| format!("DynamoDB in {}", settings.region))
+    let named = settings.aws().and_then(AwsAccess::named_endpoint);
+    match named.or(settings.endpoint.as_deref()) {
+        Some(url) => without_credentials(url),
+        None => format!("DynamoDB in {}", settings.region_name()),
+    }
+}
+
+/// The URL without the user and password that it may have.
+fn without_credentials(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(end)) if scheme < end => url[..scheme + 3].to_owned() + &url[end + 1..],
+        _ => url.to_owned(),
+    }
 }

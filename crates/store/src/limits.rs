@@ -120,8 +120,20 @@ pub(crate) const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Credentials are renewed this long before they expire, off the request path.
 pub(crate) const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// Interval of the checks whether credentials expire soon, and the pause after a failed renewal.
+/// Pause between looks at the credentials' expiry, and between renewals that the store's refusals cause.
 pub(crate) const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// Attempts to get the first credentials: with the pauses, as long as an agent on the node takes to restart.
+pub(crate) const CREDENTIALS_START_TRIES: u32 = 4;
+
+/// First pause after a fetch of credentials that failed; doubles each time.
+pub(crate) const CREDENTIALS_RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// Longest pause between renewals that fail: five of them before credentials expire.
+pub(crate) const CREDENTIALS_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of a proxy's answer to CONNECT: a status line and some headers.
+pub(crate) const PROXY_ANSWER_BYTES_MAX: usize = 8 * 1024;
 
 /// Holds in one page of overdue holds: about two transactions, because many of the holds have already ended when they
 /// are found. Decoding a page takes about 1 ms.

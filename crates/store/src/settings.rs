@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::connector::CaBundleError;
+use super::aws::AwsAccess;
+use super::connector::{CaBundleError, NetworkError, ProxyError};
 use crate::limits;
 
 /// Names of the three tables.
@@ -28,26 +29,47 @@ impl Default for TableNames {
 }
 
 /// Source of the credentials that sign requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// The AWS chain: environment, profile (AWS_PROFILE), web identity, container, instance.
+    /// The AWS chain: environment, profile, web identity, container, instance.
     #[default]
     Environment,
+    /// The chain, already evaluated for all shards of this process.
+    Shared(AwsAccess),
     /// A fixed placeholder, for a local engine that does not check signatures.
     Local,
 }
 
-/// Settings of one shard's store client.
+/// The region that is used if nothing names one.
+pub const DEFAULT_REGION: &str = "ap-northeast-2";
+
+/// An AWS region, and what names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreRegion {
+    pub name: String,
+    /// For messages: a variable, a profile.
+    pub source: String,
+}
+
+impl Default for StoreRegion {
+    fn default() -> Self {
+        Self { name: DEFAULT_REGION.to_owned(), source: "default".to_owned() }
+    }
+}
+
+/// Settings of the store clients of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The AWS region.
-    pub region: String,
+    /// The AWS region; `None`: that of the profile, of the instance, or [`DEFAULT_REGION`].
+    pub region: Option<StoreRegion>,
+    /// Profile of the AWS configuration files; `None`: the default one.
+    pub profile: Option<String>,
     /// `http://host:port` or `https://host`; `None`: AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL, the profile,
     /// or the endpoint of the region, in this order.
     pub endpoint: Option<String>,
     pub credentials: CredentialSource,
-    /// A PEM file of certificate authorities that are trusted in addition to the public ones; `None`:
-    /// AWS_CA_BUNDLE, if set.
+    /// A PEM file of certificate authorities that are trusted in addition to the public ones; `None`: AWS_CA_BUNDLE
+    /// or the profile's, if set.
     pub ca_bundle: Option<PathBuf>,
     pub tables: TableNames,
     /// Time limit of one attempt on the request path, including the connection set-up.
@@ -59,7 +81,8 @@ pub struct StoreSettings {
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
-            region: "ap-northeast-2".to_owned(),
+            region: None,
+            profile: None,
             endpoint: None,
             credentials: CredentialSource::default(),
             ca_bundle: None,
@@ -79,6 +102,42 @@ impl StoreSettings {
             ..Self::default()
         }
     }
+
+    /// Evaluates the AWS chain for the process: the result has a region and shared credentials. Blocks; must run before
+    /// the shards start, not on one of them. Settings that are already evaluated do not change.
+    ///
+    /// # Errors
+    /// What is missing or invalid in the AWS configuration.
+    pub fn resolve(mut self) -> Result<Self, StoreConnectError> {
+        if self.credentials == CredentialSource::Environment {
+            let access = AwsAccess::load(&self)?;
+            self.region = Some(access.region().clone());
+            self.credentials = CredentialSource::Shared(access);
+        }
+        Ok(self)
+    }
+
+    /// The AWS configuration, once resolved.
+    pub fn aws(&self) -> Option<&AwsAccess> {
+        match &self.credentials {
+            CredentialSource::Shared(access) => Some(access),
+            CredentialSource::Environment | CredentialSource::Local => None,
+        }
+    }
+
+    /// Name of the region.
+    pub fn region_name(&self) -> &str {
+        self.region.as_ref().map_or(DEFAULT_REGION, |region| &region.name)
+    }
+}
+
+impl From<NetworkError> for StoreConnectError {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::CaBundle(error) => Self::CaBundle(error),
+            NetworkError::Proxy(error) => Self::Proxy(error),
+        }
+    }
 }
 
 /// Why a store cannot be used. The text names the cause and, if it is known, the remedy.
@@ -90,6 +149,20 @@ pub enum StoreConnectError {
     Endpoint { url: String, why: String },
     #[error(transparent)]
     CaBundle(#[from] CaBundleError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error(
+        "profile {profile:?} gets its credentials by {key}, which this server does not support; add a profile with \
+         `credential_process = aws configure export-credentials --profile {profile} --format process` and set \
+         AWS_PROFILE to it"
+    )]
+    UnsupportedSource {
+        profile: String,
+        /// The key in the profile.
+        key: &'static str,
+    },
+    #[error("no executor to read the AWS configuration: {0}")]
+    Executor(std::io::Error),
     #[error(
         "no AWS credentials for the store: {why}; set AWS_PROFILE or AWS_ACCESS_KEY_ID and \
          AWS_SECRET_ACCESS_KEY, or give the pod or instance a role"

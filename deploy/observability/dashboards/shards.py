@@ -270,7 +270,7 @@ PROCESS = Row(
             "Version and architecture by server.",
             [
                 Query(
-                    f"sum by (instance, service, version, arch) (inventory_build_info{{{F}}})",
+                    f"sum by (instance, service, version, revision, arch) (inventory_build_info{{{F}}})",
                     instant=True,
                     table=True,
                 )

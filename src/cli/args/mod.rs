@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use http::Uri;
 
 use super::{client, help};
+use crate::build_info;
 use crate::config::{format_span, parse_with_unit};
 use crate::demo::DemoOptions;
 use crate::limits::{TOP_EVERY_MAX, TOP_EVERY_MIN};
@@ -22,7 +23,7 @@ pub(super) use admin::*;
 #[derive(Debug, Parser)]
 #[command(
     name = "inventory-api",
-    version,
+    version = build_info::version_text(),
     disable_help_subcommand = true,
     after_help = help::START_HERE
 )]

@@ -15,6 +15,7 @@ pub(super) fn of(server: &str, figures: &TopModel) -> Value {
     json!({
         "server": server,
         "version": figures.version,
+        "revision": figures.revision,
         "arch": figures.arch,
         "ready": figures.ready,
         "uptime_seconds": figures.uptime_seconds,

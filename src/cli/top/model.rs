@@ -73,6 +73,7 @@ pub(super) struct EventRow {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TopModel {
     pub(super) version: String,
+    pub(super) revision: String,
     pub(super) arch: String,
     pub(super) ready: bool,
     pub(super) uptime_seconds: f64,
@@ -181,6 +182,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
     });
     TopModel {
         version: label("version"),
+        revision: label("revision"),
         arch: label("arch"),
         ready: at.sum("inventory_ready") > 0.0,
         uptime_seconds: (now.wall - at.sum("process_start_time_seconds")).max(0.0),

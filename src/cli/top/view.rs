@@ -147,6 +147,12 @@ impl Screen {
                 ),
                 format!("  up {}", span(figures.uptime_seconds)).into(),
                 if self.paused { "  PAUSED" } else { "" }.into(),
+                // Last: a narrow screen cuts it off. Servers before 0.2 have none.
+                match figures.revision.as_str() {
+                    "" => String::new(),
+                    revision => format!("  revision {revision}"),
+                }
+                .into(),
             ]),
         };
         if let Some(figures) = &self.figures {

@@ -56,7 +56,8 @@ impl ManualSource {
 
 fn scraper() -> (Arc<ManualSource>, Arc<Scraper>) {
     let shards = Arc::new(ManualSource::default());
-    let build = BuildInfo { service: "s".to_owned(), version: "v".to_owned() };
+    let build =
+        BuildInfo { service: "s".to_owned(), version: "v".to_owned(), revision: "r".to_owned() };
     let scraper = Scraper::new(Arc::clone(&shards) as Arc<dyn MetricsSource>, build);
     (shards, Arc::new(scraper))
 }

@@ -13,7 +13,11 @@ use inventory_core::time::Micros;
 const NOW: Duration = Duration::from_secs(60);
 
 fn build() -> BuildInfo {
-    BuildInfo { service: "inventory-api".to_owned(), version: "a \"quoted\" \\ version".to_owned() }
+    BuildInfo {
+        service: "inventory-api".to_owned(),
+        version: "a \"quoted\" \\ version".to_owned(),
+        revision: "3f2a1b0c9d8e".to_owned(),
+    }
 }
 
 /// Samples by name and labels. Checks that each family is declared once with a type, in one block, and that no sample is

@@ -1,11 +1,10 @@
-//! Opens an HTTP/1 connection for a URL: name resolution, TCP, TLS, handshake.
+//! Opens an HTTP/1 connection for a URL: name resolution, TCP, proxy, TLS, handshake.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,13 +12,11 @@ use aws_smithy_types::body::SdkBody;
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures_rustls::TlsConnector;
-use futures_rustls::rustls::{self, ClientConfig, RootCertStore};
 use hyper::client::conn::http1::{self, SendRequest};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
-use thiserror::Error;
+use rustls_pki_types::ServerName;
 
 use super::io::{HyperIo, SharedSocket};
+use super::network::{NetworkSettings, Proxy};
 use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::{Task, clock};
@@ -50,6 +47,19 @@ impl StoreOrigin {
             port: uri.port_u16().unwrap_or(if https { 443 } else { 80 }),
         })
     }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub(super) fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    pub(super) fn url(&self) -> Option<http::Uri> {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}/", self.authority()).parse().ok()
+    }
 }
 
 /// One HTTP/1 connection. Dropping it closes it, with any request in flight.
@@ -60,17 +70,9 @@ pub(super) struct StoreConnection {
     pub(super) _driver: Task<()>,
 }
 
-/// The file of extra certificate authorities cannot be used.
-#[derive(Debug, Error)]
-#[error("AWS_CA_BUNDLE: {path}: {why}; want a readable PEM file with at least one certificate", path = path.display())]
-pub struct CaBundleError {
-    pub path: PathBuf,
-    pub why: String,
-}
-
 /// Opens connections and caches resolved addresses briefly.
 pub(super) struct Dialer {
-    tls: TlsConnector,
+    network: NetworkSettings,
     resolved: RefCell<HashMap<String, ResolvedAddresses>>,
     /// One resolution at a time: a hanging resolver must not fill the queue of the blocking pool.
     resolving: futures::lock::Mutex<()>,
@@ -82,14 +84,8 @@ struct ResolvedAddresses {
 }
 
 impl Dialer {
-    /// # Errors
-    /// When `ca_bundle` is given and cannot be used.
-    pub(super) fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
-        Ok(Self {
-            tls: TlsConnector::from(Arc::new(client_config(ca_bundle)?)),
-            resolved: RefCell::default(),
-            resolving: futures::lock::Mutex::new(()),
-        })
+    pub(super) fn new(network: NetworkSettings) -> Self {
+        Self { network, resolved: RefCell::default(), resolving: futures::lock::Mutex::new(()) }
     }
 
     /// Resolves, connects and completes the handshakes within [`limits::STORE_CONNECT_TIMEOUT`].
@@ -106,23 +102,40 @@ impl Dialer {
     }
 
     async fn open(&self, origin: Rc<StoreOrigin>) -> io::Result<StoreConnection> {
-        let socket = SharedSocket::new(self.connect(&origin).await?);
+        let socket = self.connect(&origin).await?;
         if !origin.https {
             return handshake(origin, socket.clone(), socket).await;
         }
         let name = ServerName::try_from(origin.host.clone())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self.tls.connect(name, socket.clone()).await.map_err(|error| {
+        let tls = TlsConnector::from(Arc::clone(&self.network.tls));
+        let stream = tls.connect(name, socket.clone()).await.map_err(|error| {
             let cure = "for a private certificate authority set AWS_CA_BUNDLE to its PEM file";
             io::Error::new(error.kind(), format!("TLS: {error} ({cure})"))
         })?;
         handshake(origin, socket, stream).await
     }
 
-    async fn connect(&self, origin: &StoreOrigin) -> io::Result<inventory_runtime::TcpStream> {
+    /// Connects to `origin`, through a tunnel if there is a proxy for it.
+    async fn connect(&self, origin: &StoreOrigin) -> io::Result<SharedSocket> {
+        let Some(proxy) = self.network.proxy(origin) else {
+            return Ok(SharedSocket::new(self.connect_to(&origin.host, origin.port).await?));
+        };
+        let through = async {
+            let mut socket = SharedSocket::new(self.connect_to(&proxy.host, proxy.port).await?);
+            proxy.tunnel(&mut socket, origin).await?;
+            Ok(socket)
+        };
+        through.await.map_err(|error: io::Error| {
+            let Proxy { host, port, .. } = &proxy;
+            io::Error::new(error.kind(), format!("through the proxy {host}:{port}: {error}"))
+        })
+    }
+
+    async fn connect_to(&self, host: &str, port: u16) -> io::Result<inventory_runtime::TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.resolve(&origin.host).await? {
-            let address = SocketAddr::new(address, origin.port);
+        for address in self.resolve(host).await? {
+            let address = SocketAddr::new(address, port);
             match inventory_runtime::connect(address, limits::STORE_CONNECT_TIMEOUT).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
@@ -184,33 +197,6 @@ where
     Ok(StoreConnection { origin, sender, socket, _driver: driver })
 }
 
-/// The public authorities and those of the bundle.
-fn client_config(ca_bundle: Option<&Path>) -> Result<ClientConfig, CaBundleError> {
-    let mut roots = RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = ca_bundle {
-        let fail = |why: String| CaBundleError { path: path.to_owned(), why };
-        let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-        let mut count = 0;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-            count += 1;
-        }
-        if count == 0 {
-            return Err(fail("holds no certificate".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| CaBundleError { path: PathBuf::new(), why: error.to_string() })?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -234,14 +220,5 @@ mod tests {
     fn a_url_without_a_usable_scheme_is_named() {
         assert!(origin("ftp://somewhere/").unwrap_err().contains("ftp://"));
         assert!(origin("/path").unwrap_err().contains("http://"));
-    }
-
-    #[test]
-    fn a_bundle_that_is_missing_or_empty_is_named() {
-        let missing = client_config(Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
-        assert!(missing.to_string().contains("/nowhere/ca.pem"), "{missing}");
-        let empty = tempfile::NamedTempFile::new().unwrap();
-        let error = client_config(Some(empty.path())).unwrap_err();
-        assert!(error.to_string().contains("no certificate"), "{error}");
     }
 }

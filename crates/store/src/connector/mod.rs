@@ -8,6 +8,7 @@
 
 mod dial;
 mod io;
+mod network;
 mod pool;
 
 use std::fmt;
@@ -27,7 +28,8 @@ use aws_smithy_types::body::SdkBody;
 use futures::future::{Either, select};
 use send_wrapper::SendWrapper;
 
-pub use dial::CaBundleError;
+pub use network::{CaBundleError, ProxyError};
+pub(super) use network::{NetworkError, NetworkSettings};
 
 use crate::clock_skew::ClockSkew;
 use dial::Dialer;
@@ -50,13 +52,17 @@ pub struct ShardHttp {
 }
 
 impl ShardHttp {
-    /// `ca_bundle`: a PEM file of certificate authorities that are trusted in addition to the public ones.
+    /// Direct connections. `ca_bundle`: a PEM file of certificate authorities that are trusted in addition to the public ones.
     ///
     /// # Errors
     /// When the file cannot be used.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
-        let pool = ConnectionPool::new(Dialer::new(ca_bundle)?);
-        Ok(Self { pool: SendWrapper::new(Rc::new(pool)), read_timeout: None })
+        Ok(Self::over(NetworkSettings::direct(ca_bundle)?))
+    }
+
+    pub(super) fn over(network: NetworkSettings) -> Self {
+        let pool = ConnectionPool::new(Dialer::new(network));
+        Self { pool: SendWrapper::new(Rc::new(pool)), read_timeout: None }
     }
 }
 

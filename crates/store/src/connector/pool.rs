@@ -297,6 +297,7 @@ mod tests {
     use hyper::client::conn::http1;
 
     use super::super::io::{HyperIo, SharedSocket};
+    use super::super::network::NetworkSettings;
     use super::*;
 
     /// Answers one request per connection; keeps all of them open.
@@ -351,7 +352,8 @@ mod tests {
     fn unsent_request_uses_a_new_connection() {
         let address = server();
         let response = inventory_runtime::run_unpinned(async {
-            let pool = Rc::new(ConnectionPool::new(Dialer::new(None).unwrap()));
+            let pool =
+                Rc::new(ConnectionPool::new(Dialer::new(NetworkSettings::direct(None).unwrap())));
             pool.keep(doomed(address).await);
             pool.send(request(address)).await
         });

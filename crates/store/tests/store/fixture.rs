@@ -101,7 +101,7 @@ fn raw(settings: &StoreSettings) -> Client {
         .behavior_version(BehaviorVersion::latest())
         .http_client(ShardHttp::new(None).unwrap())
         .sleep_impl(ShardSleep)
-        .region(Region::new(settings.region.clone()))
+        .region(Region::new(settings.region_name().to_owned()))
         .endpoint_url(settings.endpoint.clone().unwrap())
         .credentials_provider(Credentials::new("local", "local", None, None, "local"))
         .build();

@@ -417,8 +417,10 @@ fn missing_stripe_is_damage_not_sold_out() {
 
 // ---- TLS ----------------------------------------------------------------------------------------
 
-/// A certificate authority: its PEM, and a server configuration with a certificate of it.
-fn authority(name: &str) -> (String, Arc<ServerConfig>) {
+const LOCAL: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// A certificate authority: its PEM, and a server configuration with a certificate of it for `hosts`.
+pub(crate) fn authority(name: &str, hosts: &[&str]) -> (String, Arc<ServerConfig>) {
     use futures_rustls::rustls::crypto::ring;
     use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -427,7 +429,7 @@ fn authority(name: &str) -> (String, Arc<ServerConfig>) {
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names = hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf = rcgen::CertificateParams::new(names).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
@@ -451,8 +453,8 @@ fn over_tls(proxy: &StoreProxy, host: &str, bundle: Option<&Path>) -> StoreSetti
 
 #[test]
 fn tls_needs_the_configured_authority() {
-    let (pem, config) = authority("ours");
-    let (stranger, _) = authority("a stranger");
+    let (pem, config) = authority("ours", &LOCAL);
+    let (stranger, _) = authority("a stranger", &LOCAL);
     let dir = tempfile::tempdir().unwrap();
     let (right, wrong) = (dir.path().join("ca.pem"), dir.path().join("stranger.pem"));
     std::fs::write(&right, pem).unwrap();
@@ -480,7 +482,7 @@ fn tls_needs_the_configured_authority() {
 
 #[test]
 fn slow_handshake_outlives_its_attempt() {
-    let (pem, config) = authority("ours");
+    let (pem, config) = authority("ours", &LOCAL);
     let bundle = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(bundle.path(), pem).unwrap();
     let proxy = StoreProxy::start(engine(), Some(config));

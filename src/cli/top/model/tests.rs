@@ -8,7 +8,7 @@ fn scrape(at: f64, text: &str) -> TimedScrape {
 }
 
 const BEFORE: &str = r#"
-inventory_build_info{service="inventory-api",version="1.2.3",arch="aarch64"} 1
+inventory_build_info{service="inventory-api",version="1.2.3",revision="3f2a",arch="aarch64"} 1
 inventory_ready 1
 process_start_time_seconds 940
 process_cpu_seconds_total 10
@@ -38,7 +38,7 @@ inventory_shard_requests_total{shard="0"} 100
 "#;
 
 const NOW: &str = r#"
-inventory_build_info{service="inventory-api",version="1.2.3",arch="aarch64"} 1
+inventory_build_info{service="inventory-api",version="1.2.3",revision="3f2a",arch="aarch64"} 1
 inventory_ready 0
 process_start_time_seconds 940
 process_cpu_seconds_total 13
@@ -96,6 +96,7 @@ fn seen() -> TopModel {
 fn rates_are_differences_per_second() {
     let seen = seen();
     assert_eq!((seen.version.as_str(), seen.arch.as_str()), ("1.2.3", "aarch64"));
+    assert_eq!(seen.revision, "3f2a");
     assert!(!seen.ready);
     assert_eq!((seen.uptime_seconds, seen.over_seconds), (122.0, 2.0));
     assert_eq!(seen.cores, 1.5);

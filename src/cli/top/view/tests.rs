@@ -7,6 +7,7 @@ use crate::cli::top::model::StoreOperationRow;
 fn figures() -> TopModel {
     TopModel {
         version: "1.2.3".to_owned(),
+        revision: "3f2a1b0c9d8e".to_owned(),
         arch: "aarch64".to_owned(),
         ready: true,
         uptime_seconds: 3_700.0,
@@ -104,7 +105,7 @@ fn healthy_server_is_shown_completely_and_nothing_is_red() {
     let buffer = drawn(&screen(figures()), 88, 24);
     let seen = lines(&buffer);
     let wanted = [
-        "inventory-api 1.2.3 aarch64  http://127.0.0.1:9090  ready  up 1 h 1 min",
+        "inventory-api 1.2.3 aarch64  http://127.0.0.1:9090  ready  up 1 h 1 min  revision 3f2a1b",
         "30,021 calls/s  0 errors/s  0 shed/s  1.25 cores  64 MiB  91 of 20,000 files",
         "",
         "SHARDS                                calls/s   busy  conns active queued writing stalls",

@@ -1,0 +1,206 @@
+//! Kinds of values that only variables of OpenTelemetry have.
+
+use std::path::PathBuf;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use percent_encoding::percent_decode_str;
+
+use super::OtlpProtocol;
+use crate::config::value_kind::{CountKind, ValueKind};
+use crate::limits;
+
+/// A boolean: OpenTelemetry knows no other values.
+pub(crate) struct FlagKind;
+
+impl ValueKind for FlagKind {
+    type Value = bool;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("is neither".to_owned()),
+        }
+    }
+
+    fn expected(&self) -> String {
+        "true or false".to_owned()
+    }
+}
+
+/// Exporters of spans, separated by commas, in lower case.
+pub(crate) struct ExportersKind;
+
+impl ValueKind for ExportersKind {
+    type Value = Vec<String>;
+
+    fn parse(&self, text: &str) -> Result<Vec<String>, String> {
+        let names = text.split(',').map(|name| name.trim().to_ascii_lowercase());
+        Ok(names.filter(|name| !name.is_empty()).collect())
+    }
+
+    fn expected(&self) -> String {
+        "otlp or none".to_owned()
+    }
+}
+
+/// URL of a collector; without a scheme OTEL_EXPORTER_OTLP_INSECURE decides.
+pub(crate) struct EndpointKind;
+
+impl ValueKind for EndpointKind {
+    type Value = Uri;
+
+    fn parse(&self, text: &str) -> Result<Uri, String> {
+        let url: Uri = text.parse().map_err(|why| format!("is no URL ({why})"))?;
+        if let Some(other) = url.scheme_str().filter(|name| !matches!(*name, "http" | "https")) {
+            return Err(format!("has the scheme {other:?}"));
+        }
+        match url.host() {
+            None | Some("") => Err("has no host".to_owned()),
+            Some(_) => Ok(url),
+        }
+    }
+
+    fn expected(&self) -> String {
+        "a URL, http://host:port or https://host:port".to_owned()
+    }
+}
+
+/// An [`OtlpProtocol`].
+pub(crate) struct ProtocolKind;
+
+impl ValueKind for ProtocolKind {
+    type Value = OtlpProtocol;
+
+    fn parse(&self, text: &str) -> Result<OtlpProtocol, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "grpc" => Ok(OtlpProtocol::Grpc),
+            "http/protobuf" => Ok(OtlpProtocol::HttpProtobuf),
+            _ => Err("is no protocol of this server".to_owned()),
+        }
+    }
+
+    fn expected(&self) -> String {
+        "grpc or http/protobuf".to_owned()
+    }
+}
+
+/// Headers as `name=value,name=value`; values are percent-decoded.
+pub(crate) struct HeadersKind;
+
+impl ValueKind for HeadersKind {
+    type Value = HeaderMap;
+
+    const IS_SECRET: bool = true;
+
+    fn parse(&self, text: &str) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs(text)? {
+            let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header"))?;
+            let value = HeaderValue::from_str(&value);
+            let mut value = value.map_err(|_| format!("the value of {name} is no header value"))?;
+            value.set_sensitive(true);
+            headers.insert(header, value);
+        }
+        Ok(headers)
+    }
+
+    fn expected(&self) -> String {
+        "name=value,name=value".to_owned()
+    }
+}
+
+/// Attributes as `key=value,key=value`; keys and values are percent-decoded.
+pub(crate) struct AttributesKind;
+
+impl ValueKind for AttributesKind {
+    type Value = Vec<(String, String)>;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        pairs(text)
+    }
+
+    fn expected(&self) -> String {
+        "key=value,key=value".to_owned()
+    }
+}
+
+/// Path of a file.
+pub(crate) struct FileKind;
+
+impl ValueKind for FileKind {
+    type Value = Option<PathBuf>;
+
+    fn parse(&self, text: &str) -> Result<Option<PathBuf>, String> {
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn expected(&self) -> String {
+        "a PEM file, or nothing".to_owned()
+    }
+}
+
+/// Milliseconds of a time limit.
+pub(crate) const TIMEOUT: CountKind =
+    CountKind { min: 0, max: limits::SPAN_EXPORT_TIMEOUT_MAX.as_millis() as u64 };
+
+/// Value of OTEL_TRACES_SAMPLER.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SamplerName {
+    /// Whether the sampling decision of the caller wins, if there is one.
+    pub(crate) parent_based: bool,
+    /// `None`: the value of OTEL_TRACES_SAMPLER_ARG.
+    pub(crate) fixed_ratio: Option<f64>,
+}
+
+/// A sampler, with OpenTelemetry's names.
+pub(crate) struct SamplerKind;
+
+impl ValueKind for SamplerKind {
+    type Value = SamplerName;
+
+    fn parse(&self, text: &str) -> Result<SamplerName, String> {
+        let text = text.to_ascii_lowercase();
+        let (parent_based, root) = match text.strip_prefix("parentbased_") {
+            Some(root) => (true, root),
+            None => (false, text.as_str()),
+        };
+        let fixed_ratio = match root {
+            "always_on" => Some(1.0),
+            "always_off" => Some(0.0),
+            "traceidratio" => None,
+            _ => return Err("is no sampler of this server".to_owned()),
+        };
+        Ok(SamplerName { parent_based, fixed_ratio })
+    }
+
+    fn expected(&self) -> String {
+        "always_on, always_off or traceidratio, also after parentbased_".to_owned()
+    }
+}
+
+/// Splits `key=value,key=value` and decodes both. One invalid pair makes the whole text invalid.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
+    members
+        .map(|member| {
+            let (key, value) = member
+                .split_once('=')
+                .filter(|(key, _)| !key.trim().is_empty())
+                .ok_or_else(|| "has a part that is not key=value".to_owned())?;
+            Ok((decoded(key.trim())?, decoded(value.trim())?))
+        })
+        .collect()
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err("has a % without two hexadecimal digits; write %25".to_owned());
+    }
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Into::into).map_err(|_| "is not UTF-8 after decoding".to_owned())
+}
