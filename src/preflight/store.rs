@@ -257,7 +257,7 @@ pub(crate) fn explain_query_error(error: &StoreQueryError, config: &StoreConfig)
             wrong: error.to_string(),
             facts: None,
             cures: vec![format!(
-                "look at network, permissions and the region, which is {}",
+                "check the network, the permissions and the region (AWS_REGION), which is {}",
                 config.region_text()
             )],
         },
