@@ -154,7 +154,7 @@ pub(crate) fn status_of(
         Rejection::HoldExpired => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the hold has expired and its inventory is no longer available; use a new reservation_id",
+            "the hold has expired; use a new reservation_id",
         ),
         Rejection::ReservationNotFound => {
             Status::new(Code::NotFound, reason, "reservation not found")

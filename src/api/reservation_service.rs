@@ -113,7 +113,7 @@ impl ReservationRequest {
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) enum ReservationError {
-    /// The engine rejected the operation.
+    /// A rejection with a reason, of the engine or of a read.
     Rejected(Rejection, ErrorSubject),
     /// No answer: the deadline passed, or the shard was lost.
     Failed(Status),
@@ -272,8 +272,8 @@ impl ReservationService {
         }
     }
 
-    /// The details of seats, in the given order; `Err` for a seat without details. Details are optional: neither
-    /// an error nor a slow read delays the response that they are for.
+    /// The details of seats, in the given order; `Err` for a seat without details. Details are optional: an error
+    /// leaves them out, and a slow read delays the response by at most [`limits::OPTIONAL_DATA_WAIT_MAX`].
     pub(super) async fn describe_seats(
         &self,
         call: &CallContext,

@@ -61,8 +61,8 @@ impl FieldViolations {
         self.id("reservation_id", ReservationId::try_from(text))
     }
 
-    /// Seats take precedence over a quantity. They may be as many as the units, but not more than fit into one
-    /// transaction.
+    /// Seats take precedence over a quantity. At most [`limits::SEATS_PER_RESERVATION_MAX`] seats, or as many as the
+    /// units if these are more, up to what fits into one transaction.
     pub(crate) fn selection(
         &mut self,
         qty: i32,

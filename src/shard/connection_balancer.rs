@@ -2,7 +2,8 @@
 //!
 //! The kernel distributes connections over the listeners by a hash of their addresses, which can put all
 //! connections of a few long-lived clients on one shard. So the accepting shard sends a connection to the
-//! shard with the fewest. The counts are shared atomics, accessed only at accept and close.
+//! shard with the fewest. The counts are shared atomics, accessed at accept and close and during a drain, never by a
+//! call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

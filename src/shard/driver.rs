@@ -73,7 +73,7 @@ pub(crate) struct Driver {
     /// The spans of sampled calls whose operations are in flight on this shard.
     traced_operations: RefCell<HashMap<ReservationId, SpanIds>>,
     tracer: Option<Rc<Tracer>>,
-    /// Capacity units (read, written) per caller of the store result that is being handled.
+    /// Capacity units (read, written) of the store result that is being handled, divided by its callers.
     capacity_share: Cell<(f64, f64)>,
 }
 
@@ -116,7 +116,8 @@ impl Driver {
         self.engine.borrow().is_idle()
     }
 
-    /// Entries that wait in the queues of the pools.
+    /// Callers in the shared queues of the pools, or waiting for a read of all stripes; not those that only one lane
+    /// can serve.
     pub(crate) fn queue_depth(&self) -> usize {
         self.engine.borrow().queue_depth()
     }
@@ -226,8 +227,8 @@ impl Driver {
         }
     }
 
-    /// Expires a hold that is past its `expires_at` and returns its stock. The answer is [`Answer::Expired`]
-    /// when the hold is expired, by this process or another.
+    /// Expires a hold that is past its `expires_at` and returns its stock. The answer is [`Answer::Expired`] once the
+    /// reservation is no longer held: this write expired it, or it was expired, committed or released before.
     pub(super) fn expire_hold(
         self: &Rc<Self>,
         event: EventId,

@@ -24,7 +24,7 @@ pub(super) type QueryOutcome = Result<QueryResult, Rejection>;
 
 /// A message to a shard. `J` is a job of the control plane, see [`super::driver::ShardJob`].
 pub(crate) enum InboxMessage<J> {
-    /// An operation of an event that this shard owns. Answered by [`ForwardReply`].
+    /// An operation whose stripe or seats this shard owns. Answered by [`ForwardReply`].
     Forward(Box<ForwardedOperation>),
     /// A query about a seated event that this shard owns.
     Query {
@@ -47,7 +47,7 @@ pub(crate) enum InboxMessage<J> {
     Abort,
 }
 
-/// An operation on its way to the shard that owns its event or stripe.
+/// An operation in transit to the shard that owns its stripe or seats.
 pub(crate) struct ForwardedOperation {
     /// The shard that received the call.
     pub(crate) from: usize,

@@ -23,7 +23,7 @@ pub(super) async fn run(driver: Rc<Driver>, health: StoreHealthWriter) {
         }
         health.set_clock_skew(driver.store().clock_skew());
         let is_failing = health.reads_fail() || health.writes_fail();
-        // Reads may be answered while writes are not: then, too, it is worth sending the writes again.
+        // Also while only writes fail: they may be answered by now.
         if was_failing && !(is_failing && health.reads_fail()) {
             driver.store_answers();
         }

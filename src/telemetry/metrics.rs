@@ -69,7 +69,7 @@ labelled_counters! {
     idempotency_misses: "idempotency_misses_total" ["operation_type"]
         "Calls not answered from the cache of settled reservations.";
     reclaimed: "inventory_holds_reclaimed_total" ["inventory_type"]
-        "Expired holds reclaimed by this process.";
+        "Overdue holds that this process found and that are no longer held.";
 }
 
 /// Everything that a shard recorded since the previous scrape.

@@ -110,7 +110,7 @@ pub struct NewRecord<'a> {
     pub now: Millis,
 }
 
-/// `ord_` and 128 bits derived from the reservation id alone: every node returns the same order for a
+/// `ord_` and 128 bits derived from the reservation id alone: every process returns the same order for a
 /// retry.
 pub fn order_id(reservation: &str) -> String {
     format!("ord_{}", digest(&[b"order/v1", reservation.as_bytes()]))

@@ -71,7 +71,7 @@ struct StripeBounds {
 }
 
 impl StripeBounds {
-    /// The units after `update`, limited to 0..=capacity, because other nodes write to the stripe too.
+    /// The units after `update`, limited to 0..=capacity, because other processes write to the stripe too.
     fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
         let more = units.saturating_add(update.give);
         more.saturating_sub(update.take).min(self.capacity)

@@ -135,7 +135,7 @@ impl AwsAccess {
 pub(super) enum LoadError {
     /// A retry cannot help.
     Permanent(StoreConnectError),
-    /// A source of credentials did not answer, or failed.
+    /// A source of credentials failed. One that does not answer in time is permanent: it has retried by itself.
     Transient(StoreConnectError),
 }
 

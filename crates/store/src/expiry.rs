@@ -1,8 +1,8 @@
 //! Finds overdue holds.
 //!
 //! A held record is in the index [`EXPIRY_INDEX`](super::tables::EXPIRY_INDEX) under a bucket: the minute in which it
-//! expires, and a number that spreads the holds of a minute over several keys, so that no key is hot. A record
-//! without stock has no bucket and is not in the index.
+//! expires, and a number that spreads the holds of a minute over several keys, so that no key is hot. Only held
+//! records have a bucket and are in the index.
 //!
 //! The index is eventually consistent, some milliseconds behind the table: the hold of an entry may have ended already,
 //! and a new hold may be missing. The condition of the write decides.

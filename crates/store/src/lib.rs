@@ -78,7 +78,8 @@ use request_template::TemplateRecorder;
 use inventory_core::ids::EventId;
 use inventory_runtime::{Task, clock};
 
-/// Why a call outside the request path failed.
+/// Why a call that is not an effect of the engine failed: admin calls, audits, GetReservation, reads of the expiry
+/// index.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum StoreError {
     #[error("{0}")]
@@ -130,11 +131,11 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Creates the client of the current shard. Does not contact the store; [`Store::probe`] does. Settings that are not
-    /// resolved yet are resolved first ([`StoreSettings::resolve`]).
+    /// Creates the client of the current shard. Does not contact the store; [`Store::probe`] does. Blocks if the
+    /// settings are not resolved ([`StoreSettings::resolve`]): a server resolves them before its shards start.
     ///
     /// # Errors
-    /// A CA bundle that cannot be read, an endpoint that is no URL, or no credentials.
+    /// Whatever [`StoreConnectError`] names except `Unreachable`, `TableMissing`, `NoTransactions` and `Refused`.
     pub async fn connect(
         settings: StoreSettings,
         observer: Rc<dyn StoreObserver>,
@@ -156,8 +157,9 @@ impl Store {
             // Never asked: the identity cache answers. The SDK wants one nevertheless.
             .credentials_provider(placeholder())
             .identity_cache(identity.clone())
-            // The engine retries, with the same token and within the caller's deadline; `Store` limits the
-            // time of each attempt.
+            // The engine decides what is sent again: a transaction with an unknown outcome under its token
+            // until the outcome is known, other entries in a new transaction. `Store` limits the time of each
+            // attempt.
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

@@ -1,5 +1,5 @@
-//! Observations of store calls: one measurement per call, and a log line for each failure. Texts of the store
-//! appear in log lines only, never in answers to clients.
+//! Observations of store calls: one measurement per call, and log lines about failures, one a minute for each kind.
+//! Texts of the store appear in log lines only, never in answers to clients.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -46,7 +46,7 @@ impl Store {
     /// consistently, but not all at one instant: a seat that is sold meanwhile may be returned as available.
     ///
     /// A seat whose state cannot be understood is returned as blocked, one without a valid id is skipped; both are
-    /// logged. More than [`limits::SEATS_PER_EVENT_MAX`] seats are unavailable.
+    /// logged. Returns Unavailable for an event of more than [`limits::SEATS_PER_EVENT_MAX`] seats.
     pub async fn read_seats(&self, event: &EventId, seat_keys: u16) -> SeatsRead {
         let mut seats = Vec::new();
         for index in 0..seat_keys.max(1) {

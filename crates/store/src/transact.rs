@@ -32,8 +32,8 @@ impl Store {
         self.transact_counted(transaction, self.inner.attempt_timeout).await.0
     }
 
-    /// As [`Store::transact`], with a time limit of its own, and with the consumed capacity units that the store reports; 0 if it reports none, as
-    /// for failed writes.
+    /// As [`Store::transact`], with a time limit of its own, and with the consumed capacity units that the store
+    /// reports; 0 if it reports none, as for failed writes.
     pub async fn transact_counted(
         &self,
         transaction: &Transaction,

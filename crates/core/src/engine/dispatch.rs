@@ -345,7 +345,7 @@ impl Engine {
             _ => None,
         };
         if let Some(event) = &event {
-            // Before a read begins, which will have seen the write.
+            // First: a read that is started below will contain this write.
             self.record_stock_write(event, &out.stock, out.stripe_updates_sent);
             if let Some(layout) = layout {
                 self.layouts.put(event.clone(), layout);

@@ -68,7 +68,7 @@ mod tests {
         assert!(predictor.expects_hold(&event()));
         assert!(!predictor.expects_hold(&"e2".parse().expect("legal")), "another");
         predictor.record_direct_sale(&event());
-        assert!(!predictor.expects_hold(&event()), "one after one is a draw");
+        assert!(!predictor.expects_hold(&event()), "one direct commit after one hold ends it");
         for _ in 0..100 {
             predictor.record_hold(&event());
         }

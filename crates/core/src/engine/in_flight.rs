@@ -55,7 +55,7 @@ pub(super) struct InFlightCall {
     pub(super) payment: Option<PaymentHash>,
     /// When the leader was registered: everything that is read for it is read after this.
     pub(super) started_at: Micros,
-    /// Number of the leader's writes whose condition failed.
+    /// How often the leader was decided again because a write or a read contradicted what it relied on.
     attempts: u32,
     /// Remaining units or seats, if they were too few for the leader. Whether it is rejected for that depends on one
     /// more read of its record.
@@ -96,7 +96,7 @@ pub(super) enum Registration {
     /// The call is the leader: execute it.
     Leader(Operation),
     Waiting,
-    /// Too many calls, in all or for this reservation.
+    /// Too many calls: in all, of this event, or for this reservation.
     Full(Caller),
 }
 
@@ -286,7 +286,7 @@ impl InFlightCalls {
     }
 
     /// The instant from which a read of free seats proves a shortage: the arrival of the leader, or the end of the
-    /// lock that it waited for. The locking write may be older than the leader, and another node may have released
+    /// lock that it waited for. The locking write may be older than the leader, and another process may have released
     /// the seat since. So a read that shows the seat as free and the later outcome of the write do not prove that
     /// the seat was taken.
     pub(super) fn reads_from(
@@ -304,7 +304,7 @@ impl InFlightCalls {
         Some(call.reads_from)
     }
 
-    /// Number of the leader's writes whose condition failed.
+    /// How often the leader was decided again because a write or a read contradicted what it relied on.
     pub(super) fn attempts(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
         self.of(reservation, event).map_or(0, |call| call.attempts)
     }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | inputs | `handle_*`: a call, a query, a store result, another shard's message, a timeout |
 //! | outputs | [`Engine::poll_effect`], [`Engine::poll_timeout`] |
-//! | memory | [`Engine::cached_answer`], [`Engine::cached_query_result`], [`Engine::status_version`]: an answer that needs no effect |
+//! | memory | [`Engine::cached_answer`], [`Engine::cached_query_result`], [`Engine::status_version`]: answers at once |
 //! | state | [`Engine::counters`], [`Engine::is_idle`] and other figures for metrics and shutdown |
 //!
 //! # Order of polling
@@ -23,8 +23,9 @@
 //! No input calls another, and no step calls itself. What follows from a completion (waiters, blocked operations,
 //! redecisions) is pushed on a stack of [`Step`]s, which `run` works off before the input returns. The steps that
 //! follow from a step run before older ones. Every step belongs to a call in flight, bounded by
-//! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation is decided again at most
-//! [`limits::ATTEMPTS_PER_OPERATION_MAX`] times after a failed condition, so `run` terminates.
+//! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation whose write or read
+//! contradicts what it relied on is decided again, at most [`limits::ATTEMPTS_PER_OPERATION_MAX`] times. So `run`
+//! terminates.
 //!
 //! # Files
 //!
@@ -229,7 +230,8 @@ impl Engine {
         self.pools.depth()
     }
 
-    /// Callers that wait for a lane.
+    /// Callers in the shared queues of the pools, or waiting for a read of all stripes; not those that only one lane
+    /// can serve.
     pub fn queue_depth(&self) -> usize {
         self.pools.waiting()
     }

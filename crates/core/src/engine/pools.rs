@@ -13,7 +13,7 @@ use crate::limits;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
-/// Number of lanes from which idle pools are evicted.
+/// From this number of lanes on, idle pools are evicted.
 const IDLE_KEPT_MAX: usize = 1_024;
 
 struct PoolSlot {

@@ -8,8 +8,8 @@
 //!    within the usual time-out. The others wait in order.
 //! 2. A resend that times out doubles the time-out of the next one (`limit`), up to [`limits::RESEND_TIMEOUT_MAX`]; an
 //!    answer lowers it to four times what the answer took.
-//! 3. After failed resends in a row the next one waits for a pause that doubles each time and is drawn between half and the
-//!    whole of it, after a time-out at least as long as the time-out.
+//! 3. After failed resends in a row the next one waits for a pause, drawn between half of an interval and all of it.
+//!    The interval doubles with each failure and, after a time-out, is not shorter than that time-out.
 //!
 //! The token stays the same. DynamoDB knows a token for ten minutes; afterwards the conditions on the records decide: a write
 //! that was applied earlier finds its own record, and the record is the answer. Transitions never lead back to an earlier

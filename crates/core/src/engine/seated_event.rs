@@ -140,8 +140,8 @@ impl SeatedEvent {
         (std::mem::take(&mut self.awaiting_verification), agrees)
     }
 
-    /// Whether the seat map is recent enough to answer a query: at most [`limits::SEAT_MAP_READ_SHARE`] times the
-    /// duration of its read, within [`limits::SEAT_MAP_AGE_MIN`] and [`limits::SEAT_MAP_AGE_MAX`].
+    /// Whether the seat map is recent enough to answer a query: its age is at most [`limits::SEAT_MAP_READ_SHARE`]
+    /// times the duration of its read, within [`limits::SEAT_MAP_AGE_MIN`] and [`limits::SEAT_MAP_AGE_MAX`].
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
@@ -452,7 +452,7 @@ mod tests {
         for (n, seat) in [(2, "B"), (3, "A"), (4, "B")] {
             assert!(seated.block(&seats(&[seat])[0], task(n)).is_ok());
         }
-        assert!(seated.block(&seats(&["Z"])[0], task(5)).is_err(), "nobody claims it");
+        assert!(seated.block(&seats(&["Z"])[0], task(5)).is_err(), "nobody has locked it");
         let freed: Vec<_> =
             seated.unlock(&by(1)).into_iter().map(|p| p.operation.reservation).collect();
         assert_eq!(freed, [by(3), by(2), by(4)]);

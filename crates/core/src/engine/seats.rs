@@ -65,7 +65,7 @@ impl Engine {
             if takes && let Some(rejection) = known_taken(seated, seats, operation, transition, now)
             {
                 if !task.hint.is_confirmed() && !fault::planted(Fault::SeatsRejectedUnread) {
-                    // The same call may have got them meanwhile, on another node: a read shows that,
+                    // The same call may have got them meanwhile, in another process: a read shows that,
                     // and costs less than the write would.
                     self.read_record(task);
                     return;
@@ -157,7 +157,7 @@ impl Engine {
     ///
     /// "Sold out" needs a read that began after the call arrived, and no lock on a seat that the read
     /// shows as free: the write behind the lock may fail. The read alone is not enough, because the seats may just
-    /// have been sold to this reservation by another node. So the record is read once more, after the reads and
+    /// have been sold to this reservation by another process. So the record is read once more, after the reads and
     /// writes that the seat map reflects.
     pub(super) fn reject_sold_out_seats(&mut self, task: OperationTask, layout: EventLayout) {
         let now = self.now;
@@ -267,7 +267,8 @@ impl Engine {
             self.push_tasks(blocked);
             return;
         }
-        // Overdue holds are expired before other operations run; operations of a holder itself run first.
+        // Order of the steps: the expiries of overdue holds; the blocked operations, those of an overdue holder
+        // first; the buyer.
         for (_, holder) in &conflict.overdue {
             blocked.sort_by_key(|task| task.operation.reservation != *holder);
         }
@@ -303,7 +304,7 @@ impl Engine {
         let event = task.operation.event.clone();
         let attempts = self.in_flight.attempts(&task.operation.reservation, &event);
         if is_best_available && attempts > limits::SEAT_COLLISIONS_MAX {
-            // The seat map is old: another node sells the same seats.
+            // The seat map is old: another process sells the same seats.
             let waiter = SeatMapWaiter::SeatChoice(Box::new(task));
             self.wait_for_seat_map(&event, layout, waiter);
             return;

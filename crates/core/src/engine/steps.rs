@@ -215,8 +215,8 @@ impl Engine {
         operation.verb == Verb::Commit && self.hold_predictor.expects_hold(&operation.event)
     }
 
-    /// Records whether a commit found a hold. A record in any other state shows nothing, because the call is a
-    /// repeat.
+    /// Records whether a commit found a hold. A record in any other state shows nothing: the call is a repeat, or too
+    /// late.
     pub(super) fn train_predictor(&mut self, operation: &Operation, record: Option<&RecordView>) {
         if operation.verb != Verb::Commit {
             return;
@@ -359,9 +359,11 @@ impl Engine {
         self.enqueue(task.operation, kind, layout, intent);
     }
 
-    /// Completes an operation for which there are too few units, or reads its record first. Returns the operation if it is to be written.
+    /// Completes an operation for which there are too few units, or reads its record first. Returns the operation if it
+    /// is to be written.
     ///
-    /// The units may just have been sold to this reservation by another node. So its record is read once more, after the read that showed too few units.
+    /// The units may just have been sold to this reservation by another process. So its record is read once more, after
+    /// the read that showed too few units.
     pub(super) fn check_sold_out(
         &mut self,
         task: OperationTask,

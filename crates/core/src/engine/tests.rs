@@ -181,7 +181,7 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     assert!(shard.is_idle());
 }
 
-/// The record is read as expired, and another node confirms it by a late commit before a second release
+/// The record is read as expired, and another process confirms it by a late commit before a second release
 /// arrives: that release gets an answer of its own.
 #[test]
 fn late_release_reads_the_record_again_after_a_read_of_an_expired_hold() {

@@ -41,7 +41,7 @@ struct LatencySamples {
 /// Measures the queue and its transactions, and estimates the wait of a new call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LatencyEstimator {
-    /// Start of the interval in which every dispatch has left entries waiting.
+    /// The interval in which every dispatch has left entries waiting, and what was taken in it.
     window: Option<LatencySamples>,
     /// Entries that leave the queue, per microsecond.
     rate: f64,

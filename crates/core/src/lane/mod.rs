@@ -1,7 +1,8 @@
 //! The group commit: lanes with at most one transaction in flight each, which share a queue.
 //!
-//! An idle lane dispatches at once. While all lanes are busy, entries collect in the queue, and the
-//! lane that finishes first sends them. The batch size follows the load.
+//! A free lane dispatches at once, or after a delay of at most 2 ms while other lanes are busy (pacing, batching
+//! delay). While all lanes are busy, entries collect in the queue, and the lane that finishes first sends them. The
+//! batch size follows the load.
 //!
 //! | file | content |
 //! |---|---|
@@ -62,7 +63,7 @@ struct InFlightTransaction {
     transaction: Rc<Transaction>,
     /// When the transaction was first sent.
     sent: Micros,
-    /// Since when the outcome is unknown: a failed repeat proves nothing about the attempt of that time.
+    /// Since when the outcome is unknown. A resend that fails proves nothing about the first attempt.
     unknown_since: Option<Micros>,
 }
 
@@ -85,11 +86,11 @@ struct Lane {
     index: u16,
     /// Entries that only this lane can write: returns to its stripe, and planned allocations.
     own: Queue,
-    /// Batches whose entries go together and before all others: halves of a rejected body, or the entries
-    /// that a short stripe has capacity for.
+    /// Batches whose entries go together and before all others: halves of a rejected body, or the entries of a
+    /// cancelled transaction that are sent again at once.
     groups: Vec<Vec<BatchEntry>>,
     in_flight: Option<InFlightTransaction>,
-    /// What waited behind the unresolved transaction in flight is rejected.
+    /// What waited behind the transaction in flight has been rejected, because its outcome is unknown for too long.
     is_swept: bool,
     /// Attempts in a row that ended with a pause.
     consecutive_backoffs: u32,
@@ -183,8 +184,8 @@ impl Lane {
         }
     }
 
-    /// Sends the next batch unless one is in flight or the lane pauses: its own entries, and then those at
-    /// the front of the shared queue.
+    /// Sends the next batch unless one is in flight or the lane pauses: a group that stays together, else its own
+    /// entries and those of the shared queue in order of arrival.
     fn dispatch(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         if !self.is_free() {
             return;

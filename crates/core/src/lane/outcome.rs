@@ -26,7 +26,8 @@ enum OutcomeAction {
 }
 
 impl Lane {
-    /// Handles the outcome of the transaction in flight. A late or stray outcome is ignored.
+    /// Handles the outcome of the transaction in flight; ignored if none is. The driver reports one outcome per
+    /// attempt.
     pub(super) fn handle_outcome(
         &mut self,
         outcome: TransactionOutcome,
@@ -176,7 +177,8 @@ impl Lane {
     }
 
     /// Requeues entries in order, and pauses. Entries that only this lane can write and that would miss their
-    /// deadline because of the pause are rejected now.
+    /// deadline because of the pause are rejected now. Background entries are rejected: the reclaimer finds their
+    /// holds again.
     fn back_off(
         &mut self,
         entries: Vec<BatchEntry>,
@@ -256,7 +258,7 @@ impl Lane {
         self.groups.push(entries);
     }
 
-    /// Reads every reason; each entry is answered, requeued or sent again on its own account.
+    /// Reads every reason; each entry is answered, requeued or sent again independently.
     fn cancelled(
         &mut self,
         in_flight: InFlightTransaction,

@@ -97,7 +97,7 @@ impl Pool {
         own + self.state.queue.len() + self.state.awaiting_read.len()
     }
 
-    /// Callers that wait for any of the lanes, or for a read.
+    /// Callers that wait in the shared queue, or for a read of all stripes; not those that only one lane can serve.
     pub(crate) fn waiting(&self) -> usize {
         self.state.queue.foreground.len() + self.state.awaiting_read.len()
     }
@@ -121,7 +121,7 @@ impl Pool {
         self.state.discard_sold_out_hint(now);
     }
 
-    /// Queues an operation, and dispatches at once if a lane that may write it is free.
+    /// Queues an operation, and dispatches if a lane that may write it is free and the queue is not delayed.
     ///
     /// The same reservation must not be submitted again before it has left the pool, nor another one with
     /// one of its seats.
@@ -242,8 +242,8 @@ impl Pool {
         }
     }
 
-    /// Whether an entry with this expected wait would most likely miss its deadline. Returns are never
-    /// rejected, nor are entries that find a lane free.
+    /// Whether an entry with this expected wait would most likely miss its deadline. False for returns, for
+    /// background entries and for entries that find a lane free: admission control does not concern them.
     fn would_miss_deadline(&self, wait: Micros, entry: &BatchEntry, now: Micros) -> bool {
         let gives = entry.stock_change() == StockChange::Return;
         if self.has_lane_free() || gives || entry.is_background() {

@@ -19,8 +19,8 @@ pub enum PoolKind {
     Stripes,
     /// Records that touch no stripe. Several lanes work in parallel.
     Unstriped,
-    /// Many expiries: the units of one transaction go to one release record, and this stripe is written
-    /// only for that. See [`super::batch`].
+    /// Many expiries of holds on this stripe: one transaction moves their units to one release record. The stripe is
+    /// written when that record is expired. See [`super::batch`].
     ExpiryBatch(u16),
 }
 
@@ -240,8 +240,8 @@ impl PoolState {
         }
     }
 
-    /// Requeues entries that wait for a read, because `units` were returned, in order of arrival. Without this,
-    /// later calls would overtake them.
+    /// `units` were returned: requeues, in order of arrival, as many entries that wait for a read as may now fit.
+    /// Without this, later calls would overtake them.
     pub(super) fn retry_awaiting(&mut self, mut units: u64) {
         if units == 0 || self.awaiting_read.is_empty() {
             return;

@@ -14,8 +14,8 @@ pub(super) struct Queue {
     /// Entries with a waiting caller, by [`super::batch_entry::QueueMetadata::sequence`], also after a
     /// requeue.
     pub(super) foreground: VecDeque<BatchEntry>,
-    /// Entries without a waiting caller. They take the remaining capacity of a batch; at least a quarter of each
-    /// batch is reserved for them.
+    /// Entries without a waiting caller. While some wait, a quarter of each new batch is kept for them; they also
+    /// take what the foreground leaves.
     pub(super) background: VecDeque<BatchEntry>,
 }
 

@@ -3,8 +3,8 @@
 //! "Sold out" needs a read of every stripe that began after the call arrived, or at most `SOLD_OUT_LATCH_MS` before it.
 //! With one stripe a failed condition is such a read; otherwise the pool requests one.
 //!
-//! The read alone is not enough, because the units may just have been sold to this reservation by another node. So the
-//! record of an entry for which there are too few units is read outside the pool; without a record the entry is
+//! The read alone is not enough, because the units may just have been sold to this reservation by another process. So
+//! the record of an entry for which there are too few units is read outside the pool; without a record the entry is
 //! rejected. That read costs half as much as a failed write, and no other entry waits for it.
 
 use super::batch_entry::BatchEntry;

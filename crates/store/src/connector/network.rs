@@ -33,7 +33,11 @@ pub(crate) enum NetworkError {
 
 /// The file of extra certificate authorities cannot be used.
 #[derive(Debug, Error)]
-#[error("AWS_CA_BUNDLE: {path}: {why}; want a readable PEM file with at least one certificate", path = path.display())]
+#[error(
+    "certificate authorities in {path} (AWS_CA_BUNDLE, or ca_bundle of the profile): {why}; want \
+     a readable PEM file with at least one authority",
+    path = path.display()
+)]
 pub struct CaBundleError {
     pub path: PathBuf,
     pub why: String,
@@ -41,9 +45,7 @@ pub struct CaBundleError {
 
 /// A proxy cannot be used. The value of the variable may contain a password and is not repeated.
 #[derive(Debug, Error)]
-#[error(
-    "{variable}: {why}; want http://host:port, or a NO_PROXY that covers the endpoint of DynamoDB"
-)]
+#[error("{variable}: {why}; want http://host:port, or unset {variable} for this process")]
 pub struct ProxyError {
     pub variable: &'static str,
     pub why: String,

@@ -1,5 +1,5 @@
 //! Embedded engine of `dev` and `demo`: a DynamoDB-compatible database in this process, on its own thread,
-//! reached over loopback HTTP by the same SDK path as DynamoDB.
+//! reached over loopback HTTP by the same client as DynamoDB.
 //!
 //! On disk it is SQLite in write-ahead mode with `synchronous = FULL`: every commit is synced before it is
 //! answered. Its request tokens are in memory only: after a restart, a transaction that is sent again under its old
