@@ -243,7 +243,7 @@ def retries(suite, server):
         event, closed = fresh(), fresh()
         server.command("event", "create", event, "--total", "1")
         server.command("event", "create", closed, "--total", "1")
-        server.command("event", "close", closed, "--yes")
+        server.command("event", "close", closed)
         sold = fresh()
         with grpc.insecure_channel(server.address) as channel:
             stub = pb_grpc.InventoryStub(channel)
