@@ -127,6 +127,7 @@ fn accept(
             }
             state.connections.fetch_add(1, Ordering::SeqCst);
             client.set_nodelay(true).unwrap();
+            let connection = client.try_clone().unwrap();
             state.clients.lock().unwrap().extend(client.try_clone());
             let (state, tls) = (state.clone(), tls.clone());
             std::thread::spawn(move || {
@@ -137,6 +138,8 @@ fn accept(
                         serve(StreamOwned::new(session, client), upstream, &state);
                     }
                 }
+                // The clones of the socket keep the connection open.
+                let _ = connection.shutdown(Shutdown::Both);
                 state.closed.fetch_add(1, Ordering::SeqCst);
             });
         }

@@ -81,7 +81,8 @@ impl StoreObserver for StoreRecorder {
 }
 
 pub(crate) fn on_shard<T>(future: impl Future<Output = T>) -> T {
-    inventory_runtime::run_unpinned(future).unwrap()
+    // Boxed: without optimisation each layer below copies the whole future on the small stack of a test thread.
+    inventory_runtime::run_unpinned(Box::pin(future)).unwrap()
 }
 
 pub(crate) async fn connect(settings: &StoreSettings) -> Store {
