@@ -389,7 +389,7 @@ fn values_with_a_sign_are_refused_with_the_range() {
 
 // ---- Completions ----------------------------------------------------------------------------------
 
-/// What bash proposes for `words`, of which the last one is being typed.
+/// The completions that bash proposes for `words`; the last word is incomplete.
 fn bash_proposals(words: &[&str]) -> Vec<String> {
     let script = r#"
 source <("$PROGRAM" completions bash)

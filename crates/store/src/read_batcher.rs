@@ -2,8 +2,8 @@
 //!
 //! While fewer than [`limits::STRIPE_READS_BEFORE_BATCHING`] reads are in flight, each read is sent at once. Further
 //! reads wait until one of these has finished or has taken [`limits::STRIPE_READ_BATCHING_MAX`], or until a request is
-//! full. Checks of fifty events then cost a shard about 200 requests per second instead of 1,000, each of which must be
-//! built, signed and sent.
+//! full. Checks of fifty events then cost a shard about 200 requests per second instead of 1,000. Every request
+//! must be built, signed and sent.
 //!
 //! Not here: which event is read when, and how a stripe is decoded.
 

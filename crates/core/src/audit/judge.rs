@@ -65,7 +65,7 @@ impl Judgement {
     }
 }
 
-/// Judges `books`, the reads of which began at `began`: a hold that was read later and had expired before is overdue.
+/// Judges `books`, whose reads began at `began`. The lateness of an overdue hold is counted up to `began`.
 /// `known` has the balances of an earlier round. A stripe that changed in this round is judged by its balance in the
 /// earlier one, if it was unchanged then.
 pub fn judge(books: &EventRecords, known: &[StripeBalance], began: UnixMillis) -> Judgement {

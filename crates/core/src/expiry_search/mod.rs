@@ -276,7 +276,7 @@ impl ExpirySearch {
         earliest.map_or(latest, |at| at.clamp(now, latest))
     }
 
-    /// A page of `read` contains overdue holds, the oldest of which expired at `oldest`.
+    /// A page of `read` contains overdue holds; `oldest` is the earliest of their expiries.
     pub fn handle_overdue(&mut self, read: IndexRead, oldest: UnixMillis) {
         if let Some(state) = self.reads.get_mut(&read) {
             state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));

@@ -15,8 +15,8 @@ use super::{InternalCaller, ShardRef, World, WorldStep};
 pub(super) const PARTS: u16 = 4;
 pub(super) const SEGMENTS: u16 = 2;
 
-/// A hold that is overdue for this long, of which the store answered all the time, is never expired: far more than a
-/// reclaimer and its write need when most writes fail.
+/// Maximum time for which a hold may be overdue while the store answers: far more than a reclaimer and its write need
+/// when most writes fail.
 const OVERDUE_MAX: Micros = Micros::from_millis(60_000);
 
 /// Interval of the checks of that rule.
