@@ -20,6 +20,7 @@ pub mod fault;
 pub mod ids;
 pub mod lane;
 pub mod limits;
+pub mod membership;
 pub mod operation;
 pub mod query;
 pub(crate) mod record_cache;

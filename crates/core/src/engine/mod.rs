@@ -71,6 +71,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 
 use lru::LruCache;
 use rand::rngs::SmallRng;
@@ -88,6 +89,7 @@ use super::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use super::fault::{self, Fault};
 use super::ids::{EventId, ReservationId};
 use super::lane::{LaneSettings, Pool, PoolOutput};
+use super::membership::Members;
 use super::operation::Operation;
 use super::query::{Query, QueryResult, StatusVersion};
 use super::record_cache::RecordCache;
@@ -265,6 +267,13 @@ impl Engine {
 
 /// Inputs.
 impl Engine {
+    /// The processes that sell from this store have changed. A hint: see [`crate::membership`].
+    pub fn handle_membership(&mut self, members: Rc<Members>, now: Now) {
+        self.now = now;
+        self.pools.set_members(members);
+        self.run();
+    }
+
     /// A call that arrived at this shard and for which [`Engine::cached_answer`] has no answer.
     pub fn handle_call(&mut self, call: CallId, operation: Operation, now: Now) {
         self.now = now;

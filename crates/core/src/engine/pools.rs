@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
+use std::rc::Rc;
 
 use crate::effect::PoolId;
 use crate::ids::{EventId, ReservationId};
 use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeSet};
 use crate::limits;
+use crate::membership::{Member, Members, ProcessId};
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
@@ -36,6 +38,8 @@ pub(super) struct Pools {
     lanes: usize,
     /// Number of lanes at which idle pools are evicted.
     sweep_at: usize,
+    /// The processes that sell from this store, as far as this one knows.
+    members: Rc<Members>,
 }
 
 impl Pools {
@@ -50,7 +54,15 @@ impl Pools {
             next: 0,
             lanes: 0,
             sweep_at: IDLE_KEPT_MAX,
+            members: Rc::new(Members::single(Member {
+                id: ProcessId(0),
+                shards: shards.max(1) as u16,
+            })),
         }
+    }
+
+    pub(super) fn set_members(&mut self, members: Rc<Members>) {
+        self.members = members;
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
