@@ -19,6 +19,7 @@ def arguments():
     parser.add_argument("binary", nargs="?", type=pathlib.Path, help="server binary; default: a dev build")
     parser.add_argument("--slow", action="store_true", help="also run the case that takes 65 s")
     parser.add_argument("--only", default="", metavar="TEXT", help="run only the cases whose name contains TEXT")
+    parser.add_argument("--store", metavar="URL", help="DynamoDB-compatible service to serve from; default: in memory")
     parser.add_argument("--target", type=pathlib.Path, default=ROOT / "target")
     return parser.parse_args()
 
@@ -54,7 +55,7 @@ def main():
     from fixture import Fixture
 
     suite = Suite(args.only)
-    with Server(binary, args.target / "contract-server.log") as server:
+    with Server(binary, args.target / "contract-server.log", store=args.store) as server:
         fixture = Fixture(server)
         sequences.play(suite, fixture)
         transitions.play(suite, fixture)
@@ -68,7 +69,7 @@ def main():
         fixture.close()
         suite.case("SIGTERM ends the server with exit code 0")(server.stop)
     log = args.target / "contract-server-reject.log"
-    with Server(binary, log, LATE_COMMIT="reject") as server:
+    with Server(binary, log, store=args.store, LATE_COMMIT="reject") as server:
         fixture = Fixture(server)
         sequences.rejects_late(suite, fixture)
         fixture.close()
