@@ -190,6 +190,7 @@ impl Server {
             store_health.clone(),
             readiness.clone(),
             counts,
+            store.aws().cloned(),
         ));
         let routes = crate::control_plane::reflection_routes();
         let control_plane = ControlPlane::start(ControlPlaneConfig {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt;
 use futures::channel::oneshot;
@@ -28,8 +28,8 @@ use inventory_core::time::Micros;
 use inventory_core::transaction::StripesRead;
 use inventory_runtime::clock;
 use inventory_store::{
-    CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatOutcome, SetTotalOutcome,
-    StoreError, StoredRecord,
+    AwsAccess, CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatOutcome,
+    SetTotalOutcome, StoreError, StoredRecord,
 };
 
 /// Access of the control plane to the shards.
@@ -40,6 +40,8 @@ pub(super) struct ShardGateway {
     store_health: StoreHealth,
     readiness: Readiness,
     spans: Option<Arc<SpanCounts>>,
+    /// `None` for the embedded engine.
+    aws: Option<AwsAccess>,
 }
 
 impl ShardGateway {
@@ -49,8 +51,15 @@ impl ShardGateway {
         store_health: StoreHealth,
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
+        aws: Option<AwsAccess>,
     ) -> Self {
-        Self { shards, heartbeats, store_health, readiness, spans }
+        Self { shards, heartbeats, store_health, readiness, spans, aws }
+    }
+
+    /// When the credentials of the store expire: Unix time in seconds.
+    fn credentials_expiry(&self) -> Option<f64> {
+        let expiry = self.aws.as_ref()?.credentials_expiry()?;
+        Some(expiry.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
     }
 
     /// Runs `job` on a shard. The job runs to its end, even if this future is dropped.
@@ -397,6 +406,7 @@ impl MetricsSource for ShardGateway {
                 None => SpanMetrics::default(),
             },
             clock_skew: self.store_health.clock_skew().map(|skew| skew.ahead),
+            credentials_expiry: self.credentials_expiry(),
             heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
             ..ServerMetrics::default()
         }

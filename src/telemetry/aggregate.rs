@@ -51,6 +51,8 @@ pub struct ServerMetrics {
     pub(crate) ready: bool,
     /// Seconds by which the local clock is ahead of the store's; `None` before the first measurement.
     pub(crate) clock_skew: Option<f64>,
+    /// Unix time in seconds; `None` if the credentials of the store never expire.
+    pub(crate) credentials_expiry: Option<f64>,
     /// By shard number.
     pub(crate) heartbeats: Vec<HeartbeatMetrics>,
     pub(crate) spans: SpanMetrics,
@@ -429,6 +431,12 @@ impl MetricsAggregate {
                 "Offset of the local clock from the store's in seconds; positive: ahead.",
                 MetricType::GAUGE,
                 server.clock_skew.map(|ahead| float_gauge(&[], ahead)),
+            ),
+            family(
+                "inventory_store_credentials_expiry_timestamp_seconds",
+                "Unix time at which the credentials of the store expire; none if they never do.",
+                MetricType::GAUGE,
+                server.credentials_expiry.map(|expiry| float_gauge(&[], expiry)),
             ),
             family(
                 "inventory_scrape_incomplete",

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_config::imds::region::ImdsRegionProvider;
@@ -102,6 +103,11 @@ impl AwsAccess {
     /// Account of the credentials, if it is known without a request.
     pub fn account(&self) -> Option<&str> {
         self.0.loaded.account.as_deref()
+    }
+
+    /// When the current credentials expire; `None` if they never do. A renewal changes it.
+    pub fn credentials_expiry(&self) -> Option<SystemTime> {
+        self.0.credentials.expiry()
     }
 
     /// Endpoint of DynamoDB, for messages: without credentials.

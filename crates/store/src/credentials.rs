@@ -115,6 +115,11 @@ impl SharedCredentials {
         (identity, following)
     }
 
+    /// When the current credentials expire; `None` if they never do.
+    pub(super) fn expiry(&self) -> Option<SystemTime> {
+        self.current.borrow().expiration()
+    }
+
     /// Asks for a renewal, because the store refuses the credentials. Never blocks.
     pub(super) fn report_refusal(&self) {
         let _ = self.refused.try_send(());
@@ -335,5 +340,6 @@ mod tests {
             identity.get().expiration()
         });
         assert_eq!(seen.unwrap(), expected);
+        assert_eq!(shared.expiry(), expected);
     }
 }

@@ -211,6 +211,13 @@ TROUBLE = Row(
             width=12,
         ),
         Panel(
+            "Credentials",
+            "Time until the credentials of the store expire. They are renewed five minutes before.",
+            [Query(f"inventory_store_credentials_expiry_timestamp_seconds{{{F}}} - time()", "{{instance}}")],
+            "s",
+            width=12,
+        ),
+        Panel(
             "Sold out without a write",
             "Calls per second answered \"sold out\" after a read of their record, without a write.",
             [Query(f"sum({rate('inventory_sold_out_without_write_total')})", "sold out")],

@@ -246,6 +246,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     aggregate.set_event_status(&event, EventStatus::default());
     let server = ServerMetrics {
         clock_skew: Some(0.25),
+        credentials_expiry: Some(1.8e9),
         heartbeats: vec![HeartbeatMetrics::default()],
         spans: SpanMetrics { exported: 1, dropped: vec![("queue_full", 1)] },
         process: ProcessUsage {
