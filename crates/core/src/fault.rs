@@ -84,6 +84,9 @@ faults! {
     UnexplainedRetried: "a cancellation without a reason is retried without a pause",
     OverdueScanGivesUp: "a scan of the expiry index that failed is not repeated",
     UnreadBucketEmpty: "a bucket of the expiry index that could not be read counts as empty",
+    MemberNeverForgotten: "a process that stopped beating stays a member",
+    MemberJudgedByClock: "a member is judged by the wall-clock time that it announces",
+    LeaveKeepsEntry: "a process that leaves does not remove its entry",
     ClockJumpIgnored: "nothing is read again after a clock that jumped",
 }
 

@@ -299,6 +299,48 @@ pub(crate) const RECLAIM_STUCK_EVERY_MAX: Duration = Duration::from_secs(60);
 /// Time limit of one reclaim in a queue; the next search finds the hold again.
 pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
+// ---- Membership ---------------------------------------------------------------------------------
+
+/// Most processes listed in the membership item. Its size, about 180 bytes each, decides what each beat costs: 12 write
+/// units with this many.
+pub const MEMBERS_MAX: usize = 64;
+
+/// Interval of the beats of a process, with up to [`MEMBERS_PER_BEAT_INTERVAL`] members. A member that dies is forgotten
+/// after three of them; a process alone writes a third of a write unit per second.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Members up to which the interval stays [`BEAT_INTERVAL`]; with more it grows in proportion. Both the number of beats
+/// and the size of each grow with the members: so the write units per second grow in proportion, not with the square.
+pub(crate) const MEMBERS_PER_BEAT_INTERVAL: usize = 16;
+
+/// Random part of an interval, in percent up or down, so that processes that started together do not beat together.
+pub(crate) const BEAT_JITTER_PERCENT: u64 = 10;
+
+/// Beats that a member may miss before it is forgotten: one is lost now and then, and an observer that beats itself at
+/// the same interval sees a beat up to one interval late.
+pub(crate) const MISSED_BEATS_MAX: u64 = 3;
+
+/// After this many of its own intervals without a read of the item, an observer cannot tell who missed beats meanwhile.
+/// More than two, because one failed beat must not keep a dead member alive.
+pub(crate) const UNOBSERVED_INTERVALS_MAX: u64 = 3;
+
+/// Shortest and longest interval that another process may announce: a wrong one keeps no member for ever.
+pub(crate) const ANNOUNCED_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub(crate) const ANNOUNCED_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long an entry that cannot be read is left alone: a later version of the server may have written it, and would
+/// write it again.
+pub(crate) const UNREADABLE_MEMBER_AGE: Duration = Duration::from_secs(60);
+
+/// Entries that one beat removes, so that its expression stays below the 4 KB that DynamoDB accepts.
+pub const MEMBERS_REMOVED_AT_ONCE: usize = 32;
+
+/// Pause before a process that leaves tries again to remove its entry.
+pub(crate) const LEAVE_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of the version and of the address that a process announces.
+pub const MEMBER_TEXT_BYTES_MAX: usize = 64;
+
 // ---- The audit ----------------------------------------------------------------------------------
 
 /// Breaches, overdue holds and repairs listed one by one; beyond this only their number is reported.
@@ -355,6 +397,11 @@ const _: () = {
     assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
     assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
+    // The interval with the most members can be announced.
+    assert!(
+        BEAT_INTERVAL.as_millis() * MEMBERS_MAX as u128
+            <= ANNOUNCED_INTERVAL_MAX.as_millis() * MEMBERS_PER_BEAT_INTERVAL as u128
+    );
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
 };
