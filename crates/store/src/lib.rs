@@ -24,6 +24,7 @@ mod events;
 mod expiry;
 mod failure;
 pub mod limits;
+mod membership;
 mod observer;
 mod page;
 mod probe;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub(crate) use inventory_core::limits::{
-    BATCH_GET_KEYS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, SEATS_PER_EVENT_MAX, STRIPES_MAX,
-    TRANSACTION_ACTIONS_MAX,
+    BATCH_GET_KEYS_MAX, MEMBERS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, SEATS_PER_EVENT_MAX,
+    STRIPES_MAX, TRANSACTION_ACTIONS_MAX,
 };
 
 // ---- Input --------------------------------------------------------------------------------------
@@ -155,6 +155,9 @@ pub(crate) const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis
 /// Confirmed ones are orders and are never purged.
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Entries of the membership item that are read: far more than processes list, so that a damaged item costs little.
+pub(crate) const MEMBERS_READ_MAX: usize = 256;
+
 // ---- Defaults of settings -----------------------------------------------------------------------
 
 /// Default for the retries of a read (DDB_MAX_RETRIES).
@@ -168,6 +171,7 @@ pub(crate) const AUDIT_PAGE_ITEMS: i32 = 200;
 // Relations between these bounds.
 const _: () = {
     assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
+    assert!(MEMBERS_MAX < MEMBERS_READ_MAX);
     assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
     assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());

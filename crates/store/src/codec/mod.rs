@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `encode.rs` | a transaction as a request body; data that all requests of a shard share |
 //! | `answer.rs` | the reasons of a cancelled transaction |
-//! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs` | writing and reading one kind of item each |
+//! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs`, `members.rs` | writing and reading one kind of item each |
 //! | `expression.rs` | expression templates with their names |
 //! | `json.rs` | the JSON writer of the body |
 //! | `fields.rs` | single attributes, to and from the SDK's types |
@@ -20,6 +20,7 @@ mod events;
 mod expression;
 mod fields;
 mod json;
+mod members;
 mod records;
 mod seats;
 mod stripes;
@@ -29,6 +30,7 @@ pub(super) use encode::{TransactionEncoder, token_text};
 pub(super) use events::{capacity_change, closing, event_about, event_stripe};
 pub(super) use expression::ConditionalUpdate;
 pub(super) use fields::{Item, timestamp};
+pub(super) use members::{members, members_expression, members_key};
 pub use records::StoredRecord;
 pub(super) use records::{purge_at, record, record_view, state_name};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};

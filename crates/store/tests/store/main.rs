@@ -8,6 +8,7 @@ mod credentials;
 mod direct_client;
 mod expiry;
 mod fixture;
+mod members;
 mod network;
 mod read_batcher;
 mod records;
