@@ -1082,6 +1082,60 @@ pub struct ListReservationsResponse {
     #[prost(message, repeated, tag = "1")]
     pub reservations: ::prost::alloc::vec::Vec<Reservation>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListMembersRequest {}
+/// A server process. Without beats only process_id, state and shards of another process are known.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    /// 16 hexadecimal digits, new at each start of a process.
+    #[prost(string, tag = "1")]
+    pub process_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "MemberState", tag = "2")]
+    pub state: i32,
+    #[prost(int32, tag = "3")]
+    pub shards: i32,
+    #[prost(string, tag = "4")]
+    pub version: ::prost::alloc::string::String,
+    /// Host name and port for clients.
+    #[prost(string, tag = "5")]
+    pub address: ::prost::alloc::string::String,
+    /// Start of the process by its own clock, in milliseconds since the Unix epoch; 0 if unknown.
+    #[prost(int64, tag = "6")]
+    pub started_at_ms: i64,
+    /// Latest beat by the clock of that process, in milliseconds since the Unix epoch; 0 if unknown.
+    #[prost(int64, tag = "7")]
+    pub beat_at_ms: i64,
+    /// Time since the answering process saw the latest beat, by its own clock, in milliseconds.
+    #[prost(int64, optional, tag = "8")]
+    pub beat_age_ms: ::core::option::Option<i64>,
+    /// Offset of the process's clock from the store's, in milliseconds; positive: ahead. Unset if not
+    /// measured.
+    #[prost(int64, optional, tag = "9")]
+    pub clock_ahead_ms: ::core::option::Option<i64>,
+    /// How far clock_ahead_ms may be wrong, in milliseconds.
+    #[prost(int64, optional, tag = "10")]
+    pub clock_error_ms: ::core::option::Option<i64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListMembersResponse {
+    #[prost(enumeration = "MembershipSource", tag = "1")]
+    pub source: i32,
+    /// The answering process first, then by process_id.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    /// Part of the shards of all members that the answering process has, from 0 to 1.
+    #[prost(double, tag = "3")]
+    pub own_share: f64,
+    /// Whether the membership item is full, so that other processes do not see the answering one.
+    #[prost(bool, tag = "4")]
+    pub unlisted: bool,
+    /// Entries of the membership item that cannot be read.
+    #[prost(int32, tag = "5")]
+    pub unreadable_entries: i32,
+    /// Time since the last successful beat, in milliseconds; unset without beats.
+    #[prost(int64, optional, tag = "6")]
+    pub last_success_ms: ::core::option::Option<i64>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetLogLevelRequest {
     /// debug, info, warn or error. If empty, the call changes nothing and returns the current level.
@@ -1180,6 +1234,76 @@ impl ReservationStatus {
             "RESERVATION_STATUS_RELEASED" => Some(Self::Released),
             "RESERVATION_STATUS_EXPIRED" => Some(Self::Expired),
             "RESERVATION_STATUS_REFUNDED" => Some(Self::Refunded),
+            _ => None,
+        }
+    }
+}
+/// How a process finds the others: the setting MEMBERSHIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MembershipSource {
+    Unspecified = 0,
+    /// Through the store.
+    Store = 1,
+    /// Not at all: the process takes itself to be alone.
+    Off = 2,
+    /// Configured as process i of n.
+    Static = 3,
+}
+impl MembershipSource {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MEMBERSHIP_SOURCE_UNSPECIFIED",
+            Self::Store => "MEMBERSHIP_SOURCE_STORE",
+            Self::Off => "MEMBERSHIP_SOURCE_OFF",
+            Self::Static => "MEMBERSHIP_SOURCE_STATIC",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MEMBERSHIP_SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MEMBERSHIP_SOURCE_STORE" => Some(Self::Store),
+            "MEMBERSHIP_SOURCE_OFF" => Some(Self::Off),
+            "MEMBERSHIP_SOURCE_STATIC" => Some(Self::Static),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MemberState {
+    Unspecified = 0,
+    /// The process that answers.
+    Self_ = 1,
+    Alive = 2,
+    /// Missed too many beats: no longer a member. Its entry is about to be removed.
+    Forgotten = 3,
+}
+impl MemberState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MEMBER_STATE_UNSPECIFIED",
+            Self::Self_ => "MEMBER_STATE_SELF",
+            Self::Alive => "MEMBER_STATE_ALIVE",
+            Self::Forgotten => "MEMBER_STATE_FORGOTTEN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MEMBER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MEMBER_STATE_SELF" => Some(Self::Self_),
+            "MEMBER_STATE_ALIVE" => Some(Self::Alive),
+            "MEMBER_STATE_FORGOTTEN" => Some(Self::Forgotten),
             _ => None,
         }
     }
@@ -1611,6 +1735,31 @@ pub mod inventory_admin_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Returns the server processes that sell from the same store, as this process sees them.
+        pub async fn list_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inventory.v1.InventoryAdmin/ListMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inventory.v1.InventoryAdmin", "ListMembers"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Sets the log level of this process until it exits or the level is set again.
         pub async fn set_log_level(
             &mut self,
@@ -1794,6 +1943,14 @@ pub mod inventory_admin_server {
             request: tonic::Request<super::ListReservationsRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::ListReservationsStream>,
+            tonic::Status,
+        >;
+        /// Returns the server processes that sell from the same store, as this process sees them.
+        async fn list_members(
+            &self,
+            request: tonic::Request<super::ListMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListMembersResponse>,
             tonic::Status,
         >;
         /// Sets the log level of this process until it exits or the level is set again.
@@ -2433,6 +2590,51 @@ pub mod inventory_admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inventory.v1.InventoryAdmin/ListMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListMembersSvc<T: InventoryAdmin>(pub Arc<T>);
+                    impl<
+                        T: InventoryAdmin,
+                    > tonic::server::UnaryService<super::ListMembersRequest>
+                    for ListMembersSvc<T> {
+                        type Response = super::ListMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryAdmin>::list_members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -79,6 +79,14 @@ The order of the reservations is undefined. An export during a sale is no consis
 
 Exit codes: 0 success, 1 failure, 64 usage error";
 
+/// Below `members`.
+pub(super) const MEMBERS: &str = "\
+States: self is the process that answers; alive processes beat; a forgotten one missed three beats.
+Up is by the clock of each process, last beat by the clock of the answering one, clock the offset from
+the store's clock in seconds.
+
+Exit codes: 0 success, 1 failure, 64 usage error";
+
 /// Below `completions`.
 pub(super) const COMPLETIONS: &str = "\
 For example:

@@ -12,6 +12,7 @@ mod health;
 mod help;
 mod input;
 mod log_level;
+mod members;
 mod money;
 mod reservation;
 mod seats;
@@ -168,6 +169,7 @@ fn dispatch(command: Option<CliCommand>) -> Result<(), CommandError> {
         CliCommand::Export(args) => export::run(&args),
         CliCommand::Verify(args) => verify::verify(&args),
         CliCommand::Reconcile(args) => verify::reconcile(&args),
+        CliCommand::Members(args) => members::run(&args),
         CliCommand::LogLevel(args) => log_level::run(&args),
         CliCommand::Top(args) => top::run(&args),
         CliCommand::Health(args) => health::run(&args),

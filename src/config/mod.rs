@@ -32,6 +32,7 @@ pub(crate) use env::{Env, ProcessEnv};
 pub(crate) use otel::{OtelConfig, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};
 pub(crate) use range::whole_number;
 pub(crate) use reader::{ConfigError, ConfigErrors, SettingWarning};
+pub(crate) use value_kind::MembershipMode;
 
 use inventory_core::rules::LateCommit;
 use inventory_store::{DEFAULT_REGION, StoreRegion, StoreSettings, TableNames};
@@ -80,6 +81,8 @@ pub(crate) struct Config {
 
     /// The CPUs that get a shard: ascending, distinct, at least one, all of them allowed.
     pub(crate) shard_cpus: Vec<usize>,
+    /// How the server processes of the store find each other.
+    pub(crate) membership: MembershipMode,
     /// Busy wait of an idle shard before it sleeps, up to 1 ms; zero: none.
     pub(crate) spin_before_park: Duration,
     /// Time for calls in flight at shutdown, up to 10 min; zero: none.
@@ -148,6 +151,7 @@ impl Config {
             answers_cached_for: reader.read(&v::IDEMPOTENCY_TTL_SECONDS),
             answers_cached: reader.read(&v::IDEMPOTENCY_CACHE_SIZE) as usize,
             shard_cpus: read_shards(reader),
+            membership: reader.read(&v::MEMBERSHIP),
             spin_before_park: reader.read(&v::SPIN_BEFORE_PARK),
             shutdown_grace: reader.read(&v::SHUTDOWN_GRACE),
             shard_stall_limit: reader.read(&v::SHARD_STALL_LIMIT),

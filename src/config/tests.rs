@@ -54,6 +54,7 @@ fn empty_environment_gives_the_defaults_of_the_contract() {
     assert_eq!(config.service_version, None);
     assert_eq!(config.shard_cpus, [0, 1]);
     assert_eq!(config.spin_before_park, Duration::ZERO);
+    assert_eq!(config.membership, MembershipMode::Store);
 }
 
 #[test]
@@ -129,6 +130,7 @@ fn given_values_are_assigned_to_their_fields() {
         ("DDB_MAX_RETRIES", "0"),
         ("IDEMPOTENCY_CACHE_SIZE", "12"),
         ("SHARDS", "1..2"),
+        ("MEMBERSHIP", "STATIC:1/3"),
         ("SPIN_BEFORE_PARK", "50us"),
         ("SHUTDOWN_GRACE", "5s"),
         ("SHARD_STALL_LIMIT", "2s"),
@@ -172,6 +174,7 @@ fn given_values_are_assigned_to_their_fields() {
         answers_cached_for: Duration::from_secs(300),
         answers_cached: 12,
         shard_cpus: vec![1],
+        membership: MembershipMode::Static { index: 1, count: 3 },
         spin_before_park: Duration::from_micros(50),
         shutdown_grace: Duration::from_secs(5),
         shard_stall_limit: Duration::from_secs(2),
@@ -245,6 +248,21 @@ fn values_outside_both_bounds_are_rejected() {
         ("IDEMPOTENCY_TTL_SECONDS", &["0", "25h", "5 minutes"]),
         ("IDEMPOTENCY_CACHE_SIZE", &["0", "1000001"]),
         ("SHARDS", &["0", "none", "1..1", "1..3"]),
+        (
+            "MEMBERSHIP",
+            &[
+                "",
+                "on",
+                "static",
+                "static:1",
+                "static:3/3",
+                "static:0/0",
+                "static:0/65",
+                "static:-1/3",
+                "static:a/3",
+                "static:1/3/4",
+            ],
+        ),
         ("SPIN_BEFORE_PARK", &["2ms", "50"]),
         ("SHUTDOWN_GRACE", &["11m", "30"]),
         ("SHARD_STALL_LIMIT", &["0", "900ms", "11m"]),

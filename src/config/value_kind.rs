@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cpus::ShardSpec;
 use super::duration::{DefaultUnit, format_span, parse_span};
+use crate::limits;
 use crate::telemetry::log::LogLevel;
 use inventory_core::rules::LateCommit;
 
@@ -254,6 +255,48 @@ impl ValueKind for ShardsKind {
 
     fn expected(&self) -> String {
         "all, a number of shards, or a range of CPUs a..b (b not included)".to_owned()
+    }
+}
+
+/// How the server processes of one store find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MembershipMode {
+    /// By beats in the store.
+    Store,
+    /// The process takes itself to be alone.
+    Off,
+    /// Process `index`, from 0, of `count`.
+    Static { index: u16, count: u16 },
+}
+
+/// A [`MembershipMode`], case-insensitive.
+pub(crate) struct MembershipKind;
+
+impl ValueKind for MembershipKind {
+    type Value = MembershipMode;
+
+    fn parse(&self, text: &str) -> Result<MembershipMode, String> {
+        let text = text.to_ascii_lowercase();
+        let Some(place) = text.strip_prefix("static:") else {
+            return match text.as_str() {
+                "store" => Ok(MembershipMode::Store),
+                "off" => Ok(MembershipMode::Off),
+                _ => Err("is none of store, off and static:i/n".to_owned()),
+            };
+        };
+        let (index, count) = place.split_once('/').ok_or("has no / after static:")?;
+        let count = whole_number(count, 1, limits::MEMBERS_MAX as u64)
+            .map_err(|why| format!("has a number of processes that {why}"))?;
+        let index = whole_number(index, 0, count - 1)
+            .map_err(|why| format!("has a process number that {why}"))?;
+        Ok(MembershipMode::Static { index: index as u16, count: count as u16 })
+    }
+
+    fn expected(&self) -> String {
+        format!(
+            "store (found through the store), off (alone), or static:i/n (process i of n, from 0; n up to {})",
+            limits::MEMBERS_MAX
+        )
     }
 }
 

@@ -8,8 +8,8 @@ use super::otel::{
     SamplerKind, TIMEOUT,
 };
 use super::value_kind::{
-    AddressKind, CountKind, DurationKind, LateCommitKind, LogLevelKind, OptionalKind,
-    OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind, ValueKind,
+    AddressKind, CountKind, DurationKind, LateCommitKind, LogLevelKind, MembershipKind,
+    OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind, ValueKind,
 };
 use crate::limits;
 use std::time::Duration;
@@ -104,6 +104,7 @@ pub static VARIABLES: &[VariableGroup] = &[
         title: "Process",
         variables: &[
             &SHARDS,
+            &MEMBERSHIP,
             &SPIN_BEFORE_PARK,
             &SHUTDOWN_GRACE,
             &SHARD_STALL_LIMIT,
@@ -431,6 +432,14 @@ pub(crate) static SHARDS: Variable<ShardsKind> = Variable {
     kind: ShardsKind,
     example: "all",
     about: "CPUs that get a shard each",
+};
+
+pub(crate) static MEMBERSHIP: Variable<MembershipKind> = Variable {
+    name: "MEMBERSHIP",
+    default: "store",
+    kind: MembershipKind,
+    example: "static:0/3",
+    about: "how processes on one store find each other",
 };
 
 pub(crate) static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {

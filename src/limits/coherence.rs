@@ -4,6 +4,8 @@ use super::*;
 
 const _: () = {
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
+    assert!(BEAT_TIMEOUT.as_micros() < BEAT_INTERVAL.as_micros());
+    assert!(LEAVE_TIMEOUT.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
     assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());

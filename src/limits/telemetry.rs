@@ -96,6 +96,13 @@ pub(crate) const STORE_OUTAGE_AFTER: Duration = Duration::from_secs(5);
 /// Interval of the log lines about an outage that continues.
 pub(crate) const STORE_OUTAGE_LOG_EVERY: Duration = Duration::from_secs(60);
 
+/// Time limit of one membership beat: below its interval, so that a slow store delays no further beat.
+pub(crate) const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a process that has drained waits until it has removed its entry from the membership item: it does so at the
+/// beginning of the drain, in the time of one write.
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How far the local clock may be from the store's before a warning: the time of sale of an event is enforced within a
 /// second, and a hold ends that much early or late.
 pub(crate) const CLOCK_SKEW_MAX: Duration = Duration::from_secs(1);

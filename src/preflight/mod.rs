@@ -7,13 +7,14 @@
 pub(crate) mod explain;
 pub(crate) mod facts;
 mod host;
+mod members;
 mod store;
 mod tuning;
 
 use std::fmt;
 use std::path::Path;
 
-use crate::config::Config;
+use crate::config::{Config, MembershipMode};
 
 pub(crate) use explain::{
     Explanation, explain_listen_error, explain_missing_table, explain_ring_error,
@@ -70,7 +71,8 @@ pub(crate) fn run(config: &Config) -> PreflightReport {
         cures: Vec::new(),
     }));
     checks.push(tuning::check(Path::new("/"), &config.shard_cpus));
-    checks.extend(store::checks(&config.store, has_ring));
+    let reads_members = config.membership == MembershipMode::Store;
+    checks.extend(store::checks(&config.store, has_ring, reads_members));
     PreflightReport { checks, facts }
 }
 

@@ -8,7 +8,7 @@ use futures::future::{self, Either};
 
 use super::explain::{Explanation, explain_ring_error};
 use super::facts::HostFacts;
-use super::{CheckResult, PreflightCheck};
+use super::{CheckResult, PreflightCheck, members};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
 use crate::server::store_watch::is_skewed;
@@ -90,7 +90,11 @@ pub(crate) fn require_store(
 }
 
 /// Checks of the store. Without a ring the store cannot be reached; another check reports that.
-pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck> {
+pub(super) fn checks(
+    config: &StoreConfig,
+    has_ring: bool,
+    reads_members: bool,
+) -> Vec<PreflightCheck> {
     if !has_ring {
         return vec![PreflightCheck {
             name: "DynamoDB",
@@ -114,7 +118,13 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
             Err(error) => return Err(error.into()),
         };
         let differences = tables::check(&store).await?;
-        Ok((place, differences, store.clock_skew()))
+        // Without the table there is no item; the tables report that.
+        let reads_members = reads_members && !differences.iter().any(|d| d.fatal);
+        let members = match reads_members {
+            true => Some(store.read_members().await),
+            false => None,
+        };
+        Ok((place, differences, store.clock_skew(), members))
     }));
     let outcome = match asked {
         Ok(Some(outcome)) => outcome,
@@ -124,10 +134,11 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
         Err(error) => Err(StoreQueryError::Ring(error)),
     };
     match outcome {
-        Ok((place, differences, skew)) => {
+        Ok((place, differences, skew, members)) => {
             checks.push(PreflightCheck::ok("DynamoDB", format!("{place} answers")));
             checks.extend(skew.map(clock_check));
             checks.extend(table_checks(config, differences));
+            checks.extend(members.map(|read| members::check(read, skew)));
         }
         Err(error) => {
             let explanation = explain_query_error(&error, config);

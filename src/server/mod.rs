@@ -7,6 +7,7 @@
 //! | `shard_pool.rs`, `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
 //! | `watchdog.rs` | detects stalled shards and outages of the store |
 //! | `store_watch.rs` | outages of the store and clock skew: when to report them |
+//! | `membership.rs` | how the processes of a store find each other |
 //! | `dev.rs` | embedded store, tables and sample event of `dev` |
 //! | `banner.rs` | the lines on stdout at start |
 //!
@@ -16,6 +17,7 @@
 mod audit_backend;
 mod banner;
 pub(crate) mod dev;
+mod membership;
 pub(crate) mod ports;
 mod shard_gateway;
 mod shard_pool;
@@ -55,6 +57,7 @@ use crate::preflight::{
 use crate::shard::connection_balancer::ConnectionBalancer;
 use crate::shard::driver::{ShardInbox, ShardMailbox, ShardMessage};
 use crate::shard::inbox::inbox;
+use crate::shard::membership::ShardMembership;
 use crate::shard::shutdown_barrier::barriers;
 use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWork};
 use crate::telemetry::aggregate::BuildInfo;
@@ -175,6 +178,7 @@ impl Server {
         let Listeners { grpc, metrics, admin } = Listeners::bind(config)?;
         check_store(&store, config)?;
         let grpc_address = local_address(&grpc[0])?;
+        let (shard_memberships, membership_report) = membership::membership(config, grpc_address);
         let (mailboxes, inboxes): (Vec<ShardMailbox>, Vec<ShardInbox>) =
             (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
@@ -191,6 +195,7 @@ impl Server {
             readiness.clone(),
             counts,
             store.aws().cloned(),
+            membership_report,
         ));
         let routes = crate::control_plane::reflection_routes();
         let control_plane = ControlPlane::start(ControlPlaneConfig {
@@ -218,7 +223,8 @@ impl Server {
             store_health: store_health.clone(),
             tracing,
         };
-        let configs = shard_configs(config, &store, grpc, inboxes, &links);
+        let ends = grpc.into_iter().zip(inboxes).zip(shard_memberships);
+        let configs = shard_configs(config, &store, ends, &links);
         let addresses = ServerAddresses {
             grpc: grpc_address,
             metrics: control_plane.metrics_address(),
@@ -393,15 +399,14 @@ struct ShardLinks {
 fn shard_configs(
     config: &Config,
     store: &StoreSettings,
-    listeners: Vec<TcpListener>,
-    inboxes: Vec<ShardInbox>,
+    ends: impl Iterator<Item = ((TcpListener, ShardInbox), ShardMembership)>,
     links: &ShardLinks,
 ) -> Vec<ShardConfig> {
     let shards = config.shard_cpus.len();
     let balancer =
         ConnectionBalancer::new(shards, connections_per_shard(&HostFacts::read(), shards));
-    let parts = listeners.into_iter().zip(inboxes).zip(barriers(shards)).enumerate();
-    let of_shard = |(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
+    let parts = ends.zip(barriers(shards)).enumerate();
+    let of_shard = |(shard, (((listener, inbox), membership), shutdown_barrier))| ShardConfig {
         shard,
         shards,
         cpu: config.shard_cpus[shard],
@@ -422,6 +427,7 @@ fn shard_configs(
         read_staleness: config.read_staleness,
         heartbeats: links.heartbeats.clone(),
         store_health: links.store_health.clone(),
+        membership,
         tracing: links.tracing.clone(),
         log_calls_ratio: config.log_calls_ratio,
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt;
 use futures::channel::oneshot;
+use tokio::sync::watch;
 
 use super::shard_pool::{JobError, ShardPool};
 use crate::control_plane::admin::{
@@ -16,6 +17,7 @@ use crate::limits;
 use crate::shard::driver::{Driver, ShardMessage};
 use crate::telemetry::aggregate::{HeartbeatMetrics, ServerMetrics, SpanMetrics};
 use crate::telemetry::heartbeat::Heartbeats;
+use crate::telemetry::membership::MembershipReport;
 use crate::telemetry::recorder::ShardMetrics;
 use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::SpanCounts;
@@ -42,6 +44,7 @@ pub(super) struct ShardGateway {
     spans: Option<Arc<SpanCounts>>,
     /// `None` for the embedded engine.
     aws: Option<AwsAccess>,
+    membership: watch::Receiver<MembershipReport>,
 }
 
 impl ShardGateway {
@@ -52,8 +55,9 @@ impl ShardGateway {
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
         aws: Option<AwsAccess>,
+        membership: watch::Receiver<MembershipReport>,
     ) -> Self {
-        Self { shards, heartbeats, store_health, readiness, spans, aws }
+        Self { shards, heartbeats, store_health, readiness, spans, aws, membership }
     }
 
     /// When the credentials of the store expire: Unix time in seconds.
@@ -273,6 +277,10 @@ impl AdminBackend for ShardGateway {
         self.on_shard(async move |driver| read_reservation(&driver, &reservation).await).await
     }
 
+    fn members(&self) -> (MembershipReport, Micros) {
+        (self.membership.borrow().clone(), clock::monotonic())
+    }
+
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
         let gateway = self.clone();
         pages(move |from| {
@@ -407,6 +415,7 @@ impl MetricsSource for ShardGateway {
             },
             clock_skew: self.store_health.clock_skew().map(|skew| skew.ahead),
             credentials_expiry: self.credentials_expiry(),
+            membership: Some((self.membership.borrow().clone(), now)),
             heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
             ..ServerMetrics::default()
         }

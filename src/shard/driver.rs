@@ -26,6 +26,7 @@ use inventory_core::counters::Counters;
 use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::Engine;
 use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::membership::Members;
 use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult, StatusVersion};
 use inventory_core::time::{Micros, Now, UnixMillis};
@@ -135,6 +136,11 @@ impl Driver {
     /// The store answers again after failures.
     pub(super) fn store_answers(self: &Rc<Self>) {
         self.enter(Engine::handle_store_available);
+    }
+
+    /// The processes that sell from the store have changed. A hint for the engine.
+    pub(super) fn set_members(self: &Rc<Self>, members: Rc<Members>) {
+        self.enter(|engine, now| engine.handle_membership(members, now));
     }
 
     /// Operations in the pools, whose outcome is not known yet.

@@ -8,6 +8,7 @@
 //! | `shutdown_barrier.rs` | when a draining shard may end |
 //! | `driver.rs` | executes the engine's effects |
 //! | `reclaimer.rs` | returns the stock of expired holds |
+//! | `membership.rs`, `membership_log.rs` | announces the process to the others, follows who they are; log lines about it |
 //! | `observers.rs` | passes events of gRPC and the store to the recorder |
 //! | `store_probe.rs` | probes a store that fails |
 //! | `spans.rs` | spans of calls and transactions |
@@ -18,6 +19,8 @@ pub(crate) mod acceptor;
 pub(crate) mod connection_balancer;
 pub(crate) mod driver;
 pub(crate) mod inbox;
+pub(crate) mod membership;
+mod membership_log;
 mod observers;
 mod reclaimer;
 pub(crate) mod shutdown_barrier;
@@ -41,6 +44,7 @@ use self::acceptor::Acceptor;
 use self::connection_balancer::ConnectionBalancer;
 use self::driver::{Driver, ShardInbox, ShardMailbox, ShardMessage};
 use self::inbox::{ForwardReply, ForwardedOperation};
+use self::membership::{Beats, ShardMembership};
 use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
@@ -88,6 +92,7 @@ pub(crate) struct ShardConfig {
     pub(crate) read_staleness: Duration,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) store_health: StoreHealth,
+    pub(crate) membership: ShardMembership,
     /// Which calls are sampled and where their spans go; `None` disables tracing.
     pub(crate) tracing: Option<(Sampler, SpanSink)>,
     /// Fraction of calls that are logged at info level.
@@ -189,6 +194,9 @@ async fn run<S: UnaryService + 'static>(
         }
     };
     let context = Rc::new(ShardContext::new(&config, service, store, recorder, heartbeat));
+    let ShardMembership { mut members, beats } = config.membership;
+    // Before the first call: the engine would assign stripes twice.
+    membership::pass_on(&context.driver, &mut members);
     let serve: Rc<dyn Fn(AcceptedSocket)> = {
         let context = Rc::clone(&context);
         Rc::new(move |accepted| context.serve(accepted))
@@ -210,10 +218,15 @@ async fn run<S: UnaryService + 'static>(
     let reclaiming = inventory_runtime::spawn(reclaim(driver, recorder, shard, config.shards));
     let probing = inventory_runtime::spawn(store_probe::run(Rc::clone(&context.driver), health));
     let beating = inventory_runtime::spawn(beat(context.heartbeat.clone()));
+    let following =
+        inventory_runtime::spawn(membership::follow(Rc::clone(&context.driver), members));
+    let beats = beats.map(|beats| Beats::start(Rc::clone(&context.driver), beats));
     let _ = started.send((shard, Ok(())));
 
     let mut inbox = config.inbox.messages;
     let mode = context.serve_until_shutdown(&mut inbox, &serve).await;
+    // First of all: the others take over the stripes while this process finishes its calls.
+    beats.as_ref().inspect(|beats| beats.leave());
     reclaiming.cancel().await;
     // No new connections. The task must be cancelled: a detached accept loop outlives its executor.
     accepting.cancel().await;
@@ -222,6 +235,13 @@ async fn run<S: UnaryService + 'static>(
         ShutdownMode::Drain => context.drain(&mut inbox, &serve, &config.shutdown_barrier).await,
         ShutdownMode::Abort => context.abort(),
     };
+    if let Some(beats) = beats {
+        if mode == ShutdownMode::Drain {
+            beats.wait_until_left().await;
+        }
+        beats.cancel().await;
+    }
+    following.cancel().await;
     replying.cancel().await;
     probing.cancel().await;
     beating.cancel().await;

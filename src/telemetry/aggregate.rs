@@ -14,6 +14,7 @@ use super::exposition::{
     summary, total,
 };
 use super::latency_window::LatencyWindow;
+use super::membership::{self, MembershipReport};
 use super::metrics::{CODES, IntervalMetrics};
 use super::process::ProcessUsage;
 use super::recorder::{BREACHES, SearchAges, ShardGauges, ShardMetrics};
@@ -53,6 +54,8 @@ pub struct ServerMetrics {
     pub(crate) clock_skew: Option<f64>,
     /// Unix time in seconds; `None` if the credentials of the store never expire.
     pub(crate) credentials_expiry: Option<f64>,
+    /// The processes of the store, and the time of this scrape by the monotonic clock.
+    pub(crate) membership: Option<(MembershipReport, Micros)>,
     /// By shard number.
     pub(crate) heartbeats: Vec<HeartbeatMetrics>,
     pub(crate) spans: SpanMetrics,
@@ -172,6 +175,9 @@ impl MetricsAggregate {
         families.extend(self.shard_families());
         families.extend(heartbeat_families(&server.heartbeats));
         families.extend(self.server_families(server));
+        if let Some((report, now)) = &server.membership {
+            families.extend(membership::families(report, *now));
+        }
         families.extend(process_families(&server.process));
         families
     }

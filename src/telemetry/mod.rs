@@ -13,6 +13,7 @@ pub(crate) mod heartbeat;
 mod latency_window;
 pub mod log;
 pub(crate) mod log_interval;
+pub mod membership;
 mod metrics;
 pub(crate) mod process;
 pub mod recorder;

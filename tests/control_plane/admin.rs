@@ -425,3 +425,25 @@ fn reservations_are_listed_in_pages_and_by_status() {
         assert_error(&error, Code::NotFound, "EVENT_NOT_FOUND");
     });
 }
+
+#[test]
+fn members_are_listed_with_the_answering_process_first() {
+    with_admin(async |mut admin| {
+        let answer = admin.list_members(pb::ListMembersRequest {}).await.unwrap().into_inner();
+        assert_eq!(answer.source(), pb::MembershipSource::Store);
+        assert_eq!((answer.own_share, answer.last_success_ms), (1.0, Some(1_250)));
+        let [own, other] = &answer.members[..] else { panic!("{answer:?}") };
+        assert_eq!(
+            (own.state(), other.state()),
+            (pb::MemberState::Self_, pb::MemberState::Forgotten)
+        );
+        assert_eq!((own.process_id.as_str(), own.shards), ("0000000000000002", 2));
+        assert_eq!((own.version.as_str(), own.address.as_str()), ("1.2.3", "host-2:8080"));
+        assert_eq!((own.started_at_ms, own.beat_at_ms), (1_704_110_400_000, 1_704_110_400_250));
+        assert_eq!(
+            (own.beat_age_ms, own.clock_ahead_ms, own.clock_error_ms),
+            (Some(1_250), Some(-20), Some(80))
+        );
+        assert_eq!(other.clock_ahead_ms, None);
+    });
+}

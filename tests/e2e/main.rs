@@ -15,6 +15,7 @@
 //! | `crash.rs` | SIGKILL under load: no acknowledged order is lost, none is doubled |
 //! | `stopping.rs` | a drain under load loses no call and ends in time |
 //! | `shared_pools.rs` | watches, cancellations and open connections of one client cost others nothing |
+//! | `membership.rs` | processes see who joins, leaves and dies; damage to the membership item stops no server |
 //! | `placement.rs` | connections per shard |
 //! | `store_away.rs` | a store that is away, full, stuck, or has another clock |
 //! | `deadlines.rs` | deadlines of callers |
@@ -37,6 +38,7 @@ mod duplicates;
 mod fake_store;
 mod imports;
 mod items;
+mod membership;
 mod original;
 mod original_seats;
 mod outage_drill;

@@ -205,6 +205,67 @@ LANES = Row(
     ],
 )
 
+MEMBERS = Row(
+    "Membership",
+    [
+        Panel(
+            "Members",
+            "Server processes of the store as each process sees them. Lines that stay apart: the processes disagree, "
+            "and conflict.",
+            [Query(f"inventory_members{{{F}}}", "{{instance}}")],
+            "none",
+            width=6,
+        ),
+        Panel(
+            "Share",
+            "Part of the shards of all members that each process has.",
+            [Query(f"inventory_member_share_ratio{{{F}}}", "{{instance}}")],
+            "percentunit",
+            width=6,
+            high=1,
+        ),
+        Panel(
+            "Age of the last beat",
+            "Time since the last update of the membership item. After three beats the others forget the process.",
+            [Query(f"inventory_member_beat_age_seconds{{{F}}}", "{{instance}}")],
+            "s",
+            width=6,
+            thresholds=steps((GREEN, None), (AMBER, 10), (RED, 120)),
+        ),
+        Panel(
+            "Clock difference",
+            "Largest certain difference between the clocks of each process and of another one.",
+            [
+                Query(
+                    f"inventory_member_clock_difference_seconds{{{F}}} or 0 * inventory_members{{{F}}}",
+                    "{{instance}}",
+                )
+            ],
+            "s",
+            width=6,
+            thresholds=steps((GREEN, None), (RED, 1)),
+        ),
+        Panel(
+            "Beats",
+            "Updates of the membership item per second, by result.",
+            [Query(f"sum by (result) ({counter('inventory_member_beats_total')})", "{{result}}")],
+            "ops",
+            width=12,
+        ),
+        Panel(
+            "Trouble with the item",
+            "Processes that the full item does not list, and entries that cannot be read.",
+            [
+                Query(f"sum(inventory_member_unlisted{{{F}}})", "unlisted"),
+                Query(f"max(inventory_member_entries_unreadable{{{F}}})", "unreadable"),
+            ],
+            "none",
+            width=12,
+            thresholds=steps((GREEN, None), (RED, 1)),
+        ),
+    ],
+)
+
 PROCESS = Row(
     "Processes",
     [
@@ -288,5 +349,5 @@ DASHBOARD = dashboard(
     "inventory-api / Shards",
     "Shards and processes: load, queues, stalls, group commit, memory.",
     [JOB, INSTANCE],
-    [NOW, WORK, LANES, PROCESS],
+    [NOW, WORK, LANES, MEMBERS, PROCESS],
 )

@@ -91,6 +91,10 @@ pub(super) enum CliCommand {
     /// Show, or apply, repairs for inconsistent stock
     Reconcile(ReconcileArgs),
 
+    /// List the server processes that sell from the same store, as the running server sees them
+    #[command(after_help = help::MEMBERS)]
+    Members(AdminArgs),
+
     /// Show or change the log level of the running server
     LogLevel(LogLevelArgs),
 

@@ -19,6 +19,8 @@ pub(super) fn of(server: &str, figures: &TopModel) -> Value {
         "arch": figures.arch,
         "ready": figures.ready,
         "uptime_seconds": figures.uptime_seconds,
+        "members": whole(figures.members),
+        "member_share_ratio": figures.member_share,
         "over_seconds": figures.over_seconds,
         "cpu_cores": figures.cores,
         "resident_bytes": whole(figures.resident_bytes),

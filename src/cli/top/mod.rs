@@ -11,6 +11,8 @@ mod parse;
 mod view;
 mod words;
 
+pub(super) use words::span;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

@@ -77,6 +77,10 @@ pub(super) struct TopModel {
     pub(super) arch: String,
     pub(super) ready: bool,
     pub(super) uptime_seconds: f64,
+    /// Server processes of the store, this one included; 0 from a server that does not report them.
+    pub(super) members: f64,
+    /// Part of all their shards that this one has, from 0 to 1.
+    pub(super) member_share: f64,
     /// Seconds between the two scrapes.
     pub(super) over_seconds: f64,
     /// Cores that the process used meanwhile.
@@ -186,6 +190,8 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
         arch: label("arch"),
         ready: at.sum("inventory_ready") > 0.0,
         uptime_seconds: (now.wall - at.sum("process_start_time_seconds")).max(0.0),
+        members: at.sum("inventory_members"),
+        member_share: at.sum("inventory_member_share_ratio"),
         over_seconds: now.at - before.at,
         cores: pair.rate("process_cpu_seconds_total"),
         resident_bytes: at.sum("process_resident_memory_bytes"),

@@ -190,6 +190,11 @@ impl Screen {
                 self.bad(true),
             ),
             (None, None) => Line::from("waiting for two looks at the figures"),
+            (None, Some(figures)) if figures.members > 1.0 => Line::from(format!(
+                "{} processes on this store, share of this one {:.0} %",
+                count(figures.members),
+                figures.member_share * 100.0
+            )),
             (None, Some(_)) => Line::default(),
         };
         Paragraph::new(lines).render(area, buffer);

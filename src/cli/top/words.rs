@@ -43,7 +43,7 @@ pub(super) fn bytes(bytes: f64) -> String {
 }
 
 /// A time in its two largest units.
-pub(super) fn span(seconds: f64) -> String {
+pub(in crate::cli) fn span(seconds: f64) -> String {
     let whole = seconds as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
     match whole {

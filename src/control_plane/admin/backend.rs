@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 
+use crate::telemetry::membership::MembershipReport;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::query::EventStatus;
 use inventory_core::seats::SeatFacts;
-use inventory_core::time::UnixMillis;
+use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::StripeView;
 use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
 
@@ -75,6 +76,9 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Reads one reservation with strong consistency.
     async fn get_reservation(&self, reservation: ReservationId)
     -> Result<StoredRecord, AdminError>;
+
+    /// The server processes of the store, as this process sees them, and the time of the call.
+    fn members(&self) -> (MembershipReport, Micros);
 
     /// The reservations of an existing event in no particular order.
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord>;

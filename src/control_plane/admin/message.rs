@@ -3,9 +3,11 @@
 use inventory_proto::inventory::v1 as pb;
 
 use super::backend::{EventStock, Stock};
+use crate::telemetry::membership::{MemberReport, MembershipReport, MembershipSource};
 use inventory_core::ids::SeatId;
 use inventory_core::query::{EventStatus, SectionStatus};
 use inventory_core::seats::Price;
+use inventory_core::time::Micros;
 use inventory_core::transaction::{ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
 
@@ -129,4 +131,48 @@ pub(super) fn reservation(stored: &StoredRecord) -> pb::Reservation {
         payment_intent_id: stored.payment_intent.clone(),
         created_at_ms: signed(stored.created_at.0),
     }
+}
+
+pub(super) fn members(report: &MembershipReport, now: Micros) -> pb::ListMembersResponse {
+    let source = match report.source {
+        MembershipSource::Store => pb::MembershipSource::Store,
+        MembershipSource::Off => pb::MembershipSource::Off,
+        MembershipSource::Static => pb::MembershipSource::Static,
+    };
+    let (own, others): (Vec<_>, Vec<_>) = report.members.iter().partition(|one| one.is_own);
+    let beats = report.beats.as_ref();
+    pb::ListMembersResponse {
+        source: source.into(),
+        members: own.into_iter().chain(others).map(|one| member(one, now)).collect(),
+        own_share: report.own_share,
+        unlisted: beats.is_some_and(|beats| beats.is_unlisted),
+        unreadable_entries: beats.map_or(0, |beats| beats.unreadable as i32),
+        last_success_ms: beats.map(|beats| millis_since(beats.succeeded_at, now)),
+    }
+}
+
+fn member(report: &MemberReport, now: Micros) -> pb::Member {
+    let entry = &report.entry;
+    let announced = &entry.announcement;
+    let state = match (report.is_own, report.is_alive) {
+        (true, _) => pb::MemberState::Self_,
+        (false, true) => pb::MemberState::Alive,
+        (false, false) => pb::MemberState::Forgotten,
+    };
+    pb::Member {
+        process_id: entry.id.to_string(),
+        state: state.into(),
+        shards: announced.shards.into(),
+        version: announced.version.clone(),
+        address: announced.address.clone(),
+        started_at_ms: signed(announced.started_at.0),
+        beat_at_ms: signed(entry.beat_at.0),
+        beat_age_ms: report.seen_at.map(|at| millis_since(at, now)),
+        clock_ahead_ms: announced.clock.map(|clock| clock.ahead_ms),
+        clock_error_ms: announced.clock.map(|clock| signed(clock.error_ms)),
+    }
+}
+
+fn millis_since(at: Micros, now: Micros) -> i64 {
+    signed(now.since(at).0 / 1_000)
 }

@@ -185,6 +185,14 @@ impl InventoryAdmin for Admin {
         Ok(Response::new(pb::CloseEventResponse { event: Some(message::stock(&stock)) }))
     }
 
+    async fn list_members(
+        &self,
+        _: Request<pb::ListMembersRequest>,
+    ) -> Result<Response<pb::ListMembersResponse>, Status> {
+        let (report, now) = self.backend.members();
+        Ok(Response::new(message::members(&report, now)))
+    }
+
     async fn set_log_level(
         &self,
         request: Request<pb::SetLogLevelRequest>,

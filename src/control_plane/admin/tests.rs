@@ -12,9 +12,11 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::telemetry::membership::MembershipReport;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::query::EventStatus;
 use inventory_core::seats::SeatFacts;
+use inventory_core::time::Micros;
 use inventory_store::{EventAbout, NewEvent, SeatOutcome};
 
 /// A backend with a seated event without seats. Writes complete when notified; all other calls hang.
@@ -118,6 +120,10 @@ impl AdminBackend for ManualBackend {
 
     async fn get_reservation(&self, _: ReservationId) -> Result<StoredRecord, AdminError> {
         std::future::pending().await
+    }
+
+    fn members(&self) -> (MembershipReport, Micros) {
+        unreachable!("the tests list no members")
     }
 
     fn list_reservations(&self, _: EventId) -> Pages<StoredRecord> {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic::Code;
 
 use super::*;
+use crate::telemetry::membership::{BeatReport, MembershipSource};
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use inventory_core::counters::Counters;
+use inventory_core::membership::ProcessId;
 use inventory_core::time::Micros;
 
 const NOW: Duration = Duration::from_secs(60);
@@ -247,6 +249,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     let server = ServerMetrics {
         clock_skew: Some(0.25),
         credentials_expiry: Some(1.8e9),
+        membership: Some((members(), Micros::from_millis(4_000))),
         heartbeats: vec![HeartbeatMetrics::default()],
         spans: SpanMetrics { exported: 1, dropped: vec![("queue_full", 1)] },
         process: ProcessUsage {
@@ -259,4 +262,41 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
         ..ServerMetrics::default()
     };
     (aggregate, server)
+}
+
+fn members() -> MembershipReport {
+    let difference = (ProcessId(2), Duration::from_millis(1_500));
+    MembershipReport {
+        source: MembershipSource::Store,
+        members: Vec::new(),
+        own_share: 0.25,
+        beats: Some(BeatReport {
+            succeeded_at: Micros::from_millis(1_500),
+            succeeded: 7,
+            failed: 2,
+            is_unlisted: true,
+            unreadable: 3,
+            clock_difference: Some(difference),
+        }),
+    }
+}
+
+#[test]
+fn beats_are_rendered_and_absent_with_configured_members() {
+    let (aggregate, mut server) = everything_recorded();
+    let text = aggregate.render(&server).unwrap();
+    for line in [
+        "inventory_member_share_ratio 0.25",
+        "inventory_member_beats_total{result=\"failed\"} 2",
+        "inventory_member_beat_age_seconds 2.5",
+        "inventory_member_unlisted 1",
+        "inventory_member_entries_unreadable 3",
+        "inventory_member_clock_difference_seconds 1.5",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
+    }
+    let configured = MembershipReport { beats: None, ..members() };
+    server.membership = Some((configured, Micros(0)));
+    let text = aggregate.render(&server).unwrap();
+    assert!(text.contains("inventory_members 0") && !text.contains("inventory_member_beat"));
 }

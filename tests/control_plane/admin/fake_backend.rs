@@ -8,10 +8,14 @@ use futures::stream::{self, StreamExt};
 use inventory_api::control_plane::admin::{
     AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
 };
+use inventory_api::telemetry::membership::{
+    BeatReport, MemberReport, MembershipReport, MembershipSource,
+};
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
+use inventory_core::membership::{Announcement, ClockOffset, MemberEntry, ProcessId};
 use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
 use inventory_core::seats::{Price, SeatFacts};
-use inventory_core::time::UnixMillis;
+use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{RecordView, ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
 
@@ -274,6 +278,35 @@ impl AdminBackend for Events {
 
     async fn get_reservation(&self, id: ReservationId) -> Result<StoredRecord, AdminError> {
         reservation(id.as_str())
+    }
+
+    /// This process, and one that was forgotten.
+    fn members(&self) -> (MembershipReport, Micros) {
+        let member = |id, is_own: bool| MemberReport {
+            entry: MemberEntry {
+                id: ProcessId(id),
+                beat: 7,
+                interval: Micros(3_000_000),
+                beat_at: UnixMillis(1_704_110_400_250),
+                announcement: Announcement {
+                    shards: 2,
+                    version: "1.2.3".to_owned(),
+                    address: format!("host-{id}:8080"),
+                    started_at: UnixMillis(1_704_110_400_000),
+                    clock: is_own.then_some(ClockOffset { ahead_ms: -20, error_ms: 80 }),
+                },
+            },
+            is_own,
+            is_alive: is_own,
+            seen_at: Some(Micros(5_000_000)),
+        };
+        let report = MembershipReport {
+            source: MembershipSource::Store,
+            members: vec![member(1, false), member(2, true)],
+            own_share: 1.0,
+            beats: Some(BeatReport { succeeded_at: Micros(5_000_000), ..BeatReport::default() }),
+        };
+        (report, Micros(6_250_000))
     }
 
     /// Two pages; for the event `half` followed by an error.

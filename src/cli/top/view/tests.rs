@@ -11,6 +11,8 @@ fn figures() -> TopModel {
         arch: "aarch64".to_owned(),
         ready: true,
         uptime_seconds: 3_700.0,
+        members: 3.0,
+        member_share: 0.25,
         over_seconds: 1.0,
         cores: 1.25,
         resident_bytes: 64.0 * 1024.0 * 1024.0,
@@ -107,7 +109,7 @@ fn healthy_server_is_shown_completely_and_nothing_is_red() {
     let wanted = [
         "inventory-api 1.2.3 aarch64  http://127.0.0.1:9090  ready  up 1 h 1 min  revision 3f2a1b",
         "30,021 calls/s  0 errors/s  0 shed/s  1.25 cores  64 MiB  91 of 20,000 files",
-        "",
+        "3 processes on this store, share of this one 25 %",
         "SHARDS                                calls/s   busy  conns active queued writing stalls",
         "shard 0                                30,021   50 %      4     12     40      20      0",
         "",
