@@ -80,6 +80,7 @@ faults! {
     ResendsUnpaced: "transactions are sent again without longer pauses and time-outs",
     ResendsUnbounded: "all transactions with an unknown outcome are sent again at the same time",
     PaymentIgnored: "a commit with another payment gets the order of the recorded payment",
+    LaterPaymentDropped: "a commit with a payment, after one without, does not record the payment",
     PaymentJoined: "a commit gets the answer of a commit in flight with another payment",
     UnexplainedRetried: "a cancellation without a reason is retried without a pause",
     OverdueScanGivesUp: "a scan of the expiry index that failed is not repeated",

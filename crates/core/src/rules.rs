@@ -81,6 +81,14 @@ pub fn decide(
             let order = record.order.unwrap_or_else(|| OrderId::of(&operation.reservation));
             refuse(Rejection::PaymentConflict { order })
         }
+        (Verb::Commit, Confirmed)
+            if record.payment.is_none()
+                && operation.payment().is_some()
+                && !fault::planted(Fault::LaterPaymentDropped) =>
+        {
+            // The money would have no trace, and neither would a second payment.
+            write(ExpiryCondition::Any, Confirmed)
+        }
         (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
         (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Rejection::ReservationReleased),
         (Verb::Release, Held) => write(ExpiryCondition::Any, Released),
@@ -168,6 +176,12 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a transition adds a payment to a confirmed record, and nothing else.
+pub(crate) fn adds_payment(transition: Transition) -> bool {
+    let confirmed = ReservationState::Confirmed;
+    transition.from == Some(confirmed) && transition.to == confirmed
 }
 
 /// Whether operation and record both have a payment, and not the same one.
@@ -362,10 +376,13 @@ mod tests {
         let conflict = Decision::Answer(Answer::Rejected(conflict));
         assert_eq!(paid("pay_second", "pay_first", Confirmed), conflict);
         assert_eq!(paid("pay_first ", "pay_first", Confirmed), conflict);
-        for (payment, recorded) in [("pay_first", "pay_first"), ("", "pay_first"), ("pay", "")] {
+        for (payment, recorded) in [("pay_first", "pay_first"), ("", "pay_first"), ("", "")] {
             let found = paid(payment, recorded, Confirmed);
             assert!(matches!(found, Decision::Answer(Answer::Confirmed { .. })), "{found:?}");
         }
+        // The first payment of a reservation that was confirmed without one is recorded.
+        let added = write(Some(Confirmed), ExpiryCondition::Any, Confirmed);
+        assert_eq!(paid("pay", "", Confirmed), added);
         // Nothing is confirmed yet: the payment is recorded by the write.
         for state in [Held, Expired] {
             assert!(matches!(paid("pay", "", state), Decision::Write(_)));

@@ -109,6 +109,9 @@ pub struct RecordWrite {
     pub order: Option<OrderId>,
     /// Hold expiry. An expired record keeps it.
     pub expires_at: Option<UnixMillis>,
+    /// Time of the last transition of a confirmed record to which the write adds a payment and nothing else. Condition:
+    /// the record has no payment.
+    pub payment_added_to: Option<UnixMillis>,
 }
 
 /// One conditional, atomic write. Actions are numbered: stripes first, then records, then the seats of each record
@@ -161,7 +164,7 @@ impl RecordWrite {
             draws: self.draws.clone(),
             seats: self.seats.clone(),
             expires_at: self.expires_at,
-            at,
+            at: self.payment_added_to.unwrap_or(at),
         }
     }
 }

@@ -186,6 +186,42 @@ async fn second_payment_is_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn first_payment_of_an_order_without_one_is_recorded() {
+    let (store, server, api) = selling_as(|command| command.env("SHARDS", "2")).await;
+    let other = store.server_command().start();
+    let (inventory, elsewhere) = (client(&server).await, client(&other).await);
+    for (id, event, qty) in [("direct", EVENT, 1), ("seats", HALL, 2)] {
+        let order = inventory.order(paid("", commit(id, event, qty))).await;
+        let first = api.commit(pay("", sell(id, event, 0, &[]))).await;
+        let again = api.commit(pay("pay_first", sell(id, event, 0, &[]))).await;
+        assert_eq!((again.status(), &again.order_id), (CommitStatus::Success, &order));
+        assert_eq!(again.committed_at, first.committed_at, "a payment is no transition");
+        assert_eq!(elsewhere.order(paid("pay_first", commit(id, event, qty))).await, order);
+        for client in [&inventory, &elsewhere] {
+            let call = paid("pay_second", commit(id, event, qty));
+            let refused = client.try_commit(call).await.unwrap_err();
+            assert_rejected(&refused, Code::AlreadyExists, "IDEMPOTENCY_CONFLICT", event, id);
+        }
+        // A payment takes nothing away from the order.
+        assert_eq!(inventory.order(paid("", commit(id, event, qty))).await, order);
+    }
+    // Of two payments at once one is recorded.
+    for round in 0..8 {
+        let id = format!("late{round}");
+        let order = inventory.order(paid("", commit(&id, EVENT, 1))).await;
+        let calls = [(&inventory, "pay_first"), (&elsewhere, "pay_second")];
+        let calls = calls.map(async |(client, payment)| {
+            let answer = client.try_commit(paid(payment, commit(&id, EVENT, 1))).await;
+            answer.map(|answer| answer.order_id).map_err(|status| status.code())
+        });
+        let [one, two] = calls;
+        let mut answers = <[_; 2]>::from(tokio::join!(one, two));
+        answers.sort_by_key(Result::is_err);
+        assert_eq!(answers, [Ok(order), Err(Code::AlreadyExists)]);
+    }
+}
+
+#[tokio::test]
 async fn two_payments_at_once_do_not_both_get_an_order() {
     let (store, server, _api) = selling_as(|command| command.env("SHARDS", "2")).await;
     let other = store.server_command().start();

@@ -226,6 +226,7 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         order: None,
         // Overdue at once.
         expires_at: Some(transaction.at),
+        payment_added_to: None,
     };
     transaction.stripes.clear();
     if fault::planted(Fault::ReleaseRecordMissing) {

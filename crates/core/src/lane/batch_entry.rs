@@ -51,6 +51,10 @@ impl BatchEntry {
             (StockChange::Keep | StockChange::Return, Some(record)) => {
                 write_of_recorded_stock(operation, transition, record)
             }
+            (StockChange::None, Some(record)) if rules::adds_payment(transition) => RecordWrite {
+                payment_added_to: Some(record.at),
+                ..write_of_recorded_stock(operation, transition, record)
+            },
             (_, record) => write_of_requested_stock(operation, transition, record.as_ref(), seats),
         };
         let queue =
@@ -91,7 +95,7 @@ impl BatchEntry {
     }
 }
 
-/// A write that keeps or returns the stock of an existing record. The record keeps its allocations and its fingerprint.
+/// A write that keeps or returns the stock of an existing record, or adds a payment to it. The record keeps its allocations and its fingerprint.
 fn write_of_recorded_stock(
     operation: Operation,
     transition: Transition,
@@ -113,6 +117,7 @@ fn write_of_recorded_stock(
         seats: record.seats,
         order: new_order(&operation, transition).or(record.order),
         expires_at: record.expires_at,
+        payment_added_to: None,
         operation,
     }
 }
@@ -144,6 +149,7 @@ fn write_of_requested_stock(
         seats,
         order: new_order(&operation, transition),
         expires_at: operation.hold_until.or_else(|| record.and_then(|record| record.expires_at)),
+        payment_added_to: None,
         operation,
     }
 }

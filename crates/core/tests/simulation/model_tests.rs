@@ -37,6 +37,7 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
         draws: [StripeAllocation { stripe: 0, units: 1 }].into_iter().collect(),
         seats: None,
         expires_at: None,
+        payment_added_to: None,
     }
 }
 

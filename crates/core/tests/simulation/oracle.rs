@@ -191,7 +191,8 @@ impl Oracle {
         };
         let was_confirmed = |view: &&_| is(view, ReservationState::Confirmed);
         let mut past = record.past.iter().map(|(_, view)| view);
-        let confirmed = past.find(was_confirmed).map(|view| (&record.event, view));
+        // The last one: a payment may have been added.
+        let confirmed = past.rfind(was_confirmed).map(|view| (&record.event, view));
         is(&record.view, ReservationState::Refunded)
             && confirmed.is_some()
             && expected_answer(ask, confirmed, unix(now), self.late).as_ref() == Some(answer)

@@ -354,6 +354,7 @@ impl Display for Words<'_, RecordWrite> {
             seats,
             order,
             expires_at,
+            payment_added_to,
         } = self.0;
         let Operation { reservation, payment_intent, .. } = operation;
         let due = match due {
@@ -366,7 +367,8 @@ impl Display for Words<'_, RecordWrite> {
         write!(f, " {qty} {} {}", Words(fingerprint), List(draws))?;
         let (order, seats) = (plain(*order), plain(seats.as_deref().map(ids)));
         let until = plain(expires_at.map(|at| at.0));
-        write!(f, " {seats} {order} paid {payment_intent:?} until {until}")
+        let added = if payment_added_to.is_some() { " only" } else { "" };
+        write!(f, " {seats} {order} paid{added} {payment_intent:?} until {until}")
     }
 }
 

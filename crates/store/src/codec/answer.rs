@@ -190,6 +190,7 @@ mod tests {
             seats: None,
             order: None,
             expires_at: None,
+            payment_added_to: None,
         }
     }
 

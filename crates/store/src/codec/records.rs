@@ -30,6 +30,9 @@ use inventory_core::transaction::{
 
 const NEW_ITEM_CONDITION: &str = "attribute_not_exists(#k)";
 
+const ADD_PAYMENT: &str = "SET #p = :p";
+const NO_PAYMENT_YET: &str = "#s = :f AND attribute_not_exists(#p)";
+
 const NAMES: [(&str, &str); 11] = [
     ("#s", STATUS),
     ("#u", UPDATED_AT),
@@ -75,9 +78,18 @@ pub(super) struct WriteInstant<'a> {
 struct RecordTransition {
     to: ReservationState,
     due: ExpiryCondition,
-    /// Whether the write stores a payment.
-    payment: bool,
+    payment: PaymentChange,
     what: StockLink,
+}
+
+/// What a write does to the payment of a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PaymentChange {
+    Nothing,
+    /// Stored by the transition that confirms.
+    Stored,
+    /// Added to a confirmed record that has none: nothing else changes.
+    Added,
 }
 
 /// The stock that the record refers to after the write.
@@ -90,14 +102,19 @@ enum StockLink {
 }
 
 impl RecordTransition {
-    const COUNT: usize = 5 * 3 * 2 * 4;
+    const COUNT: usize = 5 * 3 * 3 * 4;
 
     fn of(record: &RecordWrite) -> Self {
         Self {
             to: record.to,
             due: record.due,
-            payment: record.to == ReservationState::Confirmed
-                && !record.operation.payment_intent.is_empty(),
+            payment: match record.to {
+                _ if record.payment_added_to.is_some() => PaymentChange::Added,
+                ReservationState::Confirmed if !record.operation.payment_intent.is_empty() => {
+                    PaymentChange::Stored
+                }
+                _ => PaymentChange::Nothing,
+            },
             what: match stock_change(record.from, record.to) {
                 StockChange::Reserve if record.seats.is_some() => match prices(record) {
                     Some(_) => StockLink::PricedSeats,
@@ -110,12 +127,15 @@ impl RecordTransition {
     }
 
     fn index(self) -> usize {
-        ((self.to as usize * 3 + self.due as usize) * 2 + usize::from(self.payment)) * 4
+        ((self.to as usize * 3 + self.due as usize) * 3 + self.payment as usize) * 4
             + self.what as usize
     }
 
     fn shape(self) -> ExpressionTemplate {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        if self.payment == PaymentChange::Added {
+            return ExpressionTemplate::new(ADD_PAYMENT, NO_PAYMENT_YET, &NAMES);
+        }
         let (more, gone) = match self.to {
             Held => (", #x = :x, #b = :b", "#g"),
             Confirmed => (", #o = :o", "#b, #g"),
@@ -123,7 +143,10 @@ impl RecordTransition {
             // An order is never purged.
             Refunded => ("", "#b"),
         };
-        let payment = if self.payment { ", #p = :p" } else { "" };
+        let payment = match self.payment {
+            PaymentChange::Nothing => "",
+            PaymentChange::Stored | PaymentChange::Added => ", #p = :p",
+        };
         let what = match self.what {
             StockLink::Nothing => "",
             StockLink::Units => ", #d = :d",
@@ -151,6 +174,10 @@ impl RecordTransition {
     ) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         of.text(":f", state_name(from));
+        if self.payment == PaymentChange::Added {
+            of.text(":p", &record.operation.payment_intent);
+            return;
+        }
         of.text(":s", state_name(self.to));
         of.text(":u", now.at);
         match self.to {
@@ -163,7 +190,7 @@ impl RecordTransition {
             Released | Expired => of.number(":g", now.purge_at),
             Refunded => {}
         }
-        if self.payment {
+        if self.payment == PaymentChange::Stored {
             of.text(":p", &record.operation.payment_intent);
         }
         match self.what {

@@ -193,6 +193,7 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
         seats: None,
         order,
         expires_at,
+        payment_added_to: None,
     }
 }
 

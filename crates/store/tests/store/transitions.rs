@@ -1,5 +1,6 @@
 //! Each transition of a reservation of units: what it writes, and which states its condition rejects.
 
+use inventory_core::operation::Operation;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
     ActionOutcome, ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate,
@@ -258,5 +259,47 @@ fn return_to_a_missing_stripe_is_rejected() {
         let release = returning(&[(7, 1)], vec![transition(&hold, ReservationState::Released)]);
         let reasons = refused(&store, release).await;
         assert_eq!(reasons, [ActionOutcome::Stripe(None), ActionOutcome::Fine]);
+    });
+}
+
+#[test]
+fn payment_is_added_once_and_changes_nothing_else() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        create(&store, 100, 1).await;
+        let unpaid = |record: RecordWrite| RecordWrite {
+            operation: Operation { payment_intent: String::new(), ..record.operation },
+            ..record
+        };
+        let order = unpaid(confirmed("r1", &[(0, 2)]));
+        applied(&store, transaction(&[(0, 2)], vec![order.clone()])).await;
+        let before = stored(&store).await;
+        let paid = |payment: &str| RecordWrite {
+            operation: Operation { payment_intent: payment.to_owned(), ..order.operation.clone() },
+            from: Some(ReservationState::Confirmed),
+            payment_added_to: Some(AT),
+            ..order.clone()
+        };
+        let later = |write: RecordWrite| Transaction {
+            at: UnixMillis(AT.0 + 5_000),
+            ..transaction(&[], vec![write])
+        };
+        applied(&store, later(paid("pi_first"))).await;
+        let after = stored(&store).await;
+        assert_eq!(after[0].payment_intent, "pi_first");
+        let mut expected = before[0].clone();
+        expected.payment_intent = "pi_first".to_owned();
+        expected.view.payment = after[0].view.payment;
+        assert_eq!(after[0], expected);
+        // Another payment, and a repeat after a lost answer, get the record.
+        for payment in ["pi_second", "pi_first"] {
+            let reasons = refused(&store, later(paid(payment))).await;
+            assert_eq!(reasons, [ActionOutcome::Record(expected.view.clone())], "{payment}");
+        }
+        // A refund does not get a payment.
+        let unpaid_refund = unpaid(transition(&order, ReservationState::Refunded));
+        applied(&store, returning(&[(0, 2)], vec![unpaid_refund])).await;
+        let reasons = refused(&store, later(paid("pi_late"))).await;
+        assert!(matches!(&reasons[..], [ActionOutcome::Record(_)]), "{reasons:?}");
     });
 }

@@ -56,6 +56,7 @@ fn stock_effect(write: &RecordWrite) -> Option<StockEffect> {
     Some(match (write.from, write.to) {
         (None, Held | Confirmed) | (Some(Expired), Confirmed) => StockEffect::Takes,
         (None, Released) => StockEffect::Nothing,
+        (Some(Confirmed), Confirmed) if write.payment_added_to.is_some() => StockEffect::Nothing,
         (Some(Held), Confirmed) => StockEffect::Keeps,
         (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => StockEffect::Gives,
         _ => return None,
@@ -395,7 +396,8 @@ impl Store {
                     ExpiryCondition::Expired => stored.expires_at.is_some_and(|end| end <= at),
                     ExpiryCondition::NotExpired => stored.expires_at.is_some_and(|end| end > at),
                 };
-                if from == Some(stored.state) && in_time {
+                let may_pay = write.payment_added_to.is_none() || stored.payment.is_none();
+                if from == Some(stored.state) && in_time && may_pay {
                     ActionOutcome::Fine
                 } else {
                     ActionOutcome::Record(stored.clone())
@@ -521,7 +523,9 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
     };
     let mut view = stored.clone();
     view.state = write.to;
-    view.at = at;
+    if write.payment_added_to.is_none() {
+        view.at = at;
+    }
     view.payment = payment_written(write);
     if write.to == ReservationState::Confirmed {
         view.order = write.order;

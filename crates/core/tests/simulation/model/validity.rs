@@ -100,6 +100,9 @@ fn check_record(record: &RecordWrite) -> Result<(), Violation> {
         "invalid stripe allocations: {record:?}"
     );
     let sound = match (stock_effect, &record.seats) {
+        (StockEffect::Nothing, _) if record.payment_added_to.is_some() => {
+            !record.operation.payment_intent.is_empty()
+        }
         (StockEffect::Nothing, seats) => units == 0 && seats.is_none(),
         (_, Some(seats)) => units == 0 && seats.len() == record.qty as usize,
         (_, None) => units == record.qty && units > 0,

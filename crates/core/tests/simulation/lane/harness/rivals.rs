@@ -34,6 +34,7 @@ impl PoolHarness {
             seats: None,
             order: Some(OrderId::of(&reservation)),
             expires_at: None,
+            payment_added_to: None,
         };
         let update = StripeUpdate { stripe, take: u64::from(units), give: 0 };
         self.rivals_write(vec![update], write)
@@ -73,6 +74,7 @@ impl PoolHarness {
             seats: view.seats,
             order: None,
             expires_at: view.expires_at,
+            payment_added_to: None,
         };
         self.rivals_write(updates, write)
     }
