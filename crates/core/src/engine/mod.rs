@@ -529,7 +529,7 @@ impl Engine {
     /// The store answers again after an outage: unknown outcomes need not wait for the end of a pause.
     pub fn handle_store_available(&mut self, now: Now) {
         self.now = now;
-        self.resends.store_answers(now.mono);
+        self.resends.store_available(now.mono);
         self.send_unresolved();
     }
 

@@ -40,6 +40,8 @@ pub(super) struct ResendQueue {
     /// Resends in a row that settled nothing.
     failures: u32,
     paused_until: Micros,
+    /// When an outage of the store last ended.
+    available_since: Micros,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl ResendQueue {
             limit: attempt_timeout,
             failures: 0,
             paused_until: Micros(0),
+            available_since: Micros(0),
         }
     }
 
@@ -122,6 +125,9 @@ impl ResendQueue {
                     false => 1,
                 };
             }
+            // The failure shows only that the store was away when the resend was sent.
+            (Some(resend), Unknown | Conflict | Throttled | Refused)
+                if resend.sent < self.available_since => {}
             (Some(resend), Unknown | Conflict | Throttled | Refused) => {
                 self.failures = self.failures.saturating_add(1);
                 self.slots = 1;
@@ -144,12 +150,74 @@ impl ResendQueue {
         }
     }
 
-    /// The store answers again: ends the pause. A resend that began while it did not may still be waiting for its answer,
-    /// so another one may be sent beside it.
-    pub(super) fn store_answers(&mut self, now: Micros) {
+    /// The store answers other calls: ends the pause. A resend that began while it did not may still be waiting for its
+    /// answer, so another one may be sent beside it.
+    fn store_answers(&mut self, now: Micros) {
         if self.paused_until > now {
-            self.paused_until = now;
-            self.slots = (self.in_flight.len() + 1).min(limits::RESEND_SLOTS_MAX);
+            self.end_pause(now);
         }
+    }
+
+    /// An outage of the store has ended. Resends that were sent before may wait for their answers for a long time yet, and
+    /// show nothing about the store then.
+    pub(super) fn store_available(&mut self, now: Micros) {
+        self.available_since = now;
+        self.failures = 0;
+        self.end_pause(now);
+    }
+
+    fn end_pause(&mut self, now: Micros) {
+        self.paused_until = self.paused_until.min(now);
+        self.slots = (self.in_flight.len() + 1).min(limits::RESEND_SLOTS_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::PoolId;
+    use rand::SeedableRng;
+
+    fn lane(lane: u16) -> LaneId {
+        LaneId { pool: PoolId(0), lane }
+    }
+
+    /// A queue of four lanes after an outage in which every resend timed out, and the time of the last resend, which
+    /// still waits for its answer.
+    fn after_outage(rng: &mut SmallRng) -> (ResendQueue, Micros) {
+        let mut queue = ResendQueue::new(Micros::from_millis(200));
+        for number in 0..4 {
+            queue.push(lane(number), Micros(0), rng);
+        }
+        let mut now = Micros(0);
+        for _ in 0..12 {
+            now = queue.wake_at().unwrap_or_default().max(now);
+            let (lane, limit) = queue.take_due(now).expect("due");
+            now = now.plus(limit);
+            queue.record_outcome(lane, &TransactionOutcome::Unknown, now, rng);
+            queue.push(lane, now, rng);
+        }
+        now = queue.wake_at().unwrap_or_default();
+        queue.take_due(now).expect("due");
+        (queue, now)
+    }
+
+    #[test]
+    fn resend_of_an_outage_that_times_out_later_delays_no_other() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let (mut queue, sent) = after_outage(&mut rng);
+        assert_eq!(queue.wake_at(), None, "one resend at a time");
+        let available = sent.plus(Micros::from_millis(5_000));
+        queue.store_available(available);
+        assert!(queue.wake_at().is_some_and(|at| at <= available), "beside the one that waits");
+        let late = sent.plus(Micros::from_millis(15_000));
+        let waiting = queue.in_flight.first().map_or(lane(0), |resend| resend.lane);
+        queue.record_outcome(waiting, &TransactionOutcome::Unknown, late, &mut rng);
+        assert!(queue.wake_at().is_some_and(|at| at <= late), "{queue:?}");
+        // A resend that was sent since then counts.
+        let (next, limit) = queue.take_due(late).expect("due");
+        let later = late.plus(limit);
+        queue.record_outcome(next, &TransactionOutcome::Unknown, later, &mut rng);
+        assert!(queue.wake_at().is_some_and(|at| at > later), "{queue:?}");
     }
 }

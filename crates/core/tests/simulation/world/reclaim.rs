@@ -16,8 +16,9 @@ pub(super) const PARTS: u16 = 4;
 pub(super) const SEGMENTS: u16 = 2;
 
 /// Maximum time for which a hold may be overdue while the store answers: far more than a reclaimer and its write need
-/// when most writes fail.
-const OVERDUE_MAX: Micros = Micros::from_millis(60_000);
+/// when most writes fail. An expiry waits for the write with an unknown outcome before it; if six requests in a row arrive
+/// late, the time-outs of its resends alone take a minute.
+const OVERDUE_MAX: Micros = Micros::from_millis(120_000);
 
 /// Interval of the checks of that rule.
 const CHECK_EVERY: Micros = Micros::from_millis(1_000);
