@@ -59,8 +59,7 @@ impl FakeShard {
             remaining: 1_000_000_000,
             version: 1,
             stripes: Some(1),
-            seat_keys: 0,
-            closed: false,
+            ..StripeView::default()
         }]);
         let event = EVENT.parse().unwrap();
         self.engine.handle_stripes_read(&event, &read, at(now));

@@ -27,7 +27,7 @@ use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult};
 use inventory_core::seats::SeatFacts;
 use inventory_core::time::Micros;
-use inventory_core::transaction::StripesRead;
+use inventory_core::transaction::{StockTotals, StripesRead};
 use inventory_runtime::clock;
 use inventory_store::{
     AwsAccess, CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatOutcome,
@@ -107,7 +107,7 @@ impl AdminBackend for ShardGateway {
                 Ok(CreateEventOutcome::Conflict(stripes)) => {
                     let about = driver.store().describe_event(&event.event).await;
                     let about = about.map_err(store_error)?.ok_or(AdminError::EventNotFound)?;
-                    let total = stripes.iter().map(|stripe| stripe.capacity).sum();
+                    let total = StockTotals::of(&stripes).capacity;
                     Err(AdminError::EventExists(Box::new(NewEvent {
                         event: about.event,
                         total,

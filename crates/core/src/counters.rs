@@ -76,6 +76,8 @@ counters! {
     duplicates: sum;
     /// Entries for which a stripe had too few units.
     stripe_shortages: sum;
+    /// Transactions that moved units between two stripes, or tried to.
+    stock_moves: sum;
         /// Operations on units rejected without a write, after a read of their record: sold out, or the hold has
         /// expired and its units are sold.
     sold_out: sum;

@@ -88,6 +88,10 @@ faults! {
     MemberNeverForgotten: "a process that stopped beating stays a member",
     MemberJudgedByClock: "a member is judged by the wall-clock time that it announces",
     LeaveKeepsEntry: "a process that leaves does not remove its entry",
+    MovedUnitsCounted: "totals are the sums of what a read that is not a snapshot found per stripe",
+    SoldOutByTornSum: "\"sold out\" counts units that are moved during the read by where each stripe was read",
+    MoveHalved: "a move adds units to one stripe and takes them from none",
+    OwnStripesSoldOut: "\"sold out\" is decided by the stripes that the members leave to this process",
     ClockJumpIgnored: "nothing is read again after a clock that jumped",
 }
 

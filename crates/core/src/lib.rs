@@ -30,5 +30,6 @@ pub mod seats;
 pub mod spread;
 mod stock_reads;
 mod stock_snapshots;
+pub mod stripe_ownership;
 pub mod time;
 pub mod transaction;

@@ -81,6 +81,24 @@ pub(crate) const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_D
 /// a sale then costs one read per interval, not one write per call.
 pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
 
+/// Fewest units of a stripe from which half is moved to a stripe that is short: a move then brings what a full
+/// transaction of single tickets sells. Below it, transactions take what they need from where it is.
+pub(crate) const STOCK_MOVE_SOURCE_MIN: u64 = 2 * BATCH_ENTRIES_MAX as u64;
+
+/// Most units of one move: what one lane sells in about a second.
+pub(crate) const STOCK_MOVE_UNITS_MAX: u64 = 5_000;
+
+/// Most moves that follow from one read of all stripes: so many lanes of a shard sell again at once.
+pub(crate) const STOCK_MOVES_PER_READ_MAX: u64 = 8;
+
+/// Conflicts in a row after which a lane gives up a move and the stripes are read again: the owner of the other stripe
+/// is using it.
+pub(crate) const STOCK_MOVE_CONFLICTS_MAX: u32 = 3;
+
+/// Reads of all stripes for one entry that the total has units for, while no stripe seems to have them: they are being
+/// moved, or other entries take them first.
+pub(crate) const STRIPE_READS_PER_ENTRY_MAX: u8 = 16;
+
 /// How long a low stripe is assumed to be low, since other processes may return units to it.
 pub(crate) const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 

@@ -9,6 +9,12 @@
 //!   `low` and `high` units; a reservation lowers `low`, a return raises `high`. The same applies to
 //!   what another shard answered for this one, and to a write whose outcome was lost.
 //!
+//! All figures of a stripe leave out the units that were moved between stripes, so a move changes none of them; see
+//! [`StockTotals`].
+//!
+//! What other processes wrote since the read is not included: with several processes, an answer may be wrong by what
+//! they sold and got back within the age of the snapshot.
+//!
 //! A unit that this shard sold before the query is never reported as free: `low` is reported. Uncertainty alone never
 //! reports a shortage: where `low` and `high` give different answers, the snapshot does not answer the query, which
 //! waits for a read that begins after it.
@@ -25,7 +31,9 @@ use super::answer::Rejection;
 use super::ids::EventId;
 use super::query::{EventStatus, Query, QueryResult, StockCounts};
 use super::time::{Micros, Now, UnixMillis};
-use super::transaction::{EventLayout, RecordView, ReservationState, StripeUpdate, StripeView};
+use super::transaction::{
+    EventLayout, RecordView, ReservationState, StockTotals, StripeUpdate, StripeView,
+};
 use crate::limits;
 
 /// Writes that a read may or may not have seen: per stripe, the units that may be missing and the units
@@ -42,7 +50,7 @@ pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
                 known.take = known.take.saturating_add(take);
                 known.give = known.give.saturating_add(give);
             }
-            None => deltas.push(StripeUpdate { stripe: update.stripe, take, give }),
+            None => deltas.push(StripeUpdate { stripe: update.stripe, take, give, moved: 0 }),
         }
     }
 }
@@ -56,25 +64,31 @@ pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
             stripe: draw.stripe,
             take: if takes { units } else { 0 },
             give: if takes { 0 } else { units },
+            moved: 0,
         }
     });
     draws.collect()
 }
 
+/// Units of a stripe, without moved units.
 #[derive(Clone, Copy, Debug)]
 struct StripeBounds {
-    capacity: u64,
-    /// Lower bound of the remaining units.
-    low: u64,
+    capacity: i64,
+    /// Lower bound of the remaining units. Negative if more was moved here than remains.
+    low: i64,
     /// Upper bound of the remaining units.
-    high: u64,
+    high: i64,
+}
+
+/// What a write adds to the remaining units, without moved units.
+fn net(update: &StripeUpdate) -> i64 {
+    update.change().saturating_sub(update.moved)
 }
 
 impl StripeBounds {
-    /// The units after `update`, limited to 0..=capacity, because other processes write to the stripe too.
-    fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
-        let more = units.saturating_add(update.give);
-        more.saturating_sub(update.take).min(self.capacity)
+    /// The units after `update`, at most the capacity, because other processes write to the stripe too.
+    fn moved(&self, units: i64, update: &StripeUpdate) -> i64 {
+        units.saturating_add(net(update)).min(self.capacity)
     }
 
     fn apply(&mut self, update: &StripeUpdate) {
@@ -83,12 +97,12 @@ impl StripeBounds {
     }
 
     fn widen(&mut self, update: &StripeUpdate) {
-        let (take, give) = (update.take, update.give);
-        if take > give {
-            self.low = self.low.saturating_sub(take - give);
+        let net = net(update);
+        if net < 0 {
+            self.low = self.low.saturating_add(net);
         } else {
             let most = self.capacity.max(self.high);
-            self.high = self.high.saturating_add(give - take).min(most);
+            self.high = self.high.saturating_add(net).min(most);
         }
     }
 }
@@ -110,8 +124,11 @@ struct StockSnapshot {
 
 impl StockSnapshot {
     fn sum_up(&mut self) {
-        self.low = self.stripes.iter().map(|s| s.low).sum();
-        self.high = self.stripes.iter().map(|s| s.high).sum();
+        let total = |of: fn(&StripeBounds) -> i64| {
+            let sum = self.stripes.iter().map(of).fold(0, i64::saturating_add);
+            u64::try_from(sum).unwrap_or(0)
+        };
+        (self.low, self.high) = (total(|stripe| stripe.low), total(|stripe| stripe.high));
     }
 
     fn answer(&self, query: &Query) -> Option<QueryResult> {
@@ -224,23 +241,24 @@ impl StockSnapshots {
             as_of: UnixMillis(now.unix.0.saturating_sub(took.0 / 1_000)),
             closed: EventLayout::of(read).closed,
             stripes: SmallVec::with_capacity(read.len()),
-            total: read.iter().map(|stripe| stripe.capacity).sum(),
+            total: StockTotals::of(read).capacity,
             low: 0,
             high: 0,
         };
         snapshot.stripes.extend(read.iter().map(|view| StripeBounds {
-            capacity: view.capacity,
-            low: view.remaining,
-            high: view.remaining,
+            capacity: view.capacity_before_moves(),
+            low: view.remaining_before_moves(),
+            high: view.remaining_before_moves(),
         }));
         for update in deltas {
             if fault::planted(Fault::DeltasForgotten) {
                 break;
             }
             if let Some(stripe) = snapshot.stripes.get_mut(usize::from(update.stripe)) {
-                stripe.low = stripe.low.saturating_sub(update.take);
-                let most = stripe.capacity.max(stripe.high);
-                stripe.high = stripe.high.saturating_add(update.give).min(most);
+                let taken = StripeUpdate { take: update.take, ..StripeUpdate::default() };
+                let given = StripeUpdate { give: update.give, ..StripeUpdate::default() };
+                stripe.widen(&taken);
+                stripe.widen(&given);
             }
         }
         snapshot.sum_up();
@@ -309,9 +327,7 @@ mod tests {
             capacity: 100,
             remaining: *left,
             version: 1,
-            stripes: None,
-            seat_keys: 0,
-            closed: false,
+            ..StripeView::default()
         };
         remaining.iter().map(stripe).collect()
     }
@@ -321,7 +337,7 @@ mod tests {
     }
 
     fn update(stripe: u16, take: u64, give: u64) -> StripeUpdate {
-        StripeUpdate { stripe, take, give }
+        StripeUpdate { stripe, take, give, moved: 0 }
     }
 
     /// Of a read from 1,000 to 2,000 µs.
@@ -361,9 +377,41 @@ mod tests {
     fn writes_after_the_read_are_added_within_the_capacity() {
         let mut snapshots = kept(&[3, 98], &[]);
         snapshots.record_write(&event(0), &[update(0, 5, 0)], Some(Micros(2_001)), Micros(9_000));
-        assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
+        // Two units of stripe 0 have come back, or have been moved there from stripe 1, since the read.
+        assert_eq!(told(&mut snapshots, 1, 9_000), Some((96, true)));
         snapshots.record_write(&event(0), &[update(1, 1, 9)], Some(Micros(2_001)), Micros(9_000));
-        assert_eq!(told(&mut snapshots, 1, 9_000), Some((100, true)));
+        assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
+    }
+
+    /// Whichever of the two stripes a read has seen before the move.
+    #[test]
+    fn moved_units_are_counted_once() {
+        let stripe = |remaining, moved: i64| StripeView {
+            capacity: 100_u64.saturating_add_signed(moved),
+            remaining,
+            moved,
+            ..StripeView::default()
+        };
+        let (before, after) = ([(4, 0), (90, 0)], [(44, 40), (50, -40)]);
+        for [first, second] in [
+            [before[0], before[1]],
+            [before[0], after[1]],
+            [after[0], before[1]],
+            [after[0], after[1]],
+        ] {
+            let read = [stripe(first.0, first.1), stripe(second.0, second.1)];
+            assert_eq!(StockTotals::of(&read), StockTotals { capacity: 200, remaining: 94 });
+            let mut snapshots = StockSnapshots::new(AGE_MAX);
+            snapshots.store(&event(0), Micros(1_000), &read, &[], at(2_000));
+            assert_eq!(told(&mut snapshots, 95, 3_000), Some((94, false)));
+            // This shard's own move, with a sale of one unit.
+            let moved = [
+                StripeUpdate { moved: 20, ..update(0, 1, 0) },
+                StripeUpdate { moved: -20, ..update(1, 0, 0) },
+            ];
+            snapshots.record_write(&event(0), &moved, Some(Micros(2_001)), Micros(9_000));
+            assert_eq!(told(&mut snapshots, 95, 9_000), Some((93, false)));
+        }
     }
 
     #[test]

@@ -66,17 +66,27 @@ pub struct StripeAllocation {
 /// Stripe allocations of a reservation; usually one.
 pub type StripeAllocations = SmallVec<[StripeAllocation; 2]>;
 
-/// `remaining += give - take, version += 1` on one stripe item.
+/// `remaining += give - take + moved, capacity += moved, version += 1` on one stripe item.
 ///
-/// Conditions: the item exists; if units are taken, the event is open; if more units are taken than given,
-/// `remaining >= take - give`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Conditions: the item exists; if units are taken or moved, the event is open; if the remaining units decrease, there
+/// are that many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StripeUpdate {
     pub stripe: u16,
     /// Units to reserve.
     pub take: u64,
     /// Units to return.
     pub give: u64,
+    /// Available units that this stripe gets from another stripe of the same transaction; negative: that it gives. The
+    /// sum over a transaction is 0.
+    pub moved: i64,
+}
+
+impl StripeUpdate {
+    /// Change of the remaining units.
+    pub fn change(&self) -> i64 {
+        signed(self.give).saturating_sub(signed(self.take)).saturating_add(self.moved)
+    }
 }
 
 /// Condition on the expiry of the hold that a write ends, as of [`Transaction::at`].
@@ -170,11 +180,13 @@ impl RecordWrite {
 }
 
 /// A stripe item as read or as returned by a failed condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StripeView {
     /// Total units of the stripe.
     pub capacity: u64,
     pub remaining: u64,
+    /// Units that were moved here from other stripes, less those moved away. Included in `capacity`.
+    pub moved: i64,
     pub version: u64,
     /// Number of stripes of the event; `Some` on stripe 0 only.
     pub stripes: Option<u16>,
@@ -182,6 +194,54 @@ pub struct StripeView {
     pub seat_keys: u16,
     /// Whether the event accepts no new reservations.
     pub closed: bool,
+}
+
+impl StripeView {
+    /// The remaining units as if none had been moved between stripes.
+    pub(crate) fn remaining_before_moves(&self) -> i64 {
+        signed(self.remaining).saturating_sub(self.moved)
+    }
+
+    /// The capacity as if no units had been moved between stripes.
+    pub(crate) fn capacity_before_moves(&self) -> i64 {
+        signed(self.capacity).saturating_sub(self.moved)
+    }
+}
+
+/// Sums over all stripes of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StockTotals {
+    pub capacity: u64,
+    pub remaining: u64,
+}
+
+impl StockTotals {
+    /// The totals of an event with these stripes, which may have been read one after the other.
+    ///
+    /// A move of units between two stripes changes `remaining` and `capacity` of both. A read that sees one of the
+    /// stripes before the move and the other one after it would miss the units, or count them twice. So each stripe
+    /// contributes what it has without moved units, a figure that no move changes. The moved units of all stripes add
+    /// up to 0.
+    pub fn of(stripes: &[StripeView]) -> Self {
+        let sum = |of: fn(&StripeView) -> i64| {
+            let sum = stripes.iter().map(of).fold(0, i64::saturating_add);
+            u64::try_from(sum).unwrap_or(0)
+        };
+        if fault::planted(Fault::MovedUnitsCounted) {
+            return Self {
+                capacity: stripes.iter().map(|stripe| stripe.capacity).sum(),
+                remaining: stripes.iter().map(|stripe| stripe.remaining).sum(),
+            };
+        }
+        Self {
+            capacity: sum(StripeView::capacity_before_moves),
+            remaining: sum(StripeView::remaining_before_moves),
+        }
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
 }
 
 /// Layout of an event, as needed to route an operation; rarely changes.

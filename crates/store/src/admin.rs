@@ -14,7 +14,7 @@ use super::page::{Page, PageToken, start_key};
 use super::{EventAbout, Store, StoreError};
 use crate::limits;
 use inventory_core::ids::EventId;
-use inventory_core::transaction::{StripeView, StripesRead};
+use inventory_core::transaction::{StockTotals, StripeView, StripesRead};
 use inventory_runtime::clock;
 
 /// Outcome of [`Store::set_total`].
@@ -116,17 +116,16 @@ impl Store {
             if stripes.first().is_some_and(|first| first.seat_keys > 0) {
                 return Ok(SetTotalOutcome::Seated);
             }
-            let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
+            let StockTotals { capacity, remaining } = StockTotals::of(&stripes);
             if capacity == total {
                 return Ok(SetTotalOutcome::Set(stripes));
             }
-            let Some(capacities) = spread(&stripes, total) else {
-                let remaining: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
-                return Ok(SetTotalOutcome::Refused {
-                    total: capacity,
-                    taken: capacity - remaining,
-                });
-            };
+            let taken = capacity.saturating_sub(remaining);
+            if total < taken {
+                return Ok(SetTotalOutcome::Refused { total: capacity, taken });
+            }
+            // `None`: the read missed units that are being moved between two stripes.
+            let capacities = spread(&stripes, capacity, total).unwrap_or_default();
             let at = clock::now().unix;
             let changes = stripes.iter().zip(capacities).enumerate();
             let changes = changes.filter(|(_, (stripe, to))| stripe.capacity != *to).map(
@@ -201,10 +200,9 @@ impl Store {
     }
 }
 
-/// The new capacity of each stripe, with `total` as their sum. `None`: fewer units are available than would have
-/// to be removed.
-fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
-    let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
+/// The new capacity of each stripe, by which the total changes from `capacity` to `total`. `None`: fewer units are
+/// available than would have to be removed.
+fn spread(stripes: &[StripeView], capacity: u64, total: u64) -> Option<Vec<u64>> {
     let count = u16::try_from(stripes.len()).ok()?;
     if total >= capacity {
         let more = split(total - capacity, count);
@@ -237,32 +235,26 @@ mod tests {
     use super::*;
 
     fn stripes(of: &[(u64, u64)]) -> Vec<StripeView> {
-        let view = |&(capacity, remaining)| StripeView {
-            capacity,
-            remaining,
-            version: 0,
-            stripes: None,
-            seat_keys: 0,
-            closed: false,
-        };
+        let view =
+            |&(capacity, remaining)| StripeView { capacity, remaining, ..StripeView::default() };
         of.iter().map(view).collect()
     }
 
     #[test]
     fn added_units_are_split_evenly() {
         let now = stripes(&[(4, 0), (3, 3), (3, 1)]);
-        assert_eq!(spread(&now, 15), Some(vec![6, 5, 4]));
-        assert_eq!(spread(&now, 10), Some(vec![4, 3, 3]));
+        assert_eq!(spread(&now, 10, 15), Some(vec![6, 5, 4]));
+        assert_eq!(spread(&now, 10, 10), Some(vec![4, 3, 3]));
     }
 
     #[test]
     fn removed_units_come_from_stripes_that_have_them() {
         let now = stripes(&[(10, 0), (10, 9), (10, 3)]);
-        assert_eq!(spread(&now, 26), Some(vec![10, 7, 9]));
-        assert_eq!(spread(&now, 18), Some(vec![10, 1, 7]));
-        assert_eq!(spread(&now, 17), None);
+        assert_eq!(spread(&now, 30, 26), Some(vec![10, 7, 9]));
+        assert_eq!(spread(&now, 30, 18), Some(vec![10, 1, 7]));
+        assert_eq!(spread(&now, 30, 17), None);
         let nothing = stripes(&[(5, 0), (5, 0)]);
-        assert_eq!(spread(&nothing, 9), None);
+        assert_eq!(spread(&nothing, 10, 9), None);
     }
 
     #[test]
@@ -270,7 +262,7 @@ mod tests {
         let now = stripes(&[(7, 5), (7, 0), (6, 6), (6, 1), (6, 2)]);
         let (capacity, left) = (32, 14);
         for total in capacity - left..=capacity {
-            let capacities = spread(&now, total).unwrap_or_default();
+            let capacities = spread(&now, capacity, total).unwrap_or_default();
             assert_eq!(capacities.iter().sum::<u64>(), total);
             for (stripe, capacity) in now.iter().zip(capacities) {
                 assert!(capacity <= stripe.capacity);

@@ -10,7 +10,7 @@ use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
-use inventory_core::transaction::{StripeView, StripesRead};
+use inventory_core::transaction::{StockTotals, StripeView, StripesRead};
 use inventory_runtime::clock;
 
 /// An event to create.
@@ -174,7 +174,7 @@ impl Store {
         match self.read_event(event, Some(new_event.stripes)).await {
             StripesRead::Found(found) => {
                 let same = found.len() == usize::from(new_event.stripes)
-                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == new_event.total
+                    && StockTotals::of(&found).capacity == new_event.total
                     && found[0].seat_keys == new_event.seat_keys;
                 Ok(match same {
                     true => CreateEventOutcome::Existing(found),
@@ -250,10 +250,9 @@ fn fresh(event: &NewEvent, capacities: &[u64]) -> Vec<StripeView> {
     let view = |(index, &capacity): (usize, &u64)| StripeView {
         capacity,
         remaining: capacity,
-        version: 0,
         stripes: (index == 0).then_some(event.stripes),
         seat_keys: if index == 0 { event.seat_keys } else { 0 },
-        closed: false,
+        ..StripeView::default()
     };
     capacities.iter().enumerate().map(view).collect()
 }

@@ -8,7 +8,7 @@ use inventory_core::ids::SeatId;
 use inventory_core::query::{EventStatus, SectionStatus};
 use inventory_core::seats::Price;
 use inventory_core::time::Micros;
-use inventory_core::transaction::{ReservationState, StripeAllocation, StripeView};
+use inventory_core::transaction::{ReservationState, StockTotals, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
 
 /// Stored numbers are within bounds; a corrupt one is shown as the maximum.
@@ -41,8 +41,7 @@ pub(super) fn stock(event: &EventStock) -> pb::EventStock {
     };
     match &event.stock {
         Stock::Units { stripes, as_of } => {
-            let total: u64 = stripes.iter().map(|s| s.capacity).sum();
-            let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
+            let StockTotals { capacity: total, remaining } = StockTotals::of(stripes);
             pb::EventStock {
                 total: signed(total),
                 remaining: signed(remaining),

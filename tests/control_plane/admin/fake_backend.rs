@@ -89,8 +89,8 @@ impl FakeEvent {
             remaining: share(index) - 1,
             version: 1,
             stripes: (index == 0).then_some(stripes),
-            seat_keys: 0,
             closed: self.closed,
+            ..StripeView::default()
         };
         let stock = Stock::Units {
             stripes: (0..count).map(view).collect(),

@@ -1,17 +1,18 @@
-//! The pools of lanes of one shard, their timers, and which shard owns which stripe.
+//! The pools of lanes of one shard, their timers, and the stripes that each of them sells from.
 //!
 //! Ownership is a hint for batching, never a lease: the conditions in the write protect the stock. Shards and processes
-//! that disagree about ownership, or stop while they own a stripe, cause conflicts and no wrong outcome.
+//! that disagree about ownership, or stop while they own a stripe, cause conflicts and no wrong outcome. See
+//! [`crate::stripe_ownership`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use crate::effect::PoolId;
 use crate::ids::{EventId, ReservationId};
-use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeSet};
+use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind};
 use crate::limits;
-use crate::membership::{Member, Members, ProcessId};
+use crate::membership::Members;
+use crate::stripe_ownership::StripeOwnership;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
@@ -24,11 +25,12 @@ struct PoolSlot {
     timer: Option<Micros>,
     /// Number of lanes, as included in the total.
     lanes: usize,
+    /// The members, and the number of stripes, by which the pool has its stripes.
+    stripes_by: (u64, u16),
 }
 
 pub(super) struct Pools {
     shard: usize,
-    shards: usize,
     settings: LaneSettings,
     slots: HashMap<PoolId, PoolSlot, foldhash::fast::RandomState>,
     by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
@@ -38,15 +40,15 @@ pub(super) struct Pools {
     lanes: usize,
     /// Number of lanes at which idle pools are evicted.
     sweep_at: usize,
-    /// The processes that sell from this store, as far as this one knows.
-    members: Rc<Members>,
+    ownership: StripeOwnership,
+    /// Number of changes of the members.
+    members_version: u64,
 }
 
 impl Pools {
     pub(super) fn new(shard: usize, shards: usize, settings: LaneSettings) -> Self {
         Self {
             shard,
-            shards: shards.max(1),
             settings,
             slots: HashMap::default(),
             by_key: HashMap::default(),
@@ -54,15 +56,16 @@ impl Pools {
             next: 0,
             lanes: 0,
             sweep_at: IDLE_KEPT_MAX,
-            members: Rc::new(Members::single(Member {
-                id: ProcessId(0),
-                shards: shards.max(1) as u16,
-            })),
+            ownership: StripeOwnership::new(shards),
+            members_version: 0,
         }
     }
 
+    /// Sets the processes that sell from this store. A pool sells from its new stripes from its next entry on; lanes of
+    /// other stripes finish what they have.
     pub(super) fn set_members(&mut self, members: Rc<Members>) {
-        self.members = members;
+        self.ownership.set_members(members);
+        self.members_version += 1;
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
@@ -101,7 +104,11 @@ impl Pools {
     ) -> Option<PoolId> {
         let key = PoolKey { event: event.clone(), kind };
         let id = match self.by_key.get(&key) {
-            Some(id) => *id,
+            Some(id) => {
+                let id = *id;
+                self.update_stripes(id);
+                id
+            }
             None => {
                 if self.lanes >= self.sweep_at {
                     self.sweep();
@@ -111,15 +118,13 @@ impl Pools {
                 }
                 let id = PoolId(self.next);
                 self.next += 1;
-                let stripes = StripeSet {
-                    first: self.first_owned_stripe(event) as u16,
-                    step: self.shards as u16,
-                };
+                let stripes = self.ownership.stripes_of_shard(event, layout.stripes, self.shard);
                 let slot = PoolSlot {
                     pool: Pool::new(key.clone(), stripes, layout, self.settings),
                     timer: None,
                     // Counted as one lane until its first use.
                     lanes: 1,
+                    stripes_by: (self.members_version, layout.stripes),
                 };
                 self.lanes += 1;
                 self.slots.insert(id, slot);
@@ -128,6 +133,23 @@ impl Pools {
             }
         };
         Some(id)
+    }
+
+    /// Gives the pool its stripes anew if the members or the number of stripes have changed.
+    fn update_stripes(&mut self, id: PoolId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let stripes = slot.pool.layout().stripes;
+        if slot.stripes_by == (self.members_version, stripes)
+            || slot.pool.key().kind != PoolKind::Stripes
+        {
+            return;
+        }
+        slot.stripes_by = (self.members_version, stripes);
+        let event = slot.pool.key().event.clone();
+        let set = self.ownership.stripes_of_shard(&event, stripes, self.shard);
+        slot.pool.set_stripes(set);
     }
 
     /// Updates the pool's timer and its number of lanes.
@@ -170,31 +192,25 @@ impl Pools {
     /// the reservation id. Repeated calls of a reservation are forwarded to the same shard, where the later ones
     /// wait for the first.
     pub(super) fn shard_for_reserve(
-        &self,
+        &mut self,
         event: &EventId,
         reservation: &ReservationId,
         stripes: u16,
     ) -> usize {
-        let stripes = usize::from(stripes.max(1));
-        if self.first_owned_stripe(event) < stripes {
-            return self.shard;
+        match self.ownership.has_stripe(event, stripes, self.shard) {
+            true => self.shard,
+            false => self.ownership.shard_by_hash(event, stripes, reservation),
         }
-        let pick = stable_hash(reservation.as_str()) as usize % stripes;
-        self.owner(event, pick as u16)
     }
 
-    /// The first stripe that this shard owns, by rotation; the event may not have it.
-    fn first_owned_stripe(&self, event: &EventId) -> usize {
-        (self.shard + self.shards - self.rotation(event)) % self.shards
+    /// The shard that writes to a stripe of an event with that many stripes.
+    pub(super) fn shard_of_stripe(&mut self, event: &EventId, stripes: u16, stripe: u16) -> usize {
+        self.ownership.shard_of_stripe(event, stripes, stripe)
     }
 
-    /// The shard that writes to a stripe; for stripe 0 also to the event's seats.
-    pub(super) fn owner(&self, event: &EventId, stripe: u16) -> usize {
-        (self.rotation(event) + usize::from(stripe)) % self.shards
-    }
-
-    fn rotation(&self, event: &EventId) -> usize {
-        stable_hash(event.as_str()) as usize % self.shards
+    /// The shard that writes to the event's seats. The same for all members.
+    pub(super) fn shard_of_seats(&self, event: &EventId) -> usize {
+        self.ownership.shard_of_seats(event)
     }
 
     fn sweep(&mut self) {
@@ -215,11 +231,6 @@ impl Pools {
     }
 }
 
-/// Equal on every shard, which is all that is required.
-fn stable_hash(text: &str) -> u64 {
-    foldhash::fast::FixedState::with_seed(0).hash_one(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +239,7 @@ mod tests {
         Pools::new(shard, shards, LaneSettings::default())
     }
 
-    fn shard_for_reserve(lanes: &Pools, n: usize, stripes: u16) -> usize {
+    fn shard_for_reserve(lanes: &mut Pools, n: usize, stripes: u16) -> usize {
         let event: EventId = "evt".parse().expect("legal");
         let reservation: ReservationId = format!("r{n}").parse().expect("legal");
         lanes.shard_for_reserve(&event, &reservation, stripes)
@@ -237,16 +248,16 @@ mod tests {
     #[test]
     fn all_shards_agree_on_the_owner_of_a_stripe() {
         let owners: BTreeSet<_> =
-            (0..4).map(|shard| shard_for_reserve(&lanes(shard, 4), 1, 1)).collect();
+            (0..4).map(|shard| shard_for_reserve(&mut lanes(shard, 4), 1, 1)).collect();
         assert_eq!(owners.len(), 1);
     }
 
     #[test]
     fn shard_with_a_stripe_forwards_no_reservation() {
         for shard in 0..4 {
-            let lanes = lanes(shard, 4);
+            let mut lanes = lanes(shard, 4);
             for n in 0..200 {
-                assert_eq!(shard_for_reserve(&lanes, n, 10), shard);
+                assert_eq!(shard_for_reserve(&mut lanes, n, 10), shard);
             }
         }
     }
@@ -256,9 +267,9 @@ mod tests {
         let mut sellers = BTreeSet::new();
         for shard in 0..8 {
             for n in 0..50 {
-                let seller_of = shard_for_reserve(&lanes(shard, 8), n, 3);
+                let seller_of = shard_for_reserve(&mut lanes(shard, 8), n, 3);
                 assert_eq!(
-                    shard_for_reserve(&lanes(seller_of, 8), n, 3),
+                    shard_for_reserve(&mut lanes(seller_of, 8), n, 3),
                     seller_of,
                     "from {shard}"
                 );

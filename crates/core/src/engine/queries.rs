@@ -14,7 +14,7 @@ use crate::seat_map::SeatView;
 use crate::seats::{SeatItem, SeatState};
 use crate::stock_reads::{FinishedRead, StockReadWaiter};
 use crate::time::{Micros, Now};
-use crate::transaction::{EventLayout, StripeView, StripesRead};
+use crate::transaction::{EventLayout, StockTotals, StripeView, StripesRead};
 
 impl Engine {
     /// See [`Engine::cached_query_result`].
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     fn query_owner(&mut self, call: CallId, event: EventId, layout: EventLayout, query: Query) {
-        let shard = self.pools.owner(&event, 0);
+        let shard = self.pools.shard_of_seats(&event);
         if shard == self.settings.shard {
             self.query_seats(call, &event, layout, query);
         } else {
@@ -254,7 +254,7 @@ fn result_from_stripes(
     layout: EventLayout,
     now: Now,
 ) -> QueryResult {
-    let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
+    let StockTotals { capacity: total, remaining } = StockTotals::of(stripes);
     match query {
         Query::Availability { .. } | Query::Seats { .. } if layout.closed => {
             QueryResult::NotOnSale(Rejection::EventClosed)
@@ -266,7 +266,6 @@ fn result_from_stripes(
             QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() }
         }
         Query::Status => {
-            let total: u64 = stripes.iter().map(|s| s.capacity).sum();
             let counts = StockCounts {
                 total,
                 available: remaining,

@@ -82,12 +82,10 @@ impl SeatFixture {
 
     fn return_layout(&mut self, ms: u64) {
         let read = StripesRead::Found(vec![StripeView {
-            capacity: 0,
-            remaining: 0,
             version: 1,
             stripes: Some(1),
             seat_keys: 1,
-            closed: false,
+            ..StripeView::default()
         }]);
         self.fx.retain(|fx| !matches!(fx, Effect::ReadStripes { .. }));
         self.shard.handle_stripes_read(&event(), &read, at(ms));

@@ -173,7 +173,7 @@ impl Engine {
             return;
         };
         if task.layout.is_none() && planner::is_by_seat(operation, layout) {
-            let owner = self.pools.owner(&operation.event, 0);
+            let owner = self.pools.shard_of_seats(&operation.event);
             if owner != self.settings.shard {
                 self.forward(owner, layout, task.operation, task.hint);
                 return;
@@ -294,7 +294,7 @@ impl Engine {
     /// The layout; `None` if another shard must execute the operation, because the shard that forwarded the call
     /// had another layout.
     pub(super) fn layout_if_executed_here(
-        &self,
+        &mut self,
         operation: &Operation,
         layout: Option<EventLayout>,
     ) -> Option<EventLayout> {
@@ -342,7 +342,7 @@ impl Engine {
             StockChange::Return => {
                 let draw = task.hint.record().and_then(|record| record.draws.first());
                 let stripe = draw.map_or(0, |draw| draw.stripe);
-                let owner = self.pools.owner(event, stripe);
+                let owner = self.pools.shard_of_stripe(event, layout.stripes, stripe);
                 if self.joins_expiry_batch(&task.operation) {
                     PoolKind::ExpiryBatch(stripe)
                 } else if !is_placed && owner != self.settings.shard {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::pool_state::{PoolKind, PoolState, bit};
 use super::queue::Queue;
+use super::stock_move::StockMove;
 use super::{BatchEntry, QueueMetadata, action_budget, drawn_from};
 use crate::ids::{EventId, ReservationId};
 use crate::limits;
@@ -38,9 +39,21 @@ impl Batch {
         Self { entries, ..Self::default() }
     }
 
+    /// An empty batch whose transaction moves units to the stripe of the lane.
+    pub(super) fn for_move(lane: u16, stock_move: Option<StockMove>) -> Self {
+        let stripes = stock_move.map_or_else(Vec::new, |stock_move| vec![lane, stock_move.from]);
+        Self { stripes, ..Self::default() }
+    }
+
     /// Takes entries from a lane's own queue and from the shared one, in order of arrival, while one more
     /// fits; then background entries, for which a quarter of the capacity is kept.
-    pub(super) fn collect(lane: u16, own: &mut Queue, state: &mut PoolState, now: Micros) -> Self {
+    pub(super) fn collect(
+        &mut self,
+        lane: u16,
+        own: &mut Queue,
+        state: &mut PoolState,
+        now: Micros,
+    ) {
         let budget = action_budget(state.key.kind);
         // Only lanes that share the queue take from it.
         let uses_shared_queue = bit(lane) & state.serving() != 0 && !state.is_delayed(now);
@@ -48,17 +61,13 @@ impl Batch {
         let has_background =
             !own.background.is_empty() || (uses_shared_queue && !state.queue.background.is_empty());
         let foreground = if has_background { budget - budget / 4 } else { budget };
-        let mut batch = Self {
-            entries: Vec::with_capacity(waiting.min(budget)),
-            uses_shared_queue,
-            ..Self::default()
-        };
-        while batch.take_next(lane, own, state, uses_shared_queue, foreground, now) {}
-        batch.fill_from_background(&mut own.background, budget, now);
+        self.entries.reserve(waiting.min(budget));
+        self.uses_shared_queue = uses_shared_queue;
+        while self.take_next(lane, own, state, uses_shared_queue, foreground, now) {}
+        self.fill_from_background(&mut own.background, budget, now);
         if uses_shared_queue {
-            batch.fill_from_background(&mut state.queue.background, budget, now);
+            self.fill_from_background(&mut state.queue.background, budget, now);
         }
-        batch
     }
 
     /// Takes the older of the two front entries. False: there is none, or it does not fit.
@@ -256,7 +265,7 @@ fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
                     update.take += take;
                     update.give += give;
                 }
-                None => updates.push(StripeUpdate { stripe: draw.stripe, take, give }),
+                None => updates.push(StripeUpdate { stripe: draw.stripe, take, give, moved: 0 }),
             }
         }
     }

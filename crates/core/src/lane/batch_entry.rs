@@ -27,6 +27,8 @@ pub(super) struct QueueMetadata {
     /// A read of all stripes fixed the stripe allocations of the entry. Without a plan an entry takes its units
     /// from the stripe of the lane that sends it.
     pub(super) has_stripe_plan: bool,
+    /// Reads of all stripes after which no stripe had units for the entry, although the total had.
+    pub(super) reads: u8,
 }
 
 /// What a transition of one reservation writes, beside what the operation contains.
@@ -57,8 +59,13 @@ impl BatchEntry {
             },
             (_, record) => write_of_requested_stock(operation, transition, record.as_ref(), seats),
         };
-        let queue =
-            QueueMetadata { sequence, arrived, expected_wait: Micros(0), has_stripe_plan: false };
+        let queue = QueueMetadata {
+            sequence,
+            arrived,
+            expected_wait: Micros(0),
+            has_stripe_plan: false,
+            reads: 0,
+        };
         Self { write, queue }
     }
 

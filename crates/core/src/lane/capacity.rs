@@ -66,13 +66,15 @@ pub(super) fn stripe_capacities(
                 record_layout(view, state, out);
                 if view.closed && update.take > 0 {
                     StripeCapacity::Closed
-                } else if view.remaining.saturating_add(update.give) >= update.take {
+                } else if view.remaining.checked_add_signed(update.change()).is_some() {
                     backoff.get_or_insert(BackoffCause::Conflict);
                     StripeCapacity::Unknown
                 } else if update.give > 0 {
                     StripeCapacity::AwaitingReturns
                 } else {
-                    StripeCapacity::Limited { reported: view.remaining, left: view.remaining }
+                    // With the units that the same transaction moves here.
+                    let left = view.remaining.saturating_add_signed(update.moved.max(0));
+                    StripeCapacity::Limited { reported: left, left }
                 }
             }
             ActionOutcome::Stripe(None) => StripeCapacity::Missing,
@@ -81,6 +83,16 @@ pub(super) fn stripe_capacities(
         capacities.push((update.stripe, capacity));
     }
     capacities
+}
+
+/// The stripe does not get the units that were to be moved there: whether it has others is not known.
+pub(super) fn forget_units(capacities: &mut Vec<(u16, StripeCapacity)>, stripe: u16) {
+    let none = StripeCapacity::Limited { reported: 0, left: 0 };
+    match capacity_of(capacities, stripe) {
+        Some(StripeCapacity::Closed | StripeCapacity::Missing) => {}
+        Some(capacity) => *capacity = none,
+        None => capacities.push((stripe, none)),
+    }
 }
 
 fn record_layout(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {

@@ -16,6 +16,7 @@
 //! | `outcome.rs` | turns the outcome of a transaction into answers, retries, splits, redecisions |
 //! | `capacity.rs` | remaining capacity of short stripes, and which entries fit |
 //! | `stripe_planner.rs` | short stripes: a strong read of all stripes, allocation from others, sold out |
+//! | `stock_move.rs` | moves of units from richer stripes to short ones |
 //! | `output.rs` | context and output of a call into a pool |
 //!
 //! A lane of a stripe writes units of that stripe; entries with a stripe plan may take units of other stripes, too. An
@@ -33,6 +34,7 @@ mod output;
 mod pool;
 mod pool_state;
 mod queue;
+mod stock_move;
 mod stripe_planner;
 
 use crate::fault::{self, Fault};
@@ -44,11 +46,12 @@ use self::batch::Batch;
 pub use self::batch_entry::WriteIntent;
 use self::batch_entry::{BatchEntry, QueueMetadata};
 pub use self::output::{Completion, PoolContext, PoolOutput, Redecision, RedecisionCause};
-pub use self::pool::{Pool, StripeSet};
+pub use self::pool::Pool;
 pub(crate) use self::pool_state::SoldOutHint;
 pub use self::pool_state::{LaneSettings, PoolKey, PoolKind};
 use self::pool_state::{PoolState, bit};
 use self::queue::Queue;
+use self::stock_move::StockMove;
 use super::answer::Rejection;
 use super::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use super::time::Micros;
@@ -63,6 +66,8 @@ struct InFlightTransaction {
     transaction: Rc<Transaction>,
     /// When the transaction was first sent.
     sent: Micros,
+    /// Units that it moves to the stripe of the lane.
+    stock_move: Option<StockMove>,
     /// Since when the outcome is unknown. A resend that fails proves nothing about the first attempt.
     unknown_since: Option<Micros>,
 }
@@ -89,6 +94,8 @@ struct Lane {
     /// Batches whose entries go together and before all others: halves of a rejected body, or the entries of a
     /// cancelled transaction that are sent again at once.
     groups: Vec<Vec<BatchEntry>>,
+    /// Units that the next transaction moves to the stripe of the lane.
+    incoming: Option<StockMove>,
     in_flight: Option<InFlightTransaction>,
     /// What waited behind the transaction in flight has been rejected, because its outcome is unknown for too long.
     is_swept: bool,
@@ -109,6 +116,7 @@ impl Lane {
             index,
             own: Queue::default(),
             groups: Vec::new(),
+            incoming: None,
             in_flight: None,
             is_swept: false,
             consecutive_backoffs: 0,
@@ -194,7 +202,11 @@ impl Lane {
         let batch = loop {
             let mut batch = match self.groups.pop() {
                 Some(group) => Batch::of_group(group),
-                None => Batch::collect(self.index, &mut self.own, state, now),
+                None => {
+                    let mut batch = Batch::for_move(self.index, self.incoming);
+                    batch.collect(self.index, &mut self.own, state, now);
+                    batch
+                }
             };
             batch.remove_late(now);
             let found = !batch.late.is_empty();
@@ -206,6 +218,8 @@ impl Lane {
                 break batch;
             }
             if !found && self.groups.is_empty() {
+                // Nothing needs the units.
+                self.incoming = None;
                 return;
             }
         };
@@ -241,10 +255,20 @@ impl Lane {
         if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
             batch::add_release_record(&mut transaction);
         }
+        let stock_move = self.incoming.take();
+        if let Some(stock_move) = stock_move {
+            cx.counters.stock_moves += 1;
+            stock_move.add_to(&mut transaction.stripes, self.index);
+        }
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
-        self.in_flight =
-            Some(InFlightTransaction { queue, transaction, sent: now, unknown_since: None });
+        self.in_flight = Some(InFlightTransaction {
+            queue,
+            transaction,
+            sent: now,
+            stock_move,
+            unknown_since: None,
+        });
     }
 
     /// Rejects entries whose deadline has passed.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::answer::Rejection;
 use crate::backoff;
+use crate::limits;
 use crate::operation::Verb;
 use crate::rules::{self, Decision, StockChange};
 use crate::time::Now;
@@ -63,13 +64,16 @@ impl Lane {
                 return;
             }
             TransactionOutcome::Conflict => {
+                self.incoming = in_flight.stock_move;
                 self.back_off(into_entries(in_flight), BackoffCause::Conflict, state, cx);
             }
             TransactionOutcome::Throttled => {
+                self.incoming = in_flight.stock_move;
                 self.back_off(into_entries(in_flight), BackoffCause::Throttled, state, cx);
             }
             TransactionOutcome::Rejected => {
                 self.consecutive_backoffs = 0;
+                self.incoming = in_flight.stock_move;
                 // The transactions of a split do not show the rate of the queue behind them.
                 state.latency.reset_window();
                 self.split(into_entries(in_flight), cx);
@@ -215,10 +219,10 @@ impl Lane {
     /// A lane with repeated conflicts leaves the queue to the other lanes for growing times, so that processes that
     /// share stripes settle on different ones.
     fn yield_queue(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
-        state.record_foreign_write(cx.now.mono);
         self.conflict_score = self.conflict_score.saturating_add(1);
-        // A single conflict shows nothing.
+        // A single conflict shows nothing: another process may have returned or moved units.
         if let Some(times) = self.conflict_score.checked_sub(1).filter(|times| *times > 0) {
+            state.record_contention(cx.now.mono);
             let yield_time = backoff::yield_duration(times, cx.rng);
             self.yields_until = Some(cx.now.mono.plus(yield_time));
             state.yielding |= bit(self.index);
@@ -258,6 +262,18 @@ impl Lane {
         self.groups.push(entries);
     }
 
+    /// Whether a move is tried again after its transaction was cancelled, with this outcome for the stripe that it
+    /// takes from.
+    fn keeps_move(&self, of_source: Option<&ActionOutcome>) -> bool {
+        match of_source {
+            Some(ActionOutcome::Fine | ActionOutcome::Throttled) => true,
+            Some(ActionOutcome::Conflict) => {
+                self.consecutive_backoffs < limits::STOCK_MOVE_CONFLICTS_MAX
+            }
+            _ => false,
+        }
+    }
+
     /// Reads every reason; each entry is answered, requeued or sent again independently.
     fn cancelled(
         &mut self,
@@ -270,10 +286,11 @@ impl Lane {
         let expected = in_flight.transaction.action_count();
         // A release record has a record and no entry.
         let records = in_flight.transaction.records.len();
-        let sent = in_flight.sent;
+        let (sent, stock_move) = (in_flight.sent, in_flight.stock_move);
         let entries = into_entries(in_flight);
         if reasons.len() != expected {
             // Not applied, but the reasons cannot be assigned to the actions: handled as a conflict.
+            self.incoming = stock_move;
             self.back_off(entries, BackoffCause::Conflict, state, cx);
             return;
         }
@@ -287,6 +304,16 @@ impl Lane {
         };
         let mut capacities =
             capacity::stripe_capacities(&updates, of_stripes, &mut backoff, state, cx.out);
+        if let Some(stock_move) = stock_move {
+            let mut actions = updates.iter().zip(of_stripes);
+            let source = actions.find(|(update, _)| update.stripe == stock_move.from);
+            let of_source = source.map(|(_, outcome)| outcome);
+            match self.keeps_move(of_source) {
+                true => self.incoming = Some(stock_move),
+                // The entries relied on the units of the move: the stripes are read again.
+                false => capacity::forget_units(&mut capacities, self.index),
+            }
+        }
 
         let departed_before = departures(cx.out);
         let mut retried = Vec::with_capacity(entries.len());

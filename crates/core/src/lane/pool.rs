@@ -15,16 +15,9 @@ use crate::answer::Rejection;
 use crate::limits;
 use crate::operation::Operation;
 use crate::rules::StockChange;
+use crate::stripe_ownership::StripeSet;
 use crate::time::Micros;
 use crate::transaction::{EventLayout, Transaction, TransactionOutcome};
-
-/// The stripes of an event that a shard sells from: `first`, and then every `step`-th.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StripeSet {
-    pub first: u16,
-    /// At least 1.
-    pub step: u16,
-}
 
 /// Decision about the first entry of the queue.
 enum Next {
@@ -61,8 +54,10 @@ impl Pool {
         settings: LaneSettings,
     ) -> Self {
         let owned = lanes_of(key.kind, stripes, layout);
+        let mut state = PoolState::new(key, layout, settings, owned);
+        state.shared = stripes.shared;
         Self {
-            state: PoolState::new(key, layout, settings, owned),
+            state,
             stripes,
             lanes: BTreeMap::new(),
             cursor: 0,
@@ -76,6 +71,22 @@ impl Pool {
 
     pub(crate) fn key(&self) -> &PoolKey {
         &self.state.key
+    }
+
+    /// The layout of the event, as last read.
+    pub(crate) fn layout(&self) -> EventLayout {
+        self.state.layout
+    }
+
+    /// Sets the stripes that the queue is sold from. Entries that belong to other stripes stay in their lanes. A shard
+    /// that has no stripe any more sells what is queued from those that it had.
+    pub fn set_stripes(&mut self, stripes: StripeSet) {
+        self.stripes = match stripes.owned {
+            0 => StripeSet { shared: self.stripes.owned, ..self.stripes },
+            _ => stripes,
+        };
+        self.state.shared = self.stripes.shared;
+        self.set_layout(self.state.layout);
     }
 
     /// Lanes that have been used.
@@ -449,11 +460,9 @@ fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
         PoolKind::Unstriped => first(limits::UNSTRIPED_LANES),
         PoolKind::ExpiryBatch(_) => first(limits::EXPIRY_BATCH_LANES),
         PoolKind::Stripes => {
-            let count = layout.stripes.clamp(1, limits::STRIPES_MAX);
-            let owned = (stripes.first..count).step_by(usize::from(stripes.step.max(1)));
-            match owned.fold(0, |bits, index| bits | bit(index)) {
+            match stripes.owned & first(layout.stripes.clamp(1, limits::STRIPES_MAX)) {
                 // No reservation is forwarded to a shard without a stripe. If one arrives after a
-                // change of the layout, the first stripe serves it.
+                // change of the layout or of the members, the first stripe serves it.
                 0 => bit(0),
                 owned => owned,
             }

@@ -78,6 +78,8 @@ pub(super) struct PoolState {
     pub(super) awaiting_read: Vec<BatchEntry>,
     /// The lanes that take from the queue, one bit each.
     pub(super) owned: u64,
+    /// Stripes from which other processes sell, too, by what is known of the members.
+    pub(super) shared: u64,
     /// Lanes of these that yield the queue to the others for a while.
     pub(super) yielding: u64,
     /// Lanes with a transaction in flight, or pausing.
@@ -87,8 +89,8 @@ pub(super) struct PoolState {
     paced_until: Micros,
     /// Until then a short queue waits for more entries.
     batching_until: Micros,
-    /// Until then another process is assumed to write to these stripes.
-    foreign_writes_until: Micros,
+    /// Until then other processes are assumed to sell from these stripes: lanes have conflicted repeatedly.
+    contended_until: Micros,
     /// The last strong read of all stripes, if it showed fewer units than a call may request.
     sold_out: Option<TotalStock>,
     /// When units were last returned here, or an operator changed the event.
@@ -111,12 +113,13 @@ impl PoolState {
             key,
             layout,
             late: settings.late_commit,
+            shared: 0,
             yielding: 0,
             busy: 0,
             latency: LatencyEstimator::default(),
             paced_until: Micros(0),
             batching_until: Micros(0),
-            foreign_writes_until: Micros(0),
+            contended_until: Micros(0),
             sold_out: None,
             hint_reset_at: Micros(0),
             sold_out_latch: settings.sold_out_latch,
@@ -153,8 +156,9 @@ impl PoolState {
     ///    duration of one.
     /// 2. *Batching delay.* Each transaction costs two write units for the stripe and the CPU time of ten entries,
     ///    whatever its size. So a short queue waits for more entries, for at most [`limits::PACE_MAX`]. There is no
-    ///    batching delay while another process writes to these stripes, because a larger transaction blocks the other
-    ///    process for longer, and a conflict delays more callers.
+    ///    batching delay where another process sells from these stripes, because a larger transaction blocks the other
+    ///    process for longer, and a conflict delays more callers. That is so if the stripes are shared, and while
+    ///    lanes conflict repeatedly, because processes disagree about the members.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
@@ -163,7 +167,8 @@ impl PoolState {
         let pace = self.latency.spacing(lanes);
         // Nothing is known of the first transactions: no pacing.
         let is_delayed = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
-        let most = match now < self.foreign_writes_until {
+        let is_contended = serving & self.shared != 0 || now < self.contended_until;
+        let most = match is_contended {
             true => 0,
             false => limits::PACE_MAX.as_micros() as u64,
         };
@@ -173,10 +178,10 @@ impl PoolState {
         };
     }
 
-    /// Another process has written to one of the stripes.
-    pub(super) fn record_foreign_write(&mut self, now: Micros) {
+    /// A lane has conflicted repeatedly.
+    pub(super) fn record_contention(&mut self, now: Micros) {
         let most = limits::LANE_YIELD_MAX.as_micros() as u64;
-        self.foreign_writes_until = now.plus(Micros(most));
+        self.contended_until = now.plus(Micros(most));
         self.batching_until = Micros(0);
     }
 

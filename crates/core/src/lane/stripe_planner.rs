@@ -3,18 +3,27 @@
 //! "Sold out" needs a read of every stripe that began after the call arrived, or at most `SOLD_OUT_LATCH_MS` before it.
 //! With one stripe a failed condition is such a read; otherwise the pool requests one.
 //!
+//! If stripes of other processes are much richer, the pool moves units from there: see [`super::stock_move`].
+//!
 //! The read alone is not enough, because the units may just have been sold to this reservation by another process. So
 //! the record of an entry for which there are too few units is read outside the pool; without a record the entry is
 //! rejected. That read costs half as much as a failed write, and no other entry waits for it.
+
+use rand::Rng;
+use rand::rngs::SmallRng;
 
 use super::batch_entry::BatchEntry;
 use super::output::{PoolContext, PoolOutput, Redecision, RedecisionCause};
 use super::pool::Pool;
 use super::pool_state::{SoldOutHint, bit};
+use super::stock_move::plan_moves;
 use crate::answer::Rejection;
+use crate::fault::{self, Fault};
+use crate::limits;
+use crate::stripe_ownership::bits;
 use crate::time::Micros;
 use crate::transaction::{
-    EventLayout, StripeAllocation, StripeAllocations, StripeView, StripesRead,
+    EventLayout, StockTotals, StripeAllocation, StripeAllocations, StripeView, StripesRead,
 };
 
 impl Pool {
@@ -50,11 +59,19 @@ impl Pool {
 
     fn plan(&mut self, began: Micros, stripes: &[StripeView], cx: &mut PoolContext<'_>) {
         self.set_layout(EventLayout::of(stripes));
-        let total: u64 = stripes.iter().map(|s| s.remaining).sum();
+        let mut total = StockTotals::of(stripes).remaining;
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
+        if fault::planted(Fault::SoldOutByTornSum) {
+            total = left.iter().sum();
+        }
+        if fault::planted(Fault::OwnStripesSoldOut) {
+            let owned = bits(self.state.owned).filter_map(|stripe| left.get(usize::from(stripe)));
+            total = owned.sum();
+        }
+        self.plan_stock_moves(stripes, total, &mut left, cx);
         let mut planned: Vec<BatchEntry> = Vec::new();
         let mut retry_on_single_stripe: Vec<BatchEntry> = Vec::new();
-        let owned = self.state.owned;
+        let mut allocator = Allocator::new(self.state.owned, left.len(), cx.rng);
         self.state.record_total(total, began);
         for mut entry in std::mem::take(&mut self.state.awaiting_read) {
             let is_decided_by_read = entry.queue.arrived <= began
@@ -66,7 +83,10 @@ impl Pool {
             } else if is_short {
                 cx.counters.stripe_shortages += 1;
                 redecide_shortage(entry, total, cx.out);
-            } else if let Some(draws) = allocate(&mut left, entry.write.qty, owned) {
+            } else if entry.deadline() <= cx.now.mono {
+                cx.counters.deadline_missed += 1;
+                cx.out.reject(entry, Rejection::DeadlineExceeded);
+            } else if let Some(draws) = allocator.allocate(&mut left, entry.write.qty) {
                 // Includes entries that arrived after the read began; otherwise later calls would be
                 // served before them.
                 entry.write.draws = draws;
@@ -75,7 +95,10 @@ impl Pool {
             } else if stripes.len() == 1 {
                 // Earlier entries may be rejected. For a single stripe the next write decides.
                 retry_on_single_stripe.push(entry);
+            } else if entry.queue.reads >= limits::STRIPE_READS_PER_ENTRY_MAX {
+                cx.out.reject(entry, Rejection::store_busy());
             } else {
+                entry.queue.reads += 1;
                 self.state.awaiting_read.push(entry);
             }
         }
@@ -85,6 +108,41 @@ impl Pool {
             self.state.record_remainder(index, *units, cx.now.mono);
         }
         self.send_planned(planned, cx);
+    }
+
+    /// Moves units to lanes of this pool if their stripes have too few for what waits.
+    fn plan_stock_moves(
+        &mut self,
+        stripes: &[StripeView],
+        total: u64,
+        left: &mut [u64],
+        cx: &mut PoolContext<'_>,
+    ) {
+        let owned = self.state.owned;
+        let waiting = self.state.awaiting_read.iter().chain(&self.state.queue.foreground);
+        let wanted: u64 = waiting.map(|entry| u64::from(entry.write.qty)).sum();
+        let units = |stripe: &u16| left.get(usize::from(*stripe)).copied().unwrap_or(0);
+        let available: u64 = bits(owned).map(|stripe| units(&stripe)).sum();
+        if stripes.len() <= 1 || wanted == 0 || available >= wanted || total <= available {
+            return;
+        }
+        let has_move = |index: &u16| {
+            let lane = self.lanes.get(index);
+            lane.is_some_and(|lane| {
+                let in_flight = lane.in_flight.as_ref();
+                lane.incoming.is_some() || in_flight.is_some_and(|sent| sent.stock_move.is_some())
+            })
+        };
+        let count = u16::try_from(stripes.len()).unwrap_or(u16::MAX);
+        let lanes = bits(owned).filter(|index| *index < count && !has_move(index));
+        let mut lanes: Vec<u16> = lanes.collect();
+        // Lanes that could send now, and among these the shortest.
+        lanes.sort_by_key(|index| (self.state.busy & bit(*index) != 0, units(index), *index));
+        let most = wanted.div_ceil(limits::BATCH_ENTRIES_MAX as u64);
+        lanes.truncate(most.min(limits::STOCK_MOVES_PER_READ_MAX) as usize);
+        for (index, stock_move) in plan_moves(&lanes, stripes, owned, left, cx.rng) {
+            self.with_lane(index, |lane, _| lane.incoming = Some(stock_move));
+        }
     }
 
     /// Gives each entry to the lane of a stripe that it takes from, if this pool has that lane, so that few lanes
@@ -118,46 +176,167 @@ fn redecide_shortage(entry: BatchEntry, remaining: u64, out: &mut PoolOutput) {
     });
 }
 
-/// Allocates `qty` from one stripe if one has it, from `mine` if possible, else from as few as
-/// possible, largest first. `None`, and nothing allocated, if all together have too few.
-fn allocate(left: &mut [u64], qty: u32, owned: u64) -> Option<StripeAllocations> {
-    if left.iter().sum::<u64>() < u64::from(qty) {
-        return None;
+/// Allocates units of stripes to entries, one after the other.
+struct Allocator {
+    /// The stripes of this pool.
+    owned: u64,
+    /// Stripes of other pools that entries have been given units of.
+    used: u64,
+    /// The order of stripes that are equal otherwise: random, so that processes choose different ones.
+    first: usize,
+    count: usize,
+}
+
+impl Allocator {
+    fn new(owned: u64, count: usize, rng: &mut SmallRng) -> Self {
+        let count = count.max(1);
+        Self { owned, used: 0, first: rng.random_range(0..count), count }
     }
-    let mut missing = u64::from(qty);
-    let mut draws = StripeAllocations::new();
-    while missing > 0 {
-        let rank = |index: usize, units: u64| {
-            let is_mine = bit(index as u16) & owned != 0;
-            (units.min(missing), is_mine, units)
-        };
-        let stripes = left.iter_mut().enumerate();
-        let (index, most) = stripes.max_by_key(|(index, units)| rank(*index, **units))?;
-        let units = missing.min(*most);
-        *most -= units;
-        missing -= units;
-        draws.push(StripeAllocation { stripe: index as u16, units: units as u32 });
+
+    /// Allocates `qty` from one stripe if one has it, else from as few as possible, largest first. Prefers the stripes
+    /// of this pool, then those that it has used already. `None`, and nothing allocated, if all together have too few.
+    fn allocate(&mut self, left: &mut [u64], qty: u32) -> Option<StripeAllocations> {
+        if left.iter().sum::<u64>() < u64::from(qty) {
+            return None;
+        }
+        let mut missing = u64::from(qty);
+        let mut draws = StripeAllocations::new();
+        while missing > 0 {
+            let rank = |index: usize, units: u64| {
+                let is_in = |set: u64| bit(index as u16) & set != 0;
+                let order = (index + self.first) % self.count;
+                (units.min(missing), is_in(self.owned), is_in(self.used), order)
+            };
+            let stripes = left.iter_mut().enumerate();
+            let (index, most) = stripes.max_by_key(|(index, units)| rank(*index, **units))?;
+            let units = missing.min(*most);
+            *most -= units;
+            missing -= units;
+            self.used |= bit(index as u16);
+            draws.push(StripeAllocation { stripe: index as u16, units: units as u32 });
+        }
+        Some(draws)
     }
-    Some(draws)
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
+    use crate::answer::Answer;
+    use crate::counters::Counters;
+    use crate::ids::EventId;
+    use crate::lane::{LaneSettings, PoolKey, PoolKind, WriteIntent};
+    use crate::operation::{Operation, Selection, Verb};
+    use crate::rules::{self, Decision, LateCommit};
+    use crate::stripe_ownership::StripeSet;
+    use crate::time::{Now, UnixMillis};
+    use crate::transaction::{ActionOutcome, TransactionOutcome};
 
     #[test]
     fn allocates_from_one_stripe_if_possible_else_from_the_largest() {
         let mut left = [3, 9, 4];
-        let one = allocate(&mut left, 5, 0).expect("enough");
+        let mut allocator = Allocator { owned: 0, used: 0, first: 0, count: 3 };
+        let one = allocator.allocate(&mut left, 5).expect("enough");
         assert_eq!(one[..], [StripeAllocation { stripe: 1, units: 5 }]);
         assert_eq!(left, [3, 4, 4]);
 
-        let several = allocate(&mut left, 10, 0).expect("enough");
+        let several = allocator.allocate(&mut left, 10).expect("enough");
         assert_eq!(several.iter().map(|d| d.units).sum::<u32>(), 10);
         assert_eq!(left.iter().sum::<u64>(), 1);
 
         let mut untouched = left;
-        assert_eq!(allocate(&mut untouched, 2, 0), None);
+        assert_eq!(allocator.allocate(&mut untouched, 2), None);
         assert_eq!(untouched, left);
+    }
+
+    fn call(pool: &mut Pool, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> PoolOutput {
+        let mut out = PoolOutput::default();
+        let mut cx = PoolContext {
+            now: Now { mono: Micros(1_000), unix: UnixMillis(1) },
+            rng: &mut SmallRng::seed_from_u64(1),
+            counters: &mut Counters::default(),
+            out: &mut out,
+        };
+        act(pool, &mut cx);
+        out
+    }
+
+    /// A pool of stripe 0 of two whose only entry, for 150 units, has found that stripe short.
+    fn pool_that_reads() -> Pool {
+        let event: EventId = "evt".parse().expect("legal");
+        let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
+        let layout = EventLayout { stripes: 2, seat_keys: 0, closed: false };
+        let own = StripeSet { owned: 0b1, shared: 0 };
+        let mut pool = Pool::new(key, own, layout, LaneSettings::default());
+        let reservation = "r-1".parse().expect("legal");
+        let selection = Selection::Quantity(150);
+        let deadline = Micros(1_000_000);
+        let operation = Operation::new(Verb::Commit, reservation, event, selection, deadline);
+        let late = LateCommit::default();
+        let Decision::Write(transition) = rules::decide(&operation, None, UnixMillis(1), late)
+        else {
+            panic!("there is no record");
+        };
+        let intent = WriteIntent { transition, record: None, seats: None };
+        call(&mut pool, |pool, cx| pool.submit(operation, intent, cx));
+        let short = StripeView { capacity: 10, remaining: 10, ..StripeView::default() };
+        let reasons = vec![ActionOutcome::Stripe(Some(short)), ActionOutcome::Fine];
+        let outcome = TransactionOutcome::Cancelled(reasons);
+        let out = call(&mut pool, |pool, cx| pool.handle_outcome(0, outcome, cx));
+        assert!(out.read_stripes && out.send.is_empty());
+        pool
+    }
+
+    /// Stripe 0 is read before another process moves 100 units to it, and stripe 1 after that.
+    #[test]
+    fn units_that_are_moved_during_a_read_are_not_missed() {
+        let mut pool = pool_that_reads();
+        let stripe = |remaining: u64, moved: i64| StripeView {
+            capacity: remaining,
+            remaining,
+            moved,
+            ..StripeView::default()
+        };
+        let torn = StripesRead::Found(vec![stripe(10, 0), stripe(100, -100)]);
+        let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &torn, cx));
+        assert!(out.redecisions.is_empty() && out.completions.is_empty(), "{out:?}");
+        assert!(out.read_stripes, "no stripe shows the units: they are read again");
+        let read = StripesRead::Found(vec![stripe(110, 100), stripe(100, -100)]);
+        let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &read, cx));
+        let (_, transaction) = out.send.first().expect("planned");
+        let units: u32 = transaction.records[0].draws.iter().map(|draw| draw.units).sum();
+        assert_eq!(units, 150);
+    }
+
+    /// Reads that never show the units are given up.
+    #[test]
+    fn reads_for_one_entry_are_bounded() {
+        let mut pool = pool_that_reads();
+        let moved = StripeView { moved: -200, ..StripeView::default() };
+        let torn = StripesRead::Found(vec![StripeView::default(), moved]);
+        for _ in 0..limits::STRIPE_READS_PER_ENTRY_MAX {
+            let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &torn, cx));
+            assert!(out.read_stripes && out.completions.is_empty());
+        }
+        let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &torn, cx));
+        assert!(!out.read_stripes && pool.is_idle());
+        assert_eq!(out.completions[0].answer, Answer::Rejected(Rejection::store_busy()));
+    }
+
+    /// Each further stripe is another item that may conflict with another process.
+    #[test]
+    fn entries_are_allocated_from_few_stripes() {
+        for first in 0..5 {
+            let mut left = [1, 50, 50, 50, 50];
+            let mut allocator = Allocator { owned: 0b1, used: 0, first, count: 5 };
+            let entries: Vec<u16> = (0..40)
+                .flat_map(|_| allocator.allocate(&mut left, 1).expect("enough"))
+                .map(|draw| draw.stripe)
+                .collect();
+            assert_eq!(entries[0], 0, "its own stripe first");
+            assert!(entries[1..].iter().all(|stripe| *stripe == entries[1]), "{entries:?}");
+        }
     }
 }

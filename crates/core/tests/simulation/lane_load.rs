@@ -10,10 +10,11 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::lane::{
-    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, StripeSet, WriteIntent,
+    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, WriteIntent,
 };
 use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
+use inventory_core::stripe_ownership::StripeSet;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{EventLayout, Transaction, TransactionOutcome};
 use rand::rngs::SmallRng;
@@ -33,18 +34,18 @@ enum LoadStep {
 }
 
 #[derive(Debug)]
-struct LoadResult {
-    called: u64,
-    at: u64,
-    sold: bool,
+pub(crate) struct LoadResult {
+    pub(crate) called: u64,
+    pub(crate) at: u64,
+    pub(crate) sold: bool,
     shed: bool,
 }
 
 /// Processes, each with a pool of its own on the same stripes.
-struct LoadTest {
+pub(crate) struct LoadTest {
     pools: Vec<Pool>,
-    counters: Vec<Counters>,
-    now: u64,
+    pub(crate) counters: Vec<Counters>,
+    pub(crate) now: u64,
     made: u64,
     agenda: BTreeMap<(u64, u64), LoadStep>,
     /// Stripes of the transactions that the store is executing.
@@ -65,7 +66,7 @@ struct LoadTest {
 }
 
 impl LoadTest {
-    fn new(shares: &[StripeSet], stripes: u16) -> Self {
+    pub(crate) fn new(shares: &[StripeSet], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
         let shape = EventLayout { stripes, seat_keys: 0, closed: false };
         let pool = |share: &StripeSet| {
@@ -94,7 +95,7 @@ impl LoadTest {
     }
 
     /// Runs with `per_second` calls to each process for `ms` milliseconds.
-    fn run(&mut self, per_second: u64, ms: u64) {
+    pub(crate) fn run(&mut self, per_second: u64, ms: u64) {
         self.every = (per_second > 0).then(|| 1_000_000 / per_second);
         if self.every.is_some() {
             for process in 0..self.pools.len() {
@@ -219,15 +220,19 @@ impl LoadTest {
     }
 
     /// The results of the calls made from `from` to `until`, in microseconds.
-    fn results_between(&self, from: u64, until: u64) -> impl Iterator<Item = &LoadResult> {
+    pub(crate) fn results_between(
+        &self,
+        from: u64,
+        until: u64,
+    ) -> impl Iterator<Item = &LoadResult> {
         self.results.iter().filter(move |result| (from..until).contains(&result.called))
     }
 }
 
-const ALL: StripeSet = StripeSet { first: 0, step: 1 };
+const ALL: StripeSet = StripeSet::every(0, 1);
 
 /// The latency in milliseconds that this share of the sold calls did not exceed.
-fn percentile<'a>(results: impl Iterator<Item = &'a LoadResult>, share: f64) -> f64 {
+pub(crate) fn percentile<'a>(results: impl Iterator<Item = &'a LoadResult>, share: f64) -> f64 {
     let sold = results.filter(|result| result.sold);
     let mut spans: Vec<u64> = sold.map(|result| result.at - result.called).collect();
     assert!(!spans.is_empty(), "nobody bought");
@@ -252,7 +257,7 @@ fn capacity(stripes: u16) -> f64 {
 #[test]
 fn one_queue_for_eight_lanes_shortens_the_wait() {
     let (mut own, mut shared) = (Vec::new(), Vec::new());
-    let apart: Vec<StripeSet> = (0..8).map(|first| StripeSet { first, step: 8 }).collect();
+    let apart: Vec<StripeSet> = (0..8).map(|first| StripeSet::every(first, 8)).collect();
     for (shares, per_second, p) in [(&apart[..], 1_000, &mut own), (&[ALL][..], 8_000, &mut shared)]
     {
         let mut load = LoadTest::new(shares, 8);
@@ -436,7 +441,7 @@ fn an_idle_pool_rejects_no_call() {
 }
 
 /// Conflicts per hundred transactions during this time.
-fn conflicts_of(load: &LoadTest, from: u64, until: u64) -> f64 {
+pub(crate) fn conflicts_of(load: &LoadTest, from: u64, until: u64) -> f64 {
     let within = |times: &[u64]| times.iter().filter(|at| (from..until).contains(at)).count();
     100.0 * within(&load.conflicts) as f64 / within(&load.sent).max(1) as f64
 }

@@ -20,6 +20,7 @@
 //! | `mutations.rs` | the mutation run: plants faults in the core |
 //! | `overdue.rs` | the search for overdue holds alone: outages, clocks that jump, frozen processes |
 //! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
+//! | `fleet_load.rs` | several processes on one event: latency and conflicts |
 //! | `slow_store.rs` | engines before a store that is slower than their time-outs |
 //!
 //! A run depends on its seed alone: no clock, no thread and no other randomness belongs here.
@@ -27,6 +28,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod fleet_load;
 mod lane;
 mod lane_load;
 mod model;
@@ -223,6 +225,11 @@ const REACHED: &[&str] = &[
     "rejected for the queue",
     "commits of held units",
     "unknown outcomes",
+    "views of the members",
+    "members overlooked",
+    "members that have gone",
+    "zombies",
+    "stock moves",
 ];
 
 #[test]

@@ -42,7 +42,7 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
 }
 
 fn sent(token: u128, take: u64, give: u64, records: Vec<RecordWrite>) -> Rc<Transaction> {
-    let update = StripeUpdate { stripe: 0, take, give };
+    let update = StripeUpdate { take, give, ..StripeUpdate::default() };
     Rc::new(Transaction {
         token: RequestToken(token),
         event: event(),

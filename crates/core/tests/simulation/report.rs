@@ -84,6 +84,7 @@ impl Report {
         self.add("splits", counters.splits);
         self.add("duplicates", counters.duplicates);
         self.add("short entries", counters.stripe_shortages);
+        self.add("stock moves", counters.stock_moves);
         self.add("sold out after a read", counters.sold_out);
         self.add("rejected for the queue", counters.rejected_by_admission);
         self.add("expired entries", counters.deadline_missed);

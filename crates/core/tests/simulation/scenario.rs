@@ -52,12 +52,24 @@ pub(crate) struct Operators {
     pub(crate) refunds: u32,
 }
 
+/// How processes learn of each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Membership {
+    /// Reads of the members by each process during the sale; 0: every process believes that it is alone.
+    pub(crate) views: usize,
+    /// Thousandths of members that a read overlooks, of former ones that it lists, and of shards that do not get it.
+    pub(crate) wrong: u32,
+    /// A process that believes that it is alone.
+    pub(crate) zombie: Option<usize>,
+}
+
 /// See the module head.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     /// Number of shards of each process on the one store.
     pub(crate) processes: Vec<usize>,
+    pub(crate) membership: Membership,
     /// How far the clock of each process is ahead, in milliseconds.
     pub(crate) ahead: Vec<u64>,
     pub(crate) events: Vec<(EventId, StockKind)>,
@@ -113,16 +125,29 @@ impl Scenario {
         let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
         let mut of_index = SmallRng::seed_from_u64(seed ^ 0x00de_1a75);
         let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..20) == 0;
-        let processes: Vec<usize> = match rng.random_range(0..10) {
+        let mut of_members = SmallRng::seed_from_u64(seed ^ 0x0f1e_e700);
+        let few: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
             3..6 => vec![rng.random_range(2..=4)],
             6..9 => vec![rng.random_range(1..=3), rng.random_range(1..=3)],
             _ => vec![1, 2, 3],
         };
+        let processes = match of_members.random_range(0..5) {
+            0 => (0..of_members.random_range(3..=8))
+                .map(|_| of_members.random_range(1..=2))
+                .collect(),
+            _ => few,
+        };
         let ahead = processes.iter();
         let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
-        let qty_max = *pick(rng, &[1, 3, 10]);
-        let events = (0..rng.random_range(1..=3)).map(|n| (event(n), stock(rng))).collect();
+        let mut qty_max = *pick(rng, &[1, 3, 10]);
+        let events = (0..rng.random_range(1..=3)).map(|n| (event(n), stock(rng)));
+        let mut events: Vec<(EventId, StockKind)> = events.collect();
+        if of_members.random_range(0..4) == 0 {
+            events[0].1 = uneven_stock(&mut of_members);
+            // Half of a rich stripe may be too little for the largest.
+            qty_max = *pick(&mut of_members, &[qty_max, 99]);
+        }
         let fault_free = rng.random_range(0..5) == 0;
         let faults = match rng.random_range(0..4) {
             _ if fault_free => Faults::default(),
@@ -139,9 +164,11 @@ impl Scenario {
         let holds = mass_expiry || rng.random_range(0..4) > 0;
         let hold_for = Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000]));
         let outage = (of_index.random_range(0..12) == 0).then(|| outage(&mut of_index));
+        let membership = Membership::of(&mut of_members, processes.len());
         Self {
             seed,
             processes,
+            membership,
             ahead,
             events,
             holds,
@@ -202,6 +229,19 @@ impl Scenario {
         let sum = all.lost_request + all.lost_answer + all.late_request + all.echo;
         let sum = sum + all.conflict + all.throttle + all.check_rejection + all.action_fault;
         sum + all.read_fault + all.inbox_full == 0 && self.outage.is_none()
+    }
+}
+
+impl Membership {
+    fn of(rng: &mut SmallRng, processes: usize) -> Self {
+        if processes == 1 || rng.random_range(0..5) == 0 {
+            return Self::default();
+        }
+        Self {
+            views: *pick(rng, &[1, 3, 20]),
+            wrong: *pick(rng, &[0, 0, 50, 300]),
+            zombie: (rng.random_range(0..6) == 0).then(|| rng.random_range(0..processes)),
+        }
     }
 }
 
@@ -282,6 +322,16 @@ fn stock(rng: &mut SmallRng) -> StockKind {
     let stripes = *pick(rng, &[1, 1, 2, 5, 9]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);
     StockKind::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
+}
+
+/// A few rich stripes, from which units are moved, among poor ones.
+fn uneven_stock(rng: &mut SmallRng) -> StockKind {
+    let stripes = *pick(rng, &[2, 4, 9]);
+    let mut units: Vec<u64> = (0..stripes).map(|_| rng.random_range(0..=6)).collect();
+    for _ in 0..rng.random_range(1..=2) {
+        units[rng.random_range(0..stripes)] = rng.random_range(120..=450);
+    }
+    StockKind::Units(units)
 }
 
 /// One row or a few, in two sections.

@@ -193,8 +193,7 @@ impl SlowStore {
                         remaining: 1_000_000,
                         version: 1,
                         stripes: (stripe == 0).then_some(STRIPES),
-                        seat_keys: 0,
-                        closed: false,
+                        ..StripeView::default()
                     });
                     let read = StripesRead::Found(stripes.collect());
                     self.engines[shard].handle_stripes_read(&event, &read, now);

@@ -315,8 +315,9 @@ impl Display for Words<'_, StripeAllocation> {
 
 impl Display for Words<'_, StripeUpdate> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeUpdate { stripe, take, give } = self.0;
-        write!(f, "{stripe}:-{take}+{give}")
+        let StripeUpdate { stripe, take, give, moved } = self.0;
+        write!(f, "{stripe}:-{take}+{give}")?;
+        if *moved != 0 { write!(f, " moved {moved}") } else { Ok(()) }
     }
 }
 
@@ -382,10 +383,11 @@ impl Display for Words<'_, Transaction> {
 
 impl Display for Words<'_, StripeView> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeView { capacity, remaining, version, stripes, seat_keys, closed } = self.0;
+        let StripeView { capacity, remaining, moved, version, stripes, seat_keys, closed } = self.0;
         let closed = if *closed { " closed" } else { "" };
         let stripes = plain(*stripes);
-        write!(f, "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}")
+        write!(f, "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}")?;
+        if *moved != 0 { write!(f, " moved {moved}") } else { Ok(()) }
     }
 }
 

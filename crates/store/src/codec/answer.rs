@@ -200,7 +200,7 @@ mod tests {
             token: RequestToken(1),
             event: "evt".parse().unwrap(),
             seat_keys: 0,
-            stripes: vec![StripeUpdate { stripe: 0, take: 1, give: 0 }],
+            stripes: vec![StripeUpdate { take: 1, ..StripeUpdate::default() }],
             records: vec![record("r1", None), record("r2", None)],
             at: UnixMillis(0),
         }

@@ -42,6 +42,8 @@ pub(super) const REMAINING: &str = "remaining";
 pub(super) const VERSION: &str = "version";
 pub(super) const TOTAL_SEATS: &str = "total_seats";
 pub(super) const UPDATED_AT: &str = "updated_at";
+/// Units moved to the stripe from other stripes, less those moved away; missing: 0. Included in `total_seats`.
+pub(super) const MOVED: &str = "moved";
 /// If present and not false, the event accepts no new reservations. On every stripe.
 pub(super) const CLOSED: &str = "closed";
 

@@ -5,17 +5,29 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::expression::{ExpressionTemplate, UpdateTemplate};
 use super::fields::{Item, maybe_number, read_number};
 use super::json::JsonWriter;
-use super::{CLOSED, EVENT_ID, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION};
+use super::{
+    CLOSED, EVENT_ID, MOVED, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION,
+};
 use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
 use inventory_core::transaction::{StripeUpdate, StripeView};
 
-const NAMES: [(&str, &str); 4] =
-    [("#r", REMAINING), ("#c", CLOSED), ("#u", UPDATED_AT), ("#v", VERSION)];
+const NAMES: [(&str, &str); 6] = [
+    ("#r", REMAINING),
+    ("#t", TOTAL_SEATS),
+    ("#m", MOVED),
+    ("#c", CLOSED),
+    ("#u", UPDATED_AT),
+    ("#v", VERSION),
+];
 
 /// `ADD` starts from 0 if an item has no version yet.
 const LESS: &str = "SET #r = #r - :n, #u = :u ADD #v :o";
 const MORE: &str = "SET #r = #r + :n, #u = :u ADD #v :o";
+
+/// The same, with units that are moved from or to another stripe.
+const LESS_AND_MOVED: &str = "SET #r = #r - :n, #t = #t + :m, #u = :u ADD #v :o, #m :m";
+const MORE_AND_MOVED: &str = "SET #r = #r + :n, #t = #t + :m, #u = :u ADD #v :o, #m :m";
 
 /// The first part is true only for an existing item: a missing attribute compares false.
 const ENOUGH_AND_OPEN: &str = "#r >= :n AND (attribute_not_exists(#c) OR #c = :f)";
@@ -28,6 +40,9 @@ pub(super) struct StripeExpressions {
     /// For updates that reserve no more units than they return.
     swap: UpdateTemplate,
     give: UpdateTemplate,
+    /// For updates that move units, and by which the remaining units decrease, or do not.
+    move_less: UpdateTemplate,
+    move_more: UpdateTemplate,
 }
 
 impl StripeExpressions {
@@ -38,6 +53,8 @@ impl StripeExpressions {
             take: template(LESS, ENOUGH_AND_OPEN),
             swap: template(MORE, THERE_AND_OPEN),
             give: template(MORE, THERE),
+            move_less: template(LESS_AND_MOVED, ENOUGH_AND_OPEN),
+            move_more: template(MORE_AND_MOVED, THERE_AND_OPEN),
         }
     }
 
@@ -48,20 +65,26 @@ impl StripeExpressions {
         stripe: &StripeUpdate,
         at: &str,
     ) {
-        let StripeUpdate { stripe, take, give } = *stripe;
-        let template = match take {
-            0 => &self.give,
-            _ if take > give => &self.take,
-            _ => &self.swap,
+        let change = stripe.change();
+        let StripeUpdate { stripe, take, moved, .. } = *stripe;
+        let template = match (take, moved) {
+            (0, 0) => &self.give,
+            (_, 0) if change < 0 => &self.take,
+            (_, 0) => &self.swap,
+            _ if change < 0 => &self.move_less,
+            _ => &self.move_more,
         };
         template.write(
             json,
             |key| key.text(EVENT_ID, &stripe_key(event, stripe)),
             |of| {
-                of.number(":n", take.abs_diff(give));
+                of.number(":n", change.unsigned_abs());
                 of.number(":o", 1_u8);
                 of.text(":u", at);
-                if take > 0 {
+                if moved != 0 {
+                    of.number(":m", moved);
+                }
+                if take > 0 || moved != 0 {
                     of.truth(":f", false);
                 }
             },
@@ -86,6 +109,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     Ok(StripeView {
         capacity,
         remaining,
+        moved: maybe_number(item, MOVED)?.unwrap_or(0),
         // An item written by another program may lack it before its first sale.
         version: maybe_number(item, VERSION)?.unwrap_or(0),
         stripes,
@@ -117,7 +141,7 @@ mod tests {
         let view = stripe_view(&seed).unwrap();
         assert_eq!((view.remaining, view.capacity), (8_500, 10_000));
         assert_eq!((view.version, view.stripes), (42, None));
-        assert_eq!((view.seat_keys, view.closed), (0, false));
+        assert_eq!((view.seat_keys, view.closed, view.moved), (0, false, 0));
     }
 
     #[test]
@@ -126,10 +150,11 @@ mod tests {
             (REMAINING, number(0)),
             (TOTAL_SEATS, number(0)),
             (SEAT_KEYS, number(4)),
+            (MOVED, number(-5)),
             (CLOSED, AttributeValue::Bool(true)),
         ]);
         let view = stripe_view(&item).unwrap();
-        assert_eq!((view.seat_keys, view.closed), (4, true));
+        assert_eq!((view.seat_keys, view.closed, view.moved), (4, true, -5));
         item.insert(CLOSED.to_owned(), AttributeValue::Bool(false));
         assert!(!stripe_view(&item).unwrap().closed);
         // The condition of a reservation fails on any value other than false.

@@ -7,7 +7,7 @@ use inventory_core::ids::EventId;
 use inventory_core::limits as core_limits;
 use inventory_core::seats::SeatFacts;
 use inventory_core::transaction::{
-    ActionOutcome, ReservationState, SeatsRead, StripeUpdate, StripeView,
+    ActionOutcome, ReservationState, SeatsRead, StockTotals, StripeUpdate, StripeView,
 };
 use inventory_store::limits;
 use inventory_store::{
@@ -40,14 +40,7 @@ fn seated_event_is_created_once_and_described() {
             ..NewEvent::of_seats(event(), 8)
         };
         let created = store.create_event(&new_event).await.unwrap();
-        let view = StripeView {
-            capacity: 0,
-            remaining: 0,
-            version: 0,
-            stripes: Some(1),
-            seat_keys: 8,
-            closed: false,
-        };
+        let view = StripeView { stripes: Some(1), seat_keys: 8, ..StripeView::default() };
         assert_eq!(created, CreateEventOutcome::Created(vec![view]));
         let again = store.create_event(&new_event).await.unwrap();
         assert_eq!(again, CreateEventOutcome::Existing(vec![view]));
@@ -214,7 +207,7 @@ fn closed_event_rejects_sales_and_accepts_returns() {
             assert!(view.closed && view.remaining > 0);
         }
         // Not even units that the same transaction returns.
-        let swap = StripeUpdate { stripe: 0, take: 1, give: 2 };
+        let swap = StripeUpdate { take: 1, give: 2, ..StripeUpdate::default() };
         let release = transition(&hold, ReservationState::Released);
         let both = vec![release.clone(), confirmed("r2", &[(0, 1)])];
         let reasons = refused(&store, transaction_of(vec![swap], both)).await;
@@ -281,12 +274,12 @@ impl StoreObserver for Meddler {
 }
 
 /// An event of ten units, and a store to whose first read `deed` happens.
-async fn meddled<F>(deed: impl FnOnce(Store) -> F + Send + 'static) -> Store
+async fn meddled<F>(stripes: u16, deed: impl FnOnce(Store) -> F + Send + 'static) -> Store
 where
     F: Future<Output = ()>,
 {
     let settings = settings(engine());
-    create(&with_tables(&settings).await, 10, 1).await;
+    create(&with_tables(&settings).await, 10, stripes).await;
     let others = settings.clone();
     let deed = move || on_shard(async { deed(connect(&others).await).await });
     let meddler = Rc::new(Meddler(RefCell::new(Some(Box::new(deed)))));
@@ -296,7 +289,7 @@ where
 #[test]
 fn set_total_keeps_units_sold_after_its_read() {
     on_shard(async {
-        let store = meddled(async |store| {
+        let store = meddled(1, async |store| {
             let record = confirmed("r1", &[(0, 8)]);
             applied(&store, transaction(&[(0, 8)], vec![record])).await;
         });
@@ -310,7 +303,7 @@ fn set_total_keeps_units_sold_after_its_read() {
 #[test]
 fn concurrent_set_total_is_not_added_twice() {
     on_shard(async {
-        let store = meddled(async |store| {
+        let store = meddled(1, async |store| {
             store.set_total(&event(), 12).await.unwrap();
         });
         let store = store.await;
@@ -318,6 +311,31 @@ fn concurrent_set_total_is_not_added_twice() {
         assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
         assert_eq!((capacities(&store).await, remaining(&store).await), (vec![15], vec![15]));
     });
+}
+
+/// A move changes the capacity of both stripes after they were read.
+#[test]
+fn set_total_is_exact_despite_a_concurrent_move() {
+    for total in [14, 6] {
+        on_shard(async {
+            let store =
+                meddled(2, async |store| {
+                    let record = confirmed("r1", &[(0, 1)]);
+                    let updates = [(0, 1, 3), (1, 0, -3)].map(|(stripe, take, moved)| {
+                        StripeUpdate { stripe, take, moved, ..StripeUpdate::default() }
+                    });
+                    applied(&store, transaction_of(updates.to_vec(), vec![record])).await;
+                });
+            let store = store.await;
+            let SetTotalOutcome::Set(stripes) = store.set_total(&event(), total).await.unwrap()
+            else {
+                panic!("{total}");
+            };
+            let totals = StockTotals { capacity: total, remaining: total - 1 };
+            assert_eq!(StockTotals::of(&stripes), totals);
+            assert_eq!(stripes.iter().map(|stripe| stripe.capacity).sum::<u64>(), total);
+        });
+    }
 }
 
 #[test]

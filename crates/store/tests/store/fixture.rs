@@ -252,13 +252,13 @@ pub(crate) fn seat_id(id: &str) -> SeatId {
 
 /// A transaction with a new token that takes units.
 pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
-    let take = |&(stripe, take)| StripeUpdate { stripe, take, give: 0 };
+    let take = |&(stripe, take)| StripeUpdate { stripe, take, ..StripeUpdate::default() };
     transaction_of(takes.iter().map(take).collect(), records)
 }
 
 /// A transaction with a new token that returns units.
 pub(crate) fn returning(gives: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
-    let give = |&(stripe, give)| StripeUpdate { stripe, take: 0, give };
+    let give = |&(stripe, give)| StripeUpdate { stripe, give, ..StripeUpdate::default() };
     transaction_of(gives.iter().map(give).collect(), records)
 }
 

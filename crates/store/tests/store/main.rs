@@ -9,6 +9,7 @@ mod direct_client;
 mod expiry;
 mod fixture;
 mod members;
+mod moves;
 mod network;
 mod read_batcher;
 mod records;

@@ -157,8 +157,7 @@ fn all_failed_conditions_are_reported_together() {
             remaining: 2,
             version: 1,
             stripes: Some(2),
-            seat_keys: 0,
-            closed: false,
+            ..StripeView::default()
         };
         let expected = vec![
             ActionOutcome::Stripe(Some(short)),

@@ -201,7 +201,7 @@ fn returned_units_can_be_taken_in_the_same_transaction() {
         let hold = held("old", &[(0, 4)]);
         applied(&store, transaction(&[(0, 4)], vec![hold.clone()])).await;
         let both = |take, give| {
-            let stripe = StripeUpdate { stripe: 0, take, give };
+            let stripe = StripeUpdate { take, give, ..StripeUpdate::default() };
             let sold = confirmed(&format!("new{take}"), &[(0, take as u32)]);
             let released = transition(&hold, ReservationState::Released);
             transaction_of(vec![stripe], vec![released, sold])

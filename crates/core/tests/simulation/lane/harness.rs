@@ -11,12 +11,13 @@ use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_core::lane::{
     LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, Redecision, RedecisionCause,
-    StripeSet, WriteIntent,
+    WriteIntent,
 };
 use inventory_core::limits;
 use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
+use inventory_core::stripe_ownership::StripeSet;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
     ActionOutcome, EventLayout, RecordView, RecordWrite, ReservationState, StripesRead,
@@ -34,7 +35,7 @@ const TURNS_MAX: usize = 100_000;
 
 /// An operation to submit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
+pub(crate) struct LaneCall {
     pub(crate) verb: Verb,
     pub(crate) qty: u32,
     /// Milliseconds to its deadline.
@@ -49,7 +50,7 @@ pub(crate) struct Member {
     pub(crate) whatever: bool,
 }
 
-impl Member {
+impl LaneCall {
     /// A commit with a deadline that never passes.
     pub(crate) fn patient(qty: u32) -> Self {
         Self {
@@ -139,7 +140,7 @@ impl PoolHarness {
     /// The lane of stripe `home` alone, of an event with this stock.
     pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
         let step = limits::STRIPES_MAX;
-        Self::pooled(stock, StripeSet { first: home, step }, late)
+        Self::pooled(stock, StripeSet::every(home, step), late)
     }
 
     /// The lanes of these stripes, of an event with this stock.
@@ -179,7 +180,7 @@ impl PoolHarness {
             event: event.clone(),
             kind: share.map_or(PoolKind::Unstriped, |_| PoolKind::Stripes),
         };
-        let first = StripeSet { first: 0, step: 1 };
+        let first = StripeSet::every(0, 1);
         let terms = LaneSettings { late_commit: late, sold_out_latch: Micros(0) };
         Self {
             pool: Pool::new(key, share.unwrap_or(first), shape, terms),
@@ -258,7 +259,7 @@ impl PoolHarness {
 
     /// Submits an entry as the engine does: not if its record is the answer, nor while its reservation or one of its
     /// seats is in the pool.
-    pub(crate) fn submit(&mut self, member: Member) -> Result<(), Violation> {
+    pub(crate) fn submit(&mut self, member: LaneCall) -> Result<(), Violation> {
         let number = self.entries.len();
         let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.operation.reservation);
         let mut earlier = self.entries.iter().rev().take(100).filter(settled);
@@ -292,7 +293,7 @@ impl PoolHarness {
         self.enter(operation, selection, repeated, record)
     }
 
-    fn wants(&self, member: Member, number: usize) -> Selection {
+    fn wants(&self, member: LaneCall, number: usize) -> Selection {
         if self.seats.is_empty() {
             return Selection::Quantity(member.qty);
         }

@@ -6,20 +6,20 @@
 mod harness;
 
 use inventory_core::answer::{Answer, Rejection};
-use inventory_core::lane::StripeSet;
 use inventory_core::limits;
 use inventory_core::operation::Verb;
 use inventory_core::rules::LateCommit;
+use inventory_core::stripe_ownership::StripeSet;
 use inventory_core::transaction::ActionOutcome;
 use proptest::prelude::*;
 
 use super::model;
 use super::violation::Violation;
-use harness::{Member, PoolHarness, StoreFault};
+use harness::{LaneCall, PoolHarness, StoreFault};
 
 #[derive(Clone, Debug)]
 enum LaneStep {
-    Submit(Member),
+    Submit(LaneCall),
     /// Time passes, in milliseconds; the pool wakes up if its timer is due.
     Pass(u64),
     /// The store answers one of the transactions in flight, if there is one.
@@ -46,24 +46,19 @@ fn verb() -> impl Strategy<Value = Verb> {
 }
 
 fn step(stripes: u16) -> impl Strategy<Value = LaneStep> {
-    let member = (
-        verb(),
-        1_u32..=4,
-        prop_oneof![1_u64..40, Just(5_000), Just(5_000)],
-        prop_oneof![12 => Just(""), 1 => Just(model::POISON), 1 => Just(model::INVALID)],
-        prop::option::of(0_usize..8),
-        prop::bool::weighted(0.7),
-        prop::bool::weighted(0.2),
-    )
-        .prop_map(|(verb, qty, patience, prefix, repeated, knows, whatever)| Member {
-            verb,
-            qty,
-            patience,
-            prefix,
-            repeated,
-            knows,
-            whatever,
-        });
+    let member =
+        (
+            verb(),
+            1_u32..=4,
+            prop_oneof![1_u64..40, Just(5_000), Just(5_000)],
+            prop_oneof![12 => Just(""), 1 => Just(model::POISON), 1 => Just(model::INVALID)],
+            prop::option::of(0_usize..8),
+            prop::bool::weighted(0.7),
+            prop::bool::weighted(0.2),
+        )
+            .prop_map(|(verb, qty, patience, prefix, repeated, knows, whatever)| {
+                LaneCall { verb, qty, patience, prefix, repeated, knows, whatever }
+            });
     prop_oneof![
         24 => member.prop_map(LaneStep::Submit),
         8 => (0_u64..250).prop_map(LaneStep::Pass),
@@ -82,7 +77,7 @@ fn step(stripes: u16) -> impl Strategy<Value = LaneStep> {
 /// New calls only, and a store that is late, busy or silent but has stock for all of them.
 fn step_of_a_crowd() -> impl Strategy<Value = LaneStep> {
     let member = (1_u32..=4, prop_oneof![1_u64..40, Just(5_000)])
-        .prop_map(|(qty, patience)| Member { patience, ..Member::patient(qty) });
+        .prop_map(|(qty, patience)| LaneCall { patience, ..LaneCall::patient(qty) });
     let fault = prop_oneof![
         6 => Just(StoreFault::None),
         1 => Just(StoreFault::LostRequest),
@@ -171,7 +166,7 @@ proptest! {
         late in late(),
         steps in prop::collection::vec(self::step(9), 1..90),
     ) {
-        run(PoolHarness::pooled(&stock, StripeSet { first, step }, late), steps).map_err(failed)?;
+        run(PoolHarness::pooled(&stock, StripeSet::every(first, step), late), steps).map_err(failed)?;
     }
 
     #[test]
@@ -179,12 +174,12 @@ proptest! {
         stripes in 2_usize..6,
         steps in prop::collection::vec(step_of_a_crowd(), 1..120),
     ) {
-        let share = StripeSet { first: 0, step: 1 };
+        let share = StripeSet::every(0, 1);
         let stock = vec![100_000; stripes];
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default()).strictly_in_order();
         // More than one transaction takes; else every order is correct.
         for _ in 0..250 {
-            harness.submit(Member::patient(1)).map_err(failed)?;
+            harness.submit(LaneCall::patient(1)).map_err(failed)?;
         }
         run(harness, steps).map_err(failed)?;
     }
@@ -206,7 +201,7 @@ proptest! {
         // The first entry is sent alone, the others wait and are sent together.
         for poisonous in std::iter::once(&false).chain(&batch) {
             let prefix = if *poisonous { model::POISON } else { "" };
-            harness.submit(Member { prefix, ..Member::patient(1) }).map_err(failed)?;
+            harness.submit(LaneCall { prefix, ..LaneCall::patient(1) }).map_err(failed)?;
         }
         let sent = harness.answer_all().map_err(failed)?;
         harness.rest().map_err(failed)?;
@@ -230,7 +225,7 @@ proptest! {
     ) {
         let mut harness = PoolHarness::new(&[stock], 0, LateCommit::default());
         for qty in &qtys {
-            harness.submit(Member::patient(*qty)).map_err(failed)?;
+            harness.submit(LaneCall::patient(*qty)).map_err(failed)?;
         }
         harness.answer_all().map_err(failed)?;
         harness.rest().map_err(failed)?;
@@ -249,14 +244,14 @@ proptest! {
 #[test]
 fn full_lane_rejects_and_removes_late_entries() {
     let mut harness = PoolHarness::new(&[1_000_000], 0, LateCommit::default());
-    harness.submit(Member::patient(1)).unwrap();
+    harness.submit(LaneCall::patient(1)).unwrap();
     for _ in 0..limits::LANE_QUEUE_MAX {
         let patience = 50;
-        let member = Member { patience, ..Member::patient(1) };
+        let member = LaneCall { patience, ..LaneCall::patient(1) };
         harness.submit(member).unwrap();
     }
     let first_refused = harness.submitted();
-    harness.submit(Member::patient(1)).unwrap();
+    harness.submit(LaneCall::patient(1)).unwrap();
     let overloaded =
         |answer: &Answer| matches!(answer, Answer::Rejected(Rejection::Overloaded { .. }));
     assert!(overloaded(harness.answer_to(first_refused)));
@@ -264,7 +259,7 @@ fn full_lane_rejects_and_removes_late_entries() {
 
     harness.pass(60).unwrap();
     let taken = harness.submitted();
-    harness.submit(Member::patient(1)).unwrap();
+    harness.submit(LaneCall::patient(1)).unwrap();
     assert!(harness.is_waiting(taken), "the others' deadlines have passed");
     harness.answer_all().unwrap();
     harness.rest().unwrap();
@@ -277,16 +272,16 @@ fn full_lane_rejects_and_removes_late_entries() {
 fn split_does_not_lower_the_measured_rate() {
     for (members, early, late) in [(14, 0, 40), (limits::BATCH_ENTRIES_MAX, 50, 0)] {
         let mut harness = PoolHarness::new(&[1_000], 0, LateCommit::default());
-        harness.submit(Member::patient(1)).unwrap();
-        let culprit = Member { prefix: model::POISON, ..Member::patient(1) };
+        harness.submit(LaneCall::patient(1)).unwrap();
+        let culprit = LaneCall { prefix: model::POISON, ..LaneCall::patient(1) };
         harness.submit(culprit).unwrap();
         for _ in 1..members + early {
-            harness.submit(Member::patient(1)).unwrap();
+            harness.submit(LaneCall::patient(1)).unwrap();
         }
         harness.answer(StoreFault::None).unwrap();
         assert_eq!(harness.members_in_flight(), members);
         for _ in 0..late {
-            harness.submit(Member::patient(1)).unwrap();
+            harness.submit(LaneCall::patient(1)).unwrap();
         }
         while harness.is_waiting(1) {
             harness.pass(50).unwrap();
@@ -297,7 +292,7 @@ fn split_does_not_lower_the_measured_rate() {
             harness.answer(StoreFault::None).unwrap();
             for _ in 0..90 {
                 let number = harness.submitted();
-                let member = Member { patience: 1_000, ..Member::patient(1) };
+                let member = LaneCall { patience: 1_000, ..LaneCall::patient(1) };
                 harness.submit(member).unwrap();
                 assert!(harness.is_waiting(number), "{:?}", harness.answer_to(number));
             }
@@ -310,9 +305,9 @@ fn split_does_not_lower_the_measured_rate() {
 /// transactions do not show how fast the queue moves.
 #[test]
 fn returns_do_not_lower_the_measured_rate() {
-    let share = StripeSet { first: 0, step: 1 };
+    let share = StripeSet::every(0, 1);
     let mut harness = PoolHarness::pooled(&[1_000, 1_000], share, LateCommit::default());
-    let member = |verb, repeated| Member { verb, repeated, knows: true, ..Member::patient(1) };
+    let member = |verb, repeated| LaneCall { verb, repeated, knows: true, ..LaneCall::patient(1) };
     for n in 0..5 {
         harness.submit(member(Verb::Hold, None)).unwrap();
         assert_eq!(harness.lanes_in_flight(), [n % 2]);
@@ -329,7 +324,7 @@ fn returns_do_not_lower_the_measured_rate() {
     }
     harness.answer(StoreFault::None).unwrap();
     for _ in 0..40 {
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
     }
     assert_eq!(harness.lanes_in_flight(), [1]);
     // So are the third and the first.
@@ -340,7 +335,7 @@ fn returns_do_not_lower_the_measured_rate() {
         harness.answer_one(0, StoreFault::None).unwrap();
     }
     let number = harness.submitted();
-    let hurried = Member { patience: 1_000, ..Member::patient(1) };
+    let hurried = LaneCall { patience: 1_000, ..LaneCall::patient(1) };
     harness.submit(hurried).unwrap();
     assert!(harness.is_waiting(number), "{:?}", harness.answer_to(number));
     harness.rest().unwrap();
@@ -351,7 +346,7 @@ fn returns_do_not_lower_the_measured_rate() {
 fn entries_that_wait_for_a_read_count_against_the_bound() {
     let mut harness = PoolHarness::new(&[0, 1_000_000], 0, LateCommit::default());
     for _ in 0..3 * limits::LANE_QUEUE_MAX / 2 {
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         // The read hangs, and the stripe reports a shortage for one batch after the other.
         harness.answer(StoreFault::None).unwrap();
     }
@@ -366,10 +361,10 @@ fn entries_that_wait_for_a_read_count_against_the_bound() {
 fn a_retry_is_never_answered_sold_out() {
     for busy in [ActionOutcome::Conflict, ActionOutcome::Throttled] {
         let mut harness = PoolHarness::new(&[1], 0, LateCommit::default());
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         harness.answer(StoreFault::None).unwrap();
         let repeat = harness.submitted();
-        let repeated = Member { repeated: Some(0), ..Member::patient(1) };
+        let repeated = LaneCall { repeated: Some(0), ..LaneCall::patient(1) };
         harness.submit(repeated).unwrap();
         harness.answer(StoreFault::Reasons(vec![None, Some(busy)])).unwrap();
         harness.rest().unwrap();
@@ -381,9 +376,9 @@ fn a_retry_is_never_answered_sold_out() {
 #[test]
 fn late_entries_use_no_capacity_of_a_batch() {
     let mut harness = PoolHarness::new(&[1_000], 0, LateCommit::default());
-    harness.submit(Member::patient(1)).unwrap();
+    harness.submit(LaneCall::patient(1)).unwrap();
     for n in 0..2 * limits::BATCH_ENTRIES_MAX {
-        let mut member = Member::patient(1);
+        let mut member = LaneCall::patient(1);
         if n % 2 == 0 {
             member.patience = 20;
         }
@@ -399,8 +394,8 @@ fn late_entries_use_no_capacity_of_a_batch() {
 #[test]
 fn a_busy_lane_requests_a_read_for_short_entries_at_once() {
     let mut harness = PoolHarness::new(&[3, 10], 0, LateCommit::default());
-    harness.submit(Member::patient(4)).unwrap();
-    harness.submit(Member::patient(1)).unwrap();
+    harness.submit(LaneCall::patient(4)).unwrap();
+    harness.submit(LaneCall::patient(1)).unwrap();
     harness.answer(StoreFault::None).unwrap();
     assert!(harness.is_reading(), "the first is short");
     assert_eq!(harness.members_in_flight(), 1, "and the second goes on");
@@ -412,14 +407,14 @@ fn a_busy_lane_requests_a_read_for_short_entries_at_once() {
 /// No call waits while a lane is idle, and the stripes are used in turn.
 #[test]
 fn an_idle_lane_sends_an_arrival_at_once() {
-    let share = StripeSet { first: 1, step: 2 };
+    let share = StripeSet::every(1, 2);
     let mut harness = PoolHarness::pooled(&[100; 8], share, LateCommit::default());
     for expected in [&[1][..], &[1, 3], &[1, 3, 5], &[1, 3, 5, 7]] {
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         assert_eq!(harness.lanes_in_flight(), expected);
     }
     for _ in 0..10 {
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
     }
     assert_eq!(harness.members_in_flight(), 4, "the others wait");
     harness.answer_one(2, StoreFault::None).unwrap();
@@ -431,25 +426,24 @@ fn an_idle_lane_sends_an_arrival_at_once() {
 /// blocks the other process for longer, and delays more calls when the other was first.
 #[test]
 fn callers_are_batched_unless_another_process_writes() {
-    let share = StripeSet { first: 0, step: 1 };
     for is_contested in [false, true] {
+        let mut share = StripeSet::every(0, 1);
+        if is_contested {
+            share.shared = share.owned;
+        }
         let mut harness = PoolHarness::pooled(&[100; 8], share, LateCommit::default());
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         harness.answer(StoreFault::None).unwrap();
         for _ in 0..2 {
-            harness.submit(Member::patient(1)).unwrap();
-            harness.pass(3).unwrap();
-        }
-        if is_contested {
-            harness.answer(StoreFault::Conflict).unwrap();
+            harness.submit(LaneCall::patient(1)).unwrap();
             harness.pass(3).unwrap();
         }
         let before = harness.members_in_flight();
         assert_eq!(before, 2);
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         harness.pass(1).unwrap();
         for _ in 0..2 {
-            harness.submit(Member::patient(1)).unwrap();
+            harness.submit(LaneCall::patient(1)).unwrap();
         }
         let at_once = harness.members_in_flight() - before;
         assert_eq!(at_once, if is_contested { 2 } else { 1 });
@@ -462,10 +456,10 @@ fn callers_are_batched_unless_another_process_writes() {
 /// A call that one stripe delays, or has too little for, is sent through another lane at once.
 #[test]
 fn entries_use_another_lane_if_a_stripe_is_short() {
-    let share = StripeSet { first: 0, step: 1 };
+    let share = StripeSet::every(0, 1);
     for (stock, fault) in [([9, 9], StoreFault::Conflict), ([0, 9], StoreFault::None)] {
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default());
-        harness.submit(Member::patient(2)).unwrap();
+        harness.submit(LaneCall::patient(2)).unwrap();
         assert_eq!(harness.lanes_in_flight(), [0]);
         harness.answer(fault).unwrap();
         assert_eq!(harness.lanes_in_flight(), [1]);
@@ -479,7 +473,7 @@ fn entries_use_another_lane_if_a_stripe_is_short() {
 #[test]
 fn entries_that_wait_for_a_read_come_before_later_entries() {
     let mut harness = PoolHarness::new(&[3], 0, LateCommit::default());
-    let hold = |qty, patience| Member { verb: Verb::Hold, patience, ..Member::patient(qty) };
+    let hold = |qty, patience| LaneCall { verb: Verb::Hold, patience, ..LaneCall::patient(qty) };
     for _ in 0..2 {
         harness.submit(hold(2, 1_000)).unwrap();
     }
@@ -506,10 +500,10 @@ fn entries_that_wait_for_a_read_come_before_later_entries() {
 /// A stripe that is known to be short is not used while another is not.
 #[test]
 fn empty_stripe_gets_no_further_writes() {
-    let share = StripeSet { first: 0, step: 1 };
+    let share = StripeSet::every(0, 1);
     let mut harness = PoolHarness::pooled(&[0, 100], share, LateCommit::default());
     for _ in 0..20 {
-        harness.submit(Member::patient(1)).unwrap();
+        harness.submit(LaneCall::patient(1)).unwrap();
         harness.answer_all().unwrap();
     }
     assert_eq!(harness.transactions(), 21, "one write failed, for all of them");

@@ -17,6 +17,11 @@ fn during<T>(past: &[(Micros, T)], from: Micros, to: Micros) -> &[(Micros, T)] {
     &past[first.saturating_sub(1)..last]
 }
 
+/// The sum over stripes that may have been read at different instants.
+fn total(stripes: impl Iterator<Item = i64>) -> u64 {
+    u64::try_from(stripes.sum::<i64>()).unwrap_or(0)
+}
+
 impl Store {
     pub(crate) fn exists(&self, event: &EventId) -> bool {
         self.events.contains_key(event)
@@ -46,7 +51,7 @@ impl Store {
     ) -> impl Iterator<Item = u64> + '_ {
         let past = self.events.get(event).map_or(&[][..], |e| &e.past);
         let seen = during(past, from, to).iter();
-        seen.map(|(_, stripes)| stripes.iter().sum())
+        seen.map(|(_, stripes)| total(stripes.iter().copied()))
     }
 
     /// The number of the current version of the event's stock.
@@ -55,8 +60,8 @@ impl Store {
         past.saturating_sub(1)
     }
 
-    /// Remaining units and capacity of each stripe in a version.
-    pub(crate) fn state(&self, event: &EventId, state: usize) -> (Vec<u64>, &[u64]) {
+    /// Remaining units and capacity of each stripe in a version, without moved units.
+    pub(crate) fn state(&self, event: &EventId, state: usize) -> (Vec<i64>, &[i64]) {
         let Some(event) = self.events.get(event) else {
             return (Vec::new(), &[]);
         };
@@ -92,7 +97,7 @@ impl Store {
         let first = past.partition_point(|(at, _)| *at < from).saturating_sub(1);
         let last = past.partition_point(|(at, _)| *at <= to);
         let capacities = event.map_or(&[][..], |e| &e.capacities[first..last]);
-        capacities.iter().map(|stripes| stripes.iter().sum())
+        capacities.iter().map(|stripes| total(stripes.iter().copied()))
     }
 
     /// The most that reading one stripe after the other can find during the span.
@@ -102,7 +107,7 @@ impl Store {
         };
         let seen = during(&event.past, from, to);
         let most = |stripe: usize| seen.iter().map(|(_, left)| left[stripe]).max().unwrap_or(0);
-        (0..event.stripes.len()).map(most).sum()
+        total((0..event.stripes.len()).map(most))
     }
 
     /// The least that reading one stripe after the other can find during the span.
@@ -112,7 +117,7 @@ impl Store {
         };
         let seen = during(&event.past, from, to);
         let least = |stripe: usize| seen.iter().map(|(_, left)| left[stripe]).min().unwrap_or(0);
-        (0..event.stripes.len()).map(least).sum()
+        total((0..event.stripes.len()).map(least))
     }
 
     /// Every state of the record during the span; `None` first if it did not exist yet.

@@ -94,18 +94,18 @@ struct Event {
     /// Units of held and confirmed records, per stripe.
     sold: Vec<u64>,
     seats: BTreeMap<SeatId, StoredSeat>,
-    /// Remaining units of each stripe, each from its instant on.
-    past: Vec<(Micros, Vec<u64>)>,
-    /// Capacity of each stripe in each version.
-    capacities: Vec<Vec<u64>>,
+    /// Remaining units of each stripe, as if none had been moved between stripes, each from its instant on.
+    past: Vec<(Micros, Vec<i64>)>,
+    /// Capacity of each stripe in each version, likewise.
+    capacities: Vec<Vec<i64>>,
     closed: Option<Micros>,
 }
 
 impl Event {
     fn note(&mut self, now: Micros) {
-        let remaining = self.stripes.iter().map(|s| s.remaining).collect();
+        let remaining = self.stripes.iter().map(|s| s.remaining as i64 - s.moved).collect();
         self.past.push((now, remaining));
-        let capacities = self.stripes.iter().map(|s| s.capacity).collect();
+        let capacities = self.stripes.iter().map(|s| s.capacity as i64 - s.moved).collect();
         self.capacities.push(capacities);
     }
 
@@ -164,7 +164,7 @@ impl Store {
             version: 1,
             stripes: (index == 0).then_some(capacities.len() as u16),
             seat_keys: if index == 0 { keys } else { 0 },
-            closed: false,
+            ..StripeView::default()
         };
         let seats = seats.into_iter().map(|seat| {
             let stored = StoredSeat {
@@ -371,8 +371,8 @@ impl Store {
         let Some(item) = item else {
             return ActionOutcome::Stripe(None);
         };
-        let is_open = update.take == 0 || !item.closed;
-        if is_open && item.remaining + update.give >= update.take {
+        let is_open = (update.take == 0 && update.moved == 0) || !item.closed;
+        if is_open && left_after(item, update).is_some() {
             ActionOutcome::Fine
         } else {
             ActionOutcome::Stripe(Some(*item))
@@ -461,7 +461,9 @@ impl Store {
             for update in &transaction.stripes {
                 let stripe = usize::from(update.stripe);
                 let item = &mut event.stripes[stripe];
-                item.remaining = item.remaining + update.give - update.take;
+                item.remaining = left_after(item, update).unwrap_or_default();
+                item.capacity = item.capacity.saturating_add_signed(update.moved);
+                item.moved += update.moved;
                 item.version += 1;
                 let sold = (event.sold[stripe] + update.take).checked_sub(update.give);
                 ensure!(
@@ -504,6 +506,13 @@ impl Store {
         );
         Ok(())
     }
+}
+
+/// The remaining units after an update; `None`: there are too few.
+fn left_after(item: &StripeView, update: &StripeUpdate) -> Option<u64> {
+    let units = |units: u64| i128::from(units);
+    let left = units(item.remaining) + units(update.give) - units(update.take);
+    u64::try_from(left + i128::from(update.moved)).ok()
 }
 
 /// The record after a write: a new one is put whole; of an existing one only what the transition changes.

@@ -215,24 +215,25 @@ impl StockViews {
                         continue;
                     }
                     for (stripe, net) in &heard.moved {
-                        let moved = left[*stripe].saturating_add_signed(*net);
+                        let moved = left[*stripe].saturating_add(*net);
                         left[*stripe] = moved.min(capacity[*stripe]);
                     }
                 }
                 left
             });
-            let queries: Vec<Vec<u64>> = queries.collect();
+            let queries: Vec<Vec<i64>> = queries.collect();
+            let sum = |units: i64| u64::try_from(units).unwrap_or(0);
             let span =
                 |most: u64, least: u64| StockBounds { least: least.saturating_sub(doubt), most };
             if torn {
-                let per_stripe = |pick: fn(u64, u64) -> u64| -> u64 {
+                let per_stripe = |pick: fn(i64, i64) -> i64| -> u64 {
                     let stripes = 0..queries[0].len();
                     let of = |i: usize| queries.iter().map(|look| look[i]).reduce(pick);
-                    stripes.filter_map(of).sum()
+                    sum(stripes.filter_map(of).sum())
                 };
-                spans.push(span(per_stripe(u64::max), per_stripe(u64::min)));
+                spans.push(span(per_stripe(i64::max), per_stripe(i64::min)));
             } else {
-                let sums = queries.iter().map(|look| look.iter().sum());
+                let sums = queries.iter().map(|look| sum(look.iter().sum()));
                 spans.extend(sums.map(|sum| span(sum, sum)));
             }
         }

@@ -154,6 +154,7 @@ impl World {
         self.processes[process] = self.start(process, life);
         self.internal.retain(|_, waits| waits.process() != process);
         self.start_searches(process);
+        self.member_starts(process);
         for call in self.oracle.crashed(process) {
             self.report.count("calls lost in a crash");
             self.follow_ups(&call, None);

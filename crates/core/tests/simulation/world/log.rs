@@ -91,6 +91,11 @@ impl Display for WorldStep {
             }
             Self::Close(event) => write!(f, "{event} closes"),
             Self::Block(event, seat) => write!(f, "{seat} of {event} is blocked or put back"),
+            Self::SeesMembers(process) => write!(f, "process {process} reads the members"),
+            Self::Members(at, members) => {
+                let own = members.own_position();
+                write!(f, "{at} is member {own} of {}", members.count())
+            }
             Self::Invalidate(at, event) => write!(f, "{at} forgets {event}"),
         }
     }

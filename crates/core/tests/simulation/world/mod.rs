@@ -9,6 +9,7 @@
 //! | `calls.rs` | calls, their answers, crashes |
 //! | `links.rs` | messages between shards, and between a shard and the store |
 //! | `log.rs` | the log lines of the steps |
+//! | `members.rs` | what processes learn of each other |
 //! | `reclaim.rs` | reclaimers, and the rule that no hold stays overdue |
 //! | `upkeep.rs` | crashes and operators |
 //! | `rest.rs` | checks at rest |
@@ -16,6 +17,7 @@
 mod calls;
 mod links;
 mod log;
+mod members;
 mod reclaim;
 mod rest;
 mod upkeep;
@@ -29,6 +31,7 @@ use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::expiry_search::{ExpirySearch, IndexRead, SearchSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::membership::Members;
 use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult};
 use inventory_core::seats::SeatItem;
@@ -124,6 +127,9 @@ enum WorldStep {
     Close(EventId),
     Block(EventId, SeatId),
     Invalidate(ShardRef, EventId),
+    /// A process reads who else sells.
+    SeesMembers(usize),
+    Members(ShardRef, Rc<Members>),
 }
 
 /// The event and the reservation of a forwarded operation.
@@ -188,6 +194,7 @@ pub(crate) struct World {
     clients_rng: SmallRng,
     network_rng: SmallRng,
     queries_rng: SmallRng,
+    members_rng: SmallRng,
     /// By call id.
     internal: BTreeMap<u64, InternalCaller>,
     calls_made: u64,
@@ -222,6 +229,7 @@ impl World {
             clients_rng: SmallRng::seed_from_u64(seed ^ 0xc11e_0075),
             network_rng: SmallRng::seed_from_u64(seed ^ 0x00ae_7000),
             queries_rng: SmallRng::seed_from_u64(seed ^ 0x0c01_0015),
+            members_rng: SmallRng::seed_from_u64(seed ^ 0x6d65_6d73),
             internal: BTreeMap::new(),
             calls_made: 0,
             internal_made: 0,
@@ -308,6 +316,7 @@ impl World {
             self.make(call.arrives, WorldStep::CallArrives(call));
         }
         self.schedule_upkeep();
+        self.schedule_members();
         for process in 0..self.processes.len() {
             self.start_searches(process);
         }
@@ -467,6 +476,13 @@ impl World {
                 self.with(at, |shard, now| {
                     shard.engine.handle_event_changed(&event, now);
                 })
+            }
+            WorldStep::SeesMembers(process) => {
+                self.sees_members(process);
+                Ok(())
+            }
+            WorldStep::Members(to, members) => {
+                self.with(to, |shard, now| shard.engine.handle_membership(members, now))
             }
             WorldStep::Restock(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);

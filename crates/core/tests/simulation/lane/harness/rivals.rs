@@ -36,7 +36,7 @@ impl PoolHarness {
             expires_at: None,
             payment_added_to: None,
         };
-        let update = StripeUpdate { stripe, take: u64::from(units), give: 0 };
+        let update = StripeUpdate { stripe, take: u64::from(units), ..StripeUpdate::default() };
         self.rivals_write(vec![update], write)
     }
 
@@ -55,8 +55,8 @@ impl PoolHarness {
         self.rivals += 1;
         let updates = view.draws.iter().map(|draw| StripeUpdate {
             stripe: draw.stripe,
-            take: 0,
             give: u64::from(draw.units),
+            ..StripeUpdate::default()
         });
         let updates = updates.collect();
         let verb = if over { Verb::Expire } else { Verb::Release };
