@@ -467,6 +467,7 @@ fn statuses_name_the_own_process_and_the_forgotten_ones() {
     fleet.processes.remove(&2);
     let mut statuses = Vec::new();
     while fleet.item.entries.len() == 2 {
+        assert!(fleet.at < 60 * SECOND, "never removed");
         statuses = fleet.processes[&1].tracker.statuses();
         fleet.run(0.05);
     }
