@@ -513,7 +513,8 @@ mod tests {
         for to in [Held, Confirmed, Released, Expired, Refunded] {
             for due in [ExpiryCondition::Any, ExpiryCondition::Expired, ExpiryCondition::NotExpired]
             {
-                for payment in [false, true] {
+                for payment in [PaymentChange::Nothing, PaymentChange::Stored, PaymentChange::Added]
+                {
                     for what in [
                         StockLink::Nothing,
                         StockLink::Units,
