@@ -98,7 +98,8 @@ async fn reserved_words_are_aliased_and_no_condition_is_empty() {
 async fn record_and_stock_are_written_in_one_transaction() {
     let store = FakeStore::start();
     store.create_event(EVENT, 10, 1);
-    let server = store.start_server();
+    // Beats are writes too.
+    let server = store.server_command().env("MEMBERSHIP", "off").start();
     let client = client(&server).await;
     let before = store.requests().len();
     client.order(commit("r1", EVENT, 2)).await;
