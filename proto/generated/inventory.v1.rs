@@ -1084,7 +1084,7 @@ pub struct ListReservationsResponse {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListMembersRequest {}
-/// A server process. Without beats only process_id, state and shards of another process are known.
+/// A server process. Without beats only the process_id of another process is known.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Member {
     /// 16 hexadecimal digits, new at each start of a process.
@@ -1123,7 +1123,7 @@ pub struct ListMembersResponse {
     /// The answering process first, then by process_id.
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<Member>,
-    /// Part of the shards of all members that the answering process has, from 0 to 1.
+    /// Part of the stripes of an event that the answering process owns as a hint, from 0 to 1.
     #[prost(double, tag = "3")]
     pub own_share: f64,
     /// Whether the membership item is full, so that other processes do not see the answering one.

@@ -100,12 +100,16 @@ impl View for MembersView {
         ]);
         table.row(["process", "state", "shards", "version", "address", "up", "last beat", "clock"]);
         for member in &self.members {
+            let shards = match member.shards {
+                0 => "-".to_owned(),
+                shards => shards.to_string(),
+            };
             let beat = member.beat_age_seconds.map(|age| format!("{age:.1} s"));
             let clock = member.clock_ahead_seconds.map(|ahead| format!("{ahead:+.2}"));
             table.row([
                 member.process_id.as_str(),
                 &member.state,
-                &member.shards.to_string(),
+                &shards,
                 or_dash(&member.version),
                 or_dash(&member.address),
                 &member.uptime_seconds.map_or_else(|| "-".to_owned(), uptime),
@@ -162,7 +166,6 @@ mod tests {
         let unknown = pb::Member {
             process_id: format!("{:016x}", 3),
             state: pb::MemberState::Forgotten.into(),
-            shards: 1,
             ..pb::Member::default()
         };
         pb::ListMembersResponse {
@@ -185,7 +188,7 @@ mod tests {
 process           state      shards  version  address            up  last beat  clock
 0000000000000001  self            2  0.1.0    pod-a:8080  1 min 1 s      1.2 s  -0.02
 0000000000000002  alive           2  0.1.0    pod-a:8080  1 min 1 s      1.2 s  -0.02
-0000000000000003  forgotten       1  -        -                   -          -      -
+0000000000000003  forgotten       -  -        -                   -          -      -
 
 share of this process 50 %";
         assert_eq!(text, expected);

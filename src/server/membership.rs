@@ -61,6 +61,7 @@ fn first_report(
 ) -> MembershipReport {
     let own = members.own().map(|own| own.id);
     let unknown = Announcement {
+        shards: 0,
         version: String::new(),
         address: String::new(),
         started_at: Default::default(),

@@ -25,7 +25,7 @@ pub enum MembershipSource {
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberReport {
-    /// What is known of a configured process is its number of shards.
+    /// Of another configured process only the id is known.
     pub entry: MemberEntry,
     pub is_own: bool,
     /// False for a process that missed too many beats and whose entry is still in the store.
@@ -54,7 +54,7 @@ pub struct BeatReport {
 pub struct MembershipReport {
     pub source: MembershipSource,
     pub members: Vec<MemberReport>,
-    /// Part of all shards that this process has, above 0 and at most 1.
+    /// Part of the stripes of an event that this process owns, above 0 and at most 1.
     pub own_share: f64,
     /// `None` if the members are configured.
     pub beats: Option<BeatReport>,
@@ -77,7 +77,7 @@ pub(super) fn families(report: &MembershipReport, now: Micros) -> Vec<MetricFami
         ),
         family(
             "inventory_member_share_ratio",
-            "Part of the shards of all members that this process has, from 0 to 1.",
+            "Part of the stripes of an event that this process owns as a hint, from 0 to 1.",
             MetricType::GAUGE,
             [float_gauge(&[], report.own_share)],
         ),

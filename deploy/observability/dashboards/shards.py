@@ -218,7 +218,7 @@ MEMBERS = Row(
         ),
         Panel(
             "Share",
-            "Part of the shards of all members that each process has.",
+            "Part of the stripes of an event that each process owns as a hint.",
             [Query(f"inventory_member_share_ratio{{{F}}}", "{{instance}}")],
             "percentunit",
             width=6,

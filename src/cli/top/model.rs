@@ -79,7 +79,7 @@ pub(super) struct TopModel {
     pub(super) uptime_seconds: f64,
     /// Server processes of the store, this one included; 0 from a server that does not report them.
     pub(super) members: f64,
-    /// Part of all their shards that this one has, from 0 to 1.
+    /// Part of the stripes of an event that this one owns as a hint, from 0 to 1.
     pub(super) member_share: f64,
     /// Seconds between the two scrapes.
     pub(super) over_seconds: f64,

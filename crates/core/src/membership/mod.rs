@@ -152,7 +152,7 @@ impl Members {
         Self { members, own: position }
     }
 
-    /// Process `index` of `count` that are configured by hand and have equal numbers of shards. `count` is at least 1
+    /// Process `index` of `count` that are configured by hand, all with the shards of this one. `count` is at least 1
     /// and at most [`MEMBERS_MAX`], `index` below it. Every process derives the same members.
     pub fn fixed(index: u16, count: u16, shards: u16) -> Self {
         let member = |index| Member { id: ProcessId(u64::from(index) + 1), shards };
@@ -178,15 +178,10 @@ impl Members {
         self.members.get(self.own).copied()
     }
 
-    /// Shards of all members.
-    pub fn shards(&self) -> u64 {
-        self.members.iter().map(|member| u64::from(member.shards)).sum()
-    }
-
-    /// Part of all shards that this process has, above 0 and at most 1: about its part of the stripes.
+    /// Part of the stripes of an event that this process owns, above 0 and at most 1: processes share alike, whatever
+    /// their numbers of shards.
     pub fn own_share(&self) -> f64 {
-        let own = self.own().map_or(1, |own| own.shards.max(1));
-        f64::from(own) / self.shards().max(u64::from(own)) as f64
+        1.0 / self.members.len().max(1) as f64
     }
 }
 
@@ -216,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn the_share_follows_the_shards() {
-        let members = Members::new(member(5, 2), [member(9, 1), member(1, 5)]);
-        assert_eq!((members.shards(), members.own_share()), (8, 0.25));
-        assert_eq!(Members::single(member(3, 0)).own_share(), 1.0);
+    fn processes_share_alike() {
+        let members = Members::new(member(5, 2), [member(9, 1), member(1, 5), member(7, 5)]);
+        assert_eq!(members.own_share(), 0.25);
+        assert_eq!(Members::single(member(3, 1)).own_share(), 1.0);
     }
 
     #[test]
