@@ -59,6 +59,7 @@ impl FakeShard {
             remaining: 1_000_000_000,
             version: 1,
             stripes: Some(1),
+            confirmed_holds: Some(0),
             ..StripeView::default()
         }]);
         let event = EVENT.parse().unwrap();

@@ -834,7 +834,7 @@ pub struct EventStock {
     /// Units or seats that can be sold.
     #[prost(int64, tag = "3")]
     pub remaining: i64,
-    /// Seats sold. For a quantity event: units held or sold, which stripes do not distinguish.
+    /// Units or seats sold. Units that were held before the server distinguished them count as sold until the hold ends.
     #[prost(int64, tag = "4")]
     pub confirmed: i64,
     /// Empty for a seated event.
@@ -853,7 +853,7 @@ pub struct EventStock {
     /// Number of partition keys that hold the seats; 0 for a quantity event.
     #[prost(int32, tag = "10")]
     pub seat_keys: i32,
-    /// Seats with a hold that has not expired; 0 for a quantity event.
+    /// Seats with a hold that has not expired. Units with a hold whose stock has not been returned.
     #[prost(int64, tag = "11")]
     pub held: i64,
     /// Seats that an operator blocked; 0 for a quantity event.
@@ -2831,6 +2831,31 @@ pub struct AuditReport {
     /// True if any item changed during the audit.
     #[prost(bool, tag = "15")]
     pub restless: bool,
+    /// Absent for a seated event, and if the held units changed in every read pass.
+    #[prost(message, optional, tag = "16")]
+    pub held: ::core::option::Option<HeldAccount>,
+    /// True if the held units changed in every read pass and were not checked.
+    #[prost(bool, tag = "17")]
+    pub moving_held: bool,
+}
+/// Held units of a quantity event, as status figures show them and as reservations have them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldAccount {
+    /// Sum over the stripes; includes the units of confirmed holds.
+    #[prost(int64, tag = "1")]
+    pub stripes: i64,
+    /// Sum over the confirmation counters.
+    #[prost(int64, tag = "2")]
+    pub confirmed: i64,
+    /// Units of HELD reservations that the stripes count.
+    #[prost(int64, tag = "3")]
+    pub reservations: i64,
+    /// Units of HELD reservations of an earlier version, which status figures show as confirmed.
+    #[prost(int64, tag = "4")]
+    pub uncounted: i64,
+    /// stripes - confirmed - reservations.
+    #[prost(int64, tag = "5")]
+    pub difference: i64,
 }
 /// Balance of one stripe.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2904,10 +2929,10 @@ pub struct OverdueHold {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuditBreach {
-    /// "stripe", "reservation" or "seat".
+    /// "stripe", "counter" (a confirmation counter), "reservation" or "seat".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
-    /// Index of the stripe, or the stored id.
+    /// Index of the stripe or counter, or the stored id.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
     /// Stable code, for example REMAINING_DIFFERS.
@@ -2935,12 +2960,12 @@ pub struct RepairPlan {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlannedRepair {
-    /// "stripe" or "seat".
+    /// "stripe", "counter" or "seat".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
-    /// SET_REMAINING, FREE_SEAT or GIVE_SEAT.
+    /// SET_REMAINING, SET_COUNTER, FREE_SEAT or GIVE_SEAT.
     #[prost(string, tag = "3")]
     pub code: ::prost::alloc::string::String,
     /// Human-readable description with the old and the new value.

@@ -210,10 +210,9 @@ pub struct InventoryStats {
     pub total_seats: i32,
     #[prost(int32, tag = "2")]
     pub available_seats: i32,
-    /// Always 0 for a quantity event, whose stripes do not distinguish held from sold units.
+    /// Units or seats in holds.
     #[prost(int32, tag = "3")]
     pub reserved_seats: i32,
-    /// For a quantity event: units held or sold.
     #[prost(int32, tag = "4")]
     pub sold_seats: i32,
     #[prost(int32, tag = "5")]

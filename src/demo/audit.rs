@@ -6,7 +6,9 @@ use std::rc::Rc;
 use inventory_client::sale::SaleReport;
 use inventory_client::sale::ledger::ReservationOutcome;
 
-use inventory_core::audit::{self, AuditRecord, EventRecords, StripeReads};
+use inventory_core::audit::{
+    self, AuditRecord, CounterReads, EventRecords, KnownBalances, StripeReads,
+};
 use inventory_core::ids::EventId;
 use inventory_core::transaction::ReservationState;
 use inventory_runtime::clock;
@@ -47,7 +49,7 @@ impl SaleAudit {
         });
         let (books, records) = read.map_err(|error| error.to_string())??;
         let mut audit = Self::default();
-        audit.stock(&audit::judge(&books, &[], clock::now().unix).at_rest());
+        audit.stock(&audit::judge(&books, &KnownBalances::default(), clock::now().unix).at_rest());
         audit.answers(&records, report);
         Ok(audit)
     }
@@ -122,6 +124,7 @@ async fn read(store: &Store, event: &EventId) -> Result<(EventRecords, Vec<Audit
     let stripes = stripes.ok_or("the event is gone")?;
     let sights = StripeReads::pair(&stripes.stripes, stripes.stripes.clone());
     let mut books = EventRecords::new(event.clone(), sights, stripes.seat_keys);
+    books.counters = CounterReads::pair(&stripes.counters, stripes.counters.clone());
     let mut records = Vec::new();
     let mut page = None;
     loop {

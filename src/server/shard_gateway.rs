@@ -330,7 +330,7 @@ async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, Admin
         }
     } else {
         let as_of = clock::now().unix;
-        match driver.store().read_event(event, Some(about.stripes)).await {
+        match driver.store().read_event_with_counters(event, Some(about.stripes)).await {
             StripesRead::Found(stripes) => Stock::Units { stripes, as_of },
             StripesRead::NotFound => return Err(AdminError::EventNotFound),
             StripesRead::Unavailable => return Err(unavailable()),

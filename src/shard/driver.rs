@@ -26,6 +26,7 @@ use inventory_core::counters::Counters;
 use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::Engine;
 use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::limits::confirmation_counters;
 use inventory_core::membership::Members;
 use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult, StatusVersion};
@@ -362,7 +363,9 @@ impl Driver {
             Effect::Transact { lane, transaction, limit } => {
                 self.transact(lane, transaction, limit)
             }
-            Effect::ReadStripes { event, stripes_hint } => self.read_event(event, stripes_hint),
+            Effect::ReadStripes { event, stripes_hint, with_counters } => {
+                self.read_event(event, stripes_hint, with_counters)
+            }
             Effect::Forward { shard, layout, operation, hint } => {
                 self.forward(shard, layout, operation, hint)
             }
@@ -428,16 +431,22 @@ impl Driver {
         spans::TransactionSpan::start(links, || tracer.new_span_id())
     }
 
-    fn read_event(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
+    fn read_event(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>, with_counters: bool) {
         let driver = Rc::clone(self);
         inventory_runtime::spawn(async move {
-            let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
-                .catch_unwind()
-                .await
-                .unwrap_or(StripesRead::Unavailable);
+            let read = async {
+                match with_counters {
+                    true => driver.store.read_event_with_counters(&event, stripes_hint).await,
+                    false => driver.store.read_event(&event, stripes_hint).await,
+                }
+            };
+            let read = AssertUnwindSafe(read).catch_unwind().await;
+            let read = read.unwrap_or(StripesRead::Unavailable);
             if let StripesRead::Found(stripes) = &read {
-                // One unit each: the item of a stripe is far smaller than 4 KB.
-                driver.capacity_share.set((stripes.len() as f64, 0.0));
+                // One unit each: the item of a stripe or of a counter is far smaller than 4 KB.
+                let count = stripes.len() as u16;
+                let counters = if with_counters { confirmation_counters(count) } else { 0 };
+                driver.capacity_share.set((f64::from(count + counters), 0.0));
             }
             driver.enter(|engine, now| engine.handle_stripes_read(&event, &read, now));
             driver.capacity_share.set((0.0, 0.0));

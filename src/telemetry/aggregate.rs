@@ -610,21 +610,21 @@ fn seconds(micros: Micros) -> f64 {
     micros.0 as f64 / 1e6
 }
 
-/// Units of an event by state. Held and sold units of a quantity event are `taken`, because stripes do not distinguish
-/// them.
+/// Units or seats of an event by state.
 fn units_by_state(of: &EventMetrics) -> Vec<(&'static str, u64)> {
     let Some(status) = &of.status else {
         return Vec::new();
     };
     let counts = &status.counts;
-    let mut units = vec![("total", counts.total), ("remaining", counts.available)];
-    match status.seated {
-        true => units.extend([
-            ("held", counts.held),
-            ("sold", counts.sold),
-            ("blocked", counts.blocked),
-        ]),
-        false => units.push(("taken", counts.held + counts.sold)),
+    let mut units = vec![
+        ("total", counts.total),
+        ("remaining", counts.available),
+        ("held", counts.held),
+        ("sold", counts.sold),
+    ];
+    // Units cannot be blocked.
+    if status.seated {
+        units.push(("blocked", counts.blocked));
     }
     units
 }

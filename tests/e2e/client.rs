@@ -162,7 +162,7 @@ pub(crate) async fn stock(server: &TestServer, event: &str) -> EventStock {
     let wanted = GetEventRequest { event_id: event.to_owned() };
     let found = admin(server).await.get_event(wanted).await.unwrap();
     let stock = found.into_inner().event.unwrap();
-    assert_eq!(stock.total, stock.remaining + stock.confirmed);
+    assert_eq!(stock.total, stock.remaining + stock.held + stock.confirmed);
     stock
 }
 

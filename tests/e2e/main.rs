@@ -7,6 +7,7 @@
 //! | `outages.rs` | a store that throttles, hangs, loses answers, refuses |
 //! | `outage_drill.rs` | three processes, a store that is away, and the return of all stock |
 //! | `overdue.rs` | holds that expired long ago: their stock returns within seconds |
+//! | `held.rs` | held and confirmed units of a quantity event, in every view |
 //! | `original.rs`, `original_seats.rs` | each bug of the original system, by name |
 //! | `reservation_api/` | reservation.v1: sequences of calls, in-band outcomes |
 //! | `races.rs` | crowds for the last tickets, one row, one reservation, with two processes |
@@ -36,6 +37,7 @@ mod crash;
 mod deadlines;
 mod duplicates;
 mod fake_store;
+mod held;
 mod imports;
 mod items;
 mod membership;

@@ -40,7 +40,8 @@ impl StoredEvent {
     pub(crate) fn read(store: SocketAddr, event: &str) -> Self {
         let event: EventId = event.parse().unwrap();
         let (stripes, records) = on_store(store, async move |store| {
-            let StripesRead::Found(stripes) = store.read_event(&event, None).await else {
+            let StripesRead::Found(stripes) = store.read_event_with_counters(&event, None).await
+            else {
                 panic!("the event cannot be read");
             };
             let mut records = Vec::new();
@@ -68,8 +69,16 @@ impl StoredEvent {
     }
 
     /// Checks that the capacity of each stripe is its remaining units plus the units that live records drew from the
-    /// stripe, and that no two records have the same order.
+    /// stripe, that the held units are those of holds, and that no two records have the same order.
     fn assert_conserved(&self) {
+        let held = self
+            .records
+            .values()
+            .filter(|record| record.view.state == ReservationState::Held && record.view.counted);
+        let held: u64 = held.map(|record| u64::from(record.qty)).sum();
+        let counted: i64 = self.stripes.iter().map(|stripe| stripe.held).sum();
+        let confirmed = self.stripes[0].confirmed_holds.unwrap();
+        assert_eq!(counted - confirmed, held as i64, "held units by stripes and counters");
         let mut drawn = vec![0; self.stripes.len()];
         let mut orders = HashSet::new();
         for record in self.records.values() {

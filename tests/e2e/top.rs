@@ -32,7 +32,7 @@ async fn once_reports_the_difference_of_two_scrapes() {
     // The units of an event are read after the scrape that named it.
     until("the units are known", async || {
         let metrics = MetricsSample::scrape(&server).await;
-        metrics.get(&format!(r#"inventory_event_units{{event_id="{EVENT}",state="taken"}}"#)) == 6.0
+        metrics.get(&format!(r#"inventory_event_units{{event_id="{EVENT}",state="sold"}}"#)) == 6.0
     })
     .await;
     let arguments = ["top", "--once", "--json", "--every", "2s", "--metrics", &server.metrics];
@@ -63,6 +63,7 @@ async fn once_reports_the_difference_of_two_scrapes() {
     let event = &report["events"][0];
     assert_eq!((&event["event_id"], &event["total"]), (&EVENT.into(), &1_000.into()));
     assert_eq!((&event["taken"], &event["remaining"]), (&6.into(), &994.into()));
+    assert_eq!((&event["held"], &event["sold"]), (&0.into(), &6.into()));
     let shards = report["shards"].as_array().unwrap();
     let shard_calls: f64 =
         shards.iter().map(|one| one["requests_per_second"].as_f64().unwrap()).sum();

@@ -200,7 +200,8 @@ async fn metrics_count_a_sale() {
     until("the event's units are shown", async || remaining().await == 90.0).await;
     let metrics = MetricsSample::scrape(&server).await;
     for (name, want) in [
-        (r#"inventory_event_units{event_id="evt_watched",state="taken"}"#, 10.0),
+        (r#"inventory_event_units{event_id="evt_watched",state="held"}"#, 0.0),
+        (r#"inventory_event_units{event_id="evt_watched",state="sold"}"#, 10.0),
         (r#"inventory_event_reservations_total{event_id="evt_watched"}"#, 5.0),
         ("inventory_lane_batch_entries_count", 5.0),
         ("inventory_queue_wait_seconds_count", 5.0),

@@ -111,8 +111,9 @@ pub enum Effect {
     ForwardQuery { shard: usize, call: CallId, event: EventId, layout: EventLayout, query: Query },
     /// Send to the store, and wait for at most `limit`; report with `Engine::handle_transaction_outcome`.
     Transact { lane: LaneId, transaction: Rc<Transaction>, limit: Micros },
-    /// Read all stripes of an event strongly; report with `Engine::handle_stripes_read`.
-    ReadStripes { event: EventId, stripes_hint: Option<u16> },
+    /// Read all stripes of an event strongly, and its confirmation counters if `with_counters`; report with
+    /// `Engine::handle_stripes_read`.
+    ReadStripes { event: EventId, stripes_hint: Option<u16>, with_counters: bool },
     /// Read records strongly; report with `Engine::handle_records_read`.
     ReadRecords { read: RecordReadId, reservations: Vec<ReservationId> },
     /// Read all seats of an event strongly; report with `Engine::handle_seats_read`.

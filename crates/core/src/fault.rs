@@ -93,6 +93,13 @@ faults! {
     MoveHalved: "a move adds units to one stripe and takes them from none",
     OwnStripesSoldOut: "\"sold out\" is decided by the stripes that the members leave to this process",
     ClockJumpIgnored: "nothing is read again after a clock that jumped",
+    HeldNotReturned: "a stripe goes on counting the units of an ended hold as held",
+    ConfirmUncounted: "a confirmed hold is not added to a confirmation counter",
+    ConfirmCountedTwice: "a confirmed hold is added to a confirmation counter twice",
+    UncountedHoldCounted: "a hold of an earlier version is treated as counted",
+    ExpiryBatchMixed: "counted and uncounted holds share a release record",
+    HeldInDoubt: "a status is answered while it is in doubt which units are held",
+    CountersUnread: "a status is answered from a read without the confirmation counters",
 }
 
 /// Whether this build can plant faults.

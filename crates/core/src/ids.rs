@@ -186,6 +186,11 @@ pub fn stripe_key(event: &EventId, index: u16) -> String {
     }
 }
 
+/// Key of a confirmation counter's item: `event#c3`. No stripe has such a key, and no client can send such an id.
+pub fn counter_key(event: &EventId, counter: u16) -> String {
+    format!("{event}#c{counter}")
+}
+
 /// Partition key of a seat's item for an event with `keys` partition keys: the event id if there is one key (the
 /// original layout), else `event#n`.
 ///

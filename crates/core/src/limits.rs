@@ -64,6 +64,24 @@ pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024;
 /// Most reservations of one batch: the actions of a transaction less one for the stripe.
 pub const BATCH_ENTRIES_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
 
+/// Fewest confirmation counters of an event: one for each unstriped lane of a shard.
+const CONFIRMATION_COUNTERS_MIN: u16 = UNSTRIPED_LANES;
+
+/// Most confirmation counters of an event: with [`STRIPES_MAX`] stripes, a read of both stays one BatchGetItem.
+const CONFIRMATION_COUNTERS_MAX: u16 = 36;
+
+/// Number of confirmation counters of an event with this many stripes. Follows the stripes, because events that sell
+/// faster have more of both. Stored data: must not decrease between versions, or commits are missing in the sum.
+pub const fn confirmation_counters(stripes: u16) -> u16 {
+    if stripes < CONFIRMATION_COUNTERS_MIN {
+        CONFIRMATION_COUNTERS_MIN
+    } else if stripes > CONFIRMATION_COUNTERS_MAX {
+        CONFIRMATION_COUNTERS_MAX
+    } else {
+        stripes
+    }
+}
+
 /// Keys of one BatchGetItem: DynamoDB's limit.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
 
@@ -402,7 +420,7 @@ const _: () = {
             + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
             < RECORD_BYTES_MAX
     );
-    assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
+    assert!((STRIPES_MAX + confirmation_counters(STRIPES_MAX)) as usize <= BATCH_GET_KEYS_MAX);
     assert!(STRIPES_AUTO_MAX <= STRIPES_MAX);
     // One bit per lane that takes from a shared queue.
     assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);

@@ -4,6 +4,7 @@ use super::answer::Rejection;
 use super::ids::{SeatId, Seats};
 use super::seats::{Price, SeatItem};
 use super::time::UnixMillis;
+use super::transaction::{StockTotals, StripeView, held_units};
 
 /// A question about an event that writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +72,28 @@ pub struct EventStatus {
 pub struct StockCounts {
     pub total: u64,
     pub available: u64,
-    /// In unexpired holds. 0 in a quantity event: its stripes do not distinguish held from sold.
+    /// Seats in unexpired holds. Units in holds whose stock has not been returned, overdue or not, without those of
+    /// holds that a version before the confirmation counters wrote: these are `sold` until they end.
     pub held: u64,
-    /// In a quantity event: held or confirmed.
     pub sold: u64,
     pub blocked: u64,
+}
+
+impl StockCounts {
+    /// The units of a quantity event, by a read of its stripes and confirmation counters. Without the counters held
+    /// units are not known, and counted as sold.
+    pub fn of_units(stripes: &[StripeView]) -> Self {
+        let StockTotals { capacity: total, remaining: available } = StockTotals::of(stripes);
+        let held = held_units(stripes).unwrap_or(0);
+        Self::of_totals(total, available, held)
+    }
+
+    /// `available` and `held` are limited to what is possible.
+    pub(crate) fn of_totals(total: u64, available: u64, held: u64) -> Self {
+        let taken = total.saturating_sub(available);
+        let held = held.min(taken);
+        Self { total, available, held, sold: taken - held, blocked: 0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

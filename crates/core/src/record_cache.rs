@@ -76,6 +76,7 @@ mod tests {
             draws: StripeAllocations::new(),
             seats: None,
             expires_at: None,
+            counted: false,
             at: UnixMillis(0),
         }
     }

@@ -244,6 +244,7 @@ mod tests {
             draws: StripeAllocations::new(),
             seats: None,
             expires_at: Some(UnixMillis(until)),
+            counted: false,
             at: UnixMillis(7),
         }
     }

@@ -5,6 +5,9 @@
 //! does a query, if the read began at most the maximum age of a snapshot before the query arrived: the snapshot of that
 //! read answers the query.
 //!
+//! A status distinguishes held from confirmed units, which needs the confirmation counters. Only the reads that answer a
+//! status include them, so that "sold out" and checks do not pay for them.
+//!
 //! The writes of this shard to the stripes while a read is in flight are recorded, because whether the read contains
 //! them is unknown. See [`super::stock_snapshots`].
 
@@ -15,9 +18,8 @@ use super::fault::{self, Fault};
 use super::ids::EventId;
 use super::operation::Operation;
 use super::query::Query;
-use super::stock_snapshots::{PendingDeltas, add_deltas};
+use super::stock_snapshots::StockDeltas;
 use super::time::Micros;
-use super::transaction::StripeUpdate;
 use crate::limits;
 
 /// What waits for a read.
@@ -33,20 +35,36 @@ pub(super) enum StockReadWaiter {
     Pool(PoolId),
 }
 
+impl StockReadWaiter {
+    fn needs_counters(&self) -> bool {
+        matches!(self, Self::Query { query: Query::Status, .. })
+            && !fault::planted(Fault::CountersUnread)
+    }
+}
+
 #[derive(Debug)]
 struct ReadInFlight {
     began: Micros,
+    /// The read includes the confirmation counters.
+    with_counters: bool,
     current: Vec<StockReadWaiter>,
     next: Vec<StockReadWaiter>,
     /// Writes of this shard that finished since it began.
-    deltas: PendingDeltas,
+    deltas: StockDeltas,
     /// An operator has changed the event since it began.
     is_stale: bool,
 }
 
 impl ReadInFlight {
     fn new(began: Micros, current: Vec<StockReadWaiter>) -> Self {
-        Self { began, current, next: Vec::new(), deltas: PendingDeltas::new(), is_stale: false }
+        Self {
+            began,
+            with_counters: current.iter().any(StockReadWaiter::needs_counters),
+            current,
+            next: Vec::new(),
+            deltas: StockDeltas::default(),
+            is_stale: false,
+        }
     }
 }
 
@@ -56,7 +74,7 @@ pub(super) struct FinishedRead {
     pub(super) began: Micros,
     pub(super) waiters: Vec<StockReadWaiter>,
     /// Writes of this shard that finished since it began.
-    pub(super) deltas: PendingDeltas,
+    pub(super) deltas: StockDeltas,
     /// The result may be older than an operator's change: it must not be cached.
     pub(super) is_stale: bool,
     /// The next read has begun: the caller sends it.
@@ -100,7 +118,8 @@ impl StockReads {
             StockReadWaiter::Pool(_) => false,
             StockReadWaiter::Query { asked, .. } => {
                 let is_young = asked.since(read.began) <= self.age_max;
-                self.age_max > Micros(0) && is_young && !read.is_stale
+                let has_all = read.with_counters || !waiter.needs_counters();
+                self.age_max > Micros(0) && is_young && !read.is_stale && has_all
             }
         };
         match joins {
@@ -123,23 +142,29 @@ impl StockReads {
     }
 
     /// Starts a read without a waiter unless one is in flight. Returns whether the caller sends it.
-    pub(super) fn refresh(&mut self, event: &EventId, now: Micros) -> bool {
+    pub(super) fn refresh(&mut self, event: &EventId, with_counters: bool, now: Micros) -> bool {
         let is_full = self.in_flight.len() >= limits::READ_WAITERS_MAX;
         let starts = !is_full && !self.in_flight.contains_key(event);
         if starts {
-            self.start(event, Vec::new(), now);
+            let read = ReadInFlight { with_counters, ..ReadInFlight::new(now, Vec::new()) };
+            self.in_flight.insert(event.clone(), read);
         }
         starts
+    }
+
+    /// Whether the read in flight includes the confirmation counters.
+    pub(super) fn with_counters(&self, event: &EventId) -> bool {
+        self.in_flight.get(event).is_some_and(|read| read.with_counters)
     }
 
     fn start(&mut self, event: &EventId, current: Vec<StockReadWaiter>, now: Micros) {
         self.in_flight.insert(event.clone(), ReadInFlight::new(now, current));
     }
 
-    /// Records a finished write of this shard to the stripes.
-    pub(super) fn record_write(&mut self, event: &EventId, written: &[StripeUpdate]) {
+    /// Records a finished write of this shard to the stock.
+    pub(super) fn record_write(&mut self, event: &EventId, written: &StockDeltas) {
         if let Some(read) = self.in_flight.get_mut(event) {
-            add_deltas(&mut read.deltas, written);
+            read.deltas.add(written);
         }
     }
 

@@ -9,6 +9,9 @@
 //!   `low` and `high` units; a reservation lowers `low`, a return raises `high`. The same applies to
 //!   what another shard answered for this one, and to a write whose outcome was lost.
 //!
+//! The held units of an event have the same bounds, if the read included the confirmation counters. Only a status needs
+//! them.
+//!
 //! All figures of a stripe leave out the units that were moved between stripes, so a move changes none of them; see
 //! [`StockTotals`].
 //!
@@ -32,42 +35,105 @@ use super::ids::EventId;
 use super::query::{EventStatus, Query, QueryResult, StockCounts};
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{
-    EventLayout, RecordView, ReservationState, StockTotals, StripeUpdate, StripeView,
+    EventLayout, RecordView, ReservationState, StockTotals, StripeUpdate, StripeView, held_units,
 };
 use crate::limits;
 
-/// Writes that a read may or may not have seen: per stripe, the units that may be missing and the units
-/// that may have been returned. At most one entry per stripe.
-pub(super) type PendingDeltas = SmallVec<[StripeUpdate; 2]>;
+/// Changes of an event's stock by one or more writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StockDeltas {
+    /// Per stripe, the units taken and returned, net of each write. At most one entry per stripe, without `held`.
+    stripes: SmallVec<[StripeUpdate; 2]>,
+    /// Units that became held.
+    held_more: u64,
+    /// Units that are no longer held.
+    held_less: u64,
+}
 
-/// Adds uncertain writes.
-pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
-    for update in written {
+impl StockDeltas {
+    /// Of one write, which also confirmed holds of `confirmed` units.
+    pub(super) fn of(written: &[StripeUpdate], confirmed: u64) -> Self {
+        let mut deltas = Self { held_less: confirmed, ..Self::default() };
+        for update in written {
+            deltas.add_update(update);
+        }
+        deltas
+    }
+
+    /// Of a record that may or may not have been written just now.
+    pub(super) fn of_record(record: &RecordView) -> Self {
+        let takes = matches!(record.state, ReservationState::Held | ReservationState::Confirmed);
+        let mut deltas = Self::default();
+        for draw in &record.draws {
+            let units = u64::from(draw.units);
+            let (take, give) = if takes { (units, 0) } else { (0, units) };
+            let stripe = draw.stripe;
+            let update = StripeUpdate { stripe, take, give, ..StripeUpdate::default() };
+            deltas.add_update(&update);
+            match record.state {
+                _ if !record.counted => {}
+                ReservationState::Held => deltas.held_more += units,
+                _ => deltas.held_less += units,
+            }
+        }
+        deltas
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stripes.is_empty() && self.held_more == 0 && self.held_less == 0
+    }
+
+    /// Adds later writes.
+    pub(super) fn add(&mut self, later: &Self) {
+        for update in &later.stripes {
+            self.add_update(update);
+        }
+        self.held_more += later.held_more;
+        self.held_less += later.held_less;
+    }
+
+    fn add_update(&mut self, update: &StripeUpdate) {
         let take = update.take.saturating_sub(update.give);
         let give = update.give.saturating_sub(update.take);
-        match deltas.iter_mut().find(|d| d.stripe == update.stripe) {
+        match update.held {
+            0.. => self.held_more += update.held.unsigned_abs(),
+            _ => self.held_less += update.held.unsigned_abs(),
+        }
+        match self.stripes.iter_mut().find(|d| d.stripe == update.stripe) {
             Some(known) => {
                 known.take = known.take.saturating_add(take);
                 known.give = known.give.saturating_add(give);
             }
-            None => deltas.push(StripeUpdate { stripe: update.stripe, take, give, moved: 0 }),
+            None => {
+                let stripe = update.stripe;
+                self.stripes.push(StripeUpdate { stripe, take, give, ..StripeUpdate::default() });
+            }
         }
     }
 }
 
-/// The deltas of a record that may or may not have been written just now.
-pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
-    let takes = matches!(record.state, ReservationState::Held | ReservationState::Confirmed);
-    let draws = record.draws.iter().map(|draw| {
-        let units = u64::from(draw.units);
-        StripeUpdate {
-            stripe: draw.stripe,
-            take: if takes { units } else { 0 },
-            give: if takes { 0 } else { units },
-            moved: 0,
-        }
-    });
-    draws.collect()
+/// Bounds of the held units of an event.
+#[derive(Clone, Copy, Debug)]
+struct HeldBounds {
+    low: u64,
+    high: u64,
+}
+
+impl HeldBounds {
+    fn apply(&mut self, deltas: &StockDeltas) {
+        let moved =
+            |held: u64| held.saturating_add(deltas.held_more).saturating_sub(deltas.held_less);
+        (self.low, self.high) = (moved(self.low), moved(self.high));
+    }
+
+    fn widen(&mut self, deltas: &StockDeltas) {
+        self.low = self.low.saturating_sub(deltas.held_less);
+        self.high = self.high.saturating_add(deltas.held_more);
+    }
+
+    fn is_certain(self) -> bool {
+        self.low == self.high
+    }
 }
 
 /// Units of a stripe, without moved units.
@@ -120,6 +186,8 @@ struct StockSnapshot {
     total: u64,
     low: u64,
     high: u64,
+    /// `None` if the read did not include the confirmation counters.
+    held: Option<HeldBounds>,
 }
 
 impl StockSnapshot {
@@ -149,15 +217,12 @@ impl StockSnapshot {
                 Some(QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() })
             }
             Query::Status => {
-                (self.low == self.high || fault::planted(Fault::StatusInDoubt)).then(|| {
+                let held = self.held?;
+                let is_clear = (self.low == self.high || fault::planted(Fault::StatusInDoubt))
+                    && (held.is_certain() || fault::planted(Fault::HeldInDoubt));
+                is_clear.then(|| {
                     QueryResult::Status(Box::new(EventStatus {
-                        counts: StockCounts {
-                            total: self.total,
-                            available: self.low,
-                            held: 0,
-                            sold: self.total.saturating_sub(self.low),
-                            blocked: 0,
-                        },
+                        counts: StockCounts::of_totals(self.total, self.low, held.low),
                         sections: Vec::new(),
                         as_of: self.as_of,
                         seated: false,
@@ -228,7 +293,7 @@ impl StockSnapshots {
         event: &EventId,
         began: Micros,
         read: &[StripeView],
-        deltas: &[StripeUpdate],
+        deltas: &StockDeltas,
         now: Now,
     ) {
         let Some(by_event) = self.by_event.as_mut() else {
@@ -244,16 +309,21 @@ impl StockSnapshots {
             total: StockTotals::of(read).capacity,
             low: 0,
             high: 0,
+            held: held_units(read).map(|held| HeldBounds { low: held, high: held }),
         };
         snapshot.stripes.extend(read.iter().map(|view| StripeBounds {
             capacity: view.capacity_before_moves(),
             low: view.remaining_before_moves(),
             high: view.remaining_before_moves(),
         }));
-        for update in deltas {
-            if fault::planted(Fault::DeltasForgotten) {
-                break;
-            }
+        let deltas = match fault::planted(Fault::DeltasForgotten) {
+            true => &StockDeltas::default(),
+            false => deltas,
+        };
+        if let Some(held) = snapshot.held.as_mut() {
+            held.widen(deltas);
+        }
+        for update in &deltas.stripes {
             if let Some(stripe) = snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 let taken = StripeUpdate { take: update.take, ..StripeUpdate::default() };
                 let given = StripeUpdate { give: update.give, ..StripeUpdate::default() };
@@ -272,7 +342,7 @@ impl StockSnapshots {
     pub(super) fn record_write(
         &mut self,
         event: &EventId,
-        written: &[StripeUpdate],
+        written: &StockDeltas,
         sent: Option<Micros>,
         now: Micros,
     ) {
@@ -290,7 +360,13 @@ impl StockSnapshots {
             return;
         }
         let unseen = sent.is_some_and(|sent| sent > snapshot.ended);
-        for update in written {
+        match snapshot.held.as_mut() {
+            Some(held) if unseen => held.apply(written),
+            Some(_) if fault::planted(Fault::UncertaintyIgnored) => {}
+            Some(held) => held.widen(written),
+            None => {}
+        }
+        for update in &written.stripes {
             match snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 Some(stripe) if unseen => stripe.apply(update),
                 Some(_) if fault::planted(Fault::UncertaintyIgnored) => {}
@@ -327,6 +403,8 @@ mod tests {
             capacity: 100,
             remaining: *left,
             version: 1,
+            held: 10,
+            confirmed_holds: Some(2 * remaining.len() as i64),
             ..StripeView::default()
         };
         remaining.iter().map(stripe).collect()
@@ -337,14 +415,18 @@ mod tests {
     }
 
     fn update(stripe: u16, take: u64, give: u64) -> StripeUpdate {
-        StripeUpdate { stripe, take, give, moved: 0 }
+        StripeUpdate { stripe, take, give, ..StripeUpdate::default() }
+    }
+
+    fn deltas(written: &[StripeUpdate]) -> StockDeltas {
+        StockDeltas::of(written, 0)
     }
 
     /// Of a read from 1,000 to 2,000 µs.
-    fn kept(remaining: &[u64], deltas: &[StripeUpdate]) -> StockSnapshots {
+    fn kept(remaining: &[u64], pending: &[StripeUpdate]) -> StockSnapshots {
         let mut snapshots = StockSnapshots::new(AGE_MAX);
         let read = read(remaining);
-        snapshots.store(&event(0), Micros(1_000), &read, deltas, at(2_000));
+        snapshots.store(&event(0), Micros(1_000), &read, &deltas(pending), at(2_000));
         snapshots
     }
 
@@ -376,10 +458,20 @@ mod tests {
     #[test]
     fn writes_after_the_read_are_added_within_the_capacity() {
         let mut snapshots = kept(&[3, 98], &[]);
-        snapshots.record_write(&event(0), &[update(0, 5, 0)], Some(Micros(2_001)), Micros(9_000));
+        snapshots.record_write(
+            &event(0),
+            &deltas(&[update(0, 5, 0)]),
+            Some(Micros(2_001)),
+            Micros(9_000),
+        );
         // Two units of stripe 0 have come back, or have been moved there from stripe 1, since the read.
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((96, true)));
-        snapshots.record_write(&event(0), &[update(1, 1, 9)], Some(Micros(2_001)), Micros(9_000));
+        snapshots.record_write(
+            &event(0),
+            &deltas(&[update(1, 1, 9)]),
+            Some(Micros(2_001)),
+            Micros(9_000),
+        );
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
     }
 
@@ -402,14 +494,14 @@ mod tests {
             let read = [stripe(first.0, first.1), stripe(second.0, second.1)];
             assert_eq!(StockTotals::of(&read), StockTotals { capacity: 200, remaining: 94 });
             let mut snapshots = StockSnapshots::new(AGE_MAX);
-            snapshots.store(&event(0), Micros(1_000), &read, &[], at(2_000));
+            snapshots.store(&event(0), Micros(1_000), &read, &deltas(&[]), at(2_000));
             assert_eq!(told(&mut snapshots, 95, 3_000), Some((94, false)));
             // This shard's own move, with a sale of one unit.
             let moved = [
                 StripeUpdate { moved: 20, ..update(0, 1, 0) },
                 StripeUpdate { moved: -20, ..update(1, 0, 0) },
             ];
-            snapshots.record_write(&event(0), &moved, Some(Micros(2_001)), Micros(9_000));
+            snapshots.record_write(&event(0), &deltas(&moved), Some(Micros(2_001)), Micros(9_000));
             assert_eq!(told(&mut snapshots, 95, 9_000), Some((93, false)));
         }
     }
@@ -423,7 +515,7 @@ mod tests {
             };
             if !in_flight {
                 let sent = Some(Micros(2_000));
-                snapshots.record_write(&event(0), &[update(0, 9, 4)], sent, Micros(9_000));
+                snapshots.record_write(&event(0), &deltas(&[update(0, 9, 4)]), sent, Micros(9_000));
             }
             assert_eq!(told(&mut snapshots, 11, 9_000), Some((11, true)));
             assert_eq!(told(&mut snapshots, 12, 9_000), None, "in doubt");
@@ -437,7 +529,7 @@ mod tests {
     #[test]
     fn uncertain_returns_raise_the_upper_bound_only() {
         let mut snapshots = kept(&[6], &[update(0, 0, 2)]);
-        snapshots.record_write(&event(0), &[update(0, 1, 3)], None, Micros(9_000));
+        snapshots.record_write(&event(0), &deltas(&[update(0, 1, 3)]), None, Micros(9_000));
         assert_eq!(told(&mut snapshots, 6, 9_000), Some((6, true)));
         assert_eq!(told(&mut snapshots, 10, 9_000), None);
         assert_eq!(told(&mut snapshots, 11, 9_000), Some((6, false)));
@@ -448,14 +540,14 @@ mod tests {
         let mut snapshots = kept(&[1], &[]);
         for n in 1..=limits::SNAPSHOTS_MAX {
             assert_eq!(told(&mut snapshots, 1, 3_000), Some((1, true)));
-            snapshots.store(&event(n), Micros(1_000), &read(&[1]), &[], at(2_000));
+            snapshots.store(&event(n), Micros(1_000), &read(&[1]), &deltas(&[]), at(2_000));
         }
         let query = Query::Status;
         assert!(snapshots.answer(&event(1), &query, Micros(3_000)).is_none());
         assert!(snapshots.answer(&event(2), &query, Micros(3_000)).is_some());
 
         let mut off = StockSnapshots::new(Micros(0));
-        off.store(&event(0), Micros(1_000), &read(&[1]), &[], at(1_000));
+        off.store(&event(0), Micros(1_000), &read(&[1]), &deltas(&[]), at(1_000));
         assert_eq!(told(&mut off, 1, 1_000), None);
     }
 
@@ -470,10 +562,51 @@ mod tests {
             draws: crate::lane::drawn_from(3, 2),
             seats: None,
             expires_at: None,
+            counted: false,
             at: UnixMillis(0),
         };
-        assert_eq!(deltas_of(&record)[..], [update(3, 2, 0)]);
+        assert_eq!(StockDeltas::of_record(&record), deltas(&[update(3, 2, 0)]));
         record.state = ReservationState::Released;
-        assert_eq!(deltas_of(&record)[..], [update(3, 0, 2)]);
+        assert_eq!(StockDeltas::of_record(&record), deltas(&[update(3, 0, 2)]));
+        record.counted = true;
+        let ended = StripeUpdate { held: -2, ..update(3, 0, 2) };
+        assert_eq!(StockDeltas::of_record(&record), deltas(&[ended]));
+    }
+
+    /// The held units of a status, if there is one.
+    fn held(snapshots: &mut StockSnapshots) -> Option<u64> {
+        let answer = snapshots.answer(&event(0), &Query::Status, Micros(9_000))?;
+        match answer.result {
+            QueryResult::Status(status) => Some(status.counts.held),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn status_has_the_held_units_after_later_writes() {
+        let mut snapshots = kept(&[30, 40], &[]);
+        // Ten on each stripe less four that were confirmed.
+        assert_eq!(held(&mut snapshots), Some(16));
+        let later = Some(Micros(2_001));
+        let hold = StripeUpdate { held: 5, ..update(0, 5, 0) };
+        snapshots.record_write(&event(0), &deltas(&[hold]), later, Micros(9_000));
+        assert_eq!(held(&mut snapshots), Some(21));
+        let confirmed = StockDeltas::of(&[], 3);
+        snapshots.record_write(&event(0), &confirmed, later, Micros(9_000));
+        assert_eq!(held(&mut snapshots), Some(18));
+        // A write that the read may have seen moves no unit of the stripes, and puts the held units in doubt.
+        snapshots.record_write(&event(0), &confirmed, Some(Micros(1_500)), Micros(9_000));
+        assert_eq!(held(&mut snapshots), None);
+        assert_eq!(told(&mut snapshots, 65, 9_000), Some((65, true)));
+    }
+
+    #[test]
+    fn snapshot_of_a_read_without_counters_answers_no_status() {
+        let mut read = read(&[30, 40]);
+        read[0].confirmed_holds = None;
+        let mut snapshots = StockSnapshots::new(AGE_MAX);
+        snapshots.store(&event(0), Micros(1_000), &read, &deltas(&[]), at(2_000));
+        assert_eq!(held(&mut snapshots), None);
+        assert_eq!(told(&mut snapshots, 70, 9_000), Some((70, true)));
     }
 }

@@ -66,7 +66,7 @@ pub struct StripeAllocation {
 /// Stripe allocations of a reservation; usually one.
 pub type StripeAllocations = SmallVec<[StripeAllocation; 2]>;
 
-/// `remaining += give - take + moved, capacity += moved, version += 1` on one stripe item.
+/// `remaining += give - take + moved, capacity += moved, held += held, version += 1` on one stripe item.
 ///
 /// Conditions: the item exists; if units are taken or moved, the event is open; if the remaining units decrease, there
 /// are that many.
@@ -77,6 +77,8 @@ pub struct StripeUpdate {
     pub take: u64,
     /// Units to return.
     pub give: u64,
+    /// Change of the units that the stripe counts as held: see [`HeldChange`].
+    pub held: i64,
     /// Available units that this stripe gets from another stripe of the same transaction; negative: that it gives. The
     /// sum over a transaction is 0.
     pub moved: i64,
@@ -87,6 +89,31 @@ impl StripeUpdate {
     pub fn change(&self) -> i64 {
         signed(self.give).saturating_sub(signed(self.take)).saturating_add(self.moved)
     }
+}
+
+/// `confirmed_units += units` on one confirmation counter of the event, without a condition.
+///
+/// The commit of a hold writes no stripe, so the stripes go on counting its units as held. The counters have the units of
+/// all commits of holds: the held units of an event are the sum over its stripes less the sum over its counters. Any
+/// counter is right; several exist so that lanes do not conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterUpdate {
+    /// Below [`super::limits::confirmation_counters`] of the event's stripes.
+    pub counter: u16,
+    pub units: u64,
+}
+
+/// How a write changes the number of held units of a quantity event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldChange {
+    /// Not at all: a direct commit, a refund, a tombstone, seats, or a hold that was never counted.
+    None,
+    /// Its stripes count the units as held.
+    Add,
+    /// Its stripes no longer count the units as held.
+    Remove,
+    /// A confirmation counter counts the units.
+    Confirm,
 }
 
 /// Condition on the expiry of the hold that a write ends, as of [`Transaction::at`].
@@ -122,10 +149,12 @@ pub struct RecordWrite {
     /// Time of the last transition of a confirmed record to which the write adds a payment and nothing else. Condition:
     /// the record has no payment.
     pub payment_added_to: Option<UnixMillis>,
+    /// See [`RecordView::counted`].
+    pub counted: bool,
 }
 
 /// One conditional, atomic write. Actions are numbered: stripes first, then records, then the seats of each record
-/// that moves seats. [`TransactionOutcome::Cancelled`] has one outcome per action in this order.
+/// that moves seats, then the confirmation counter. [`TransactionOutcome::Cancelled`] has one outcome per action in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     pub token: RequestToken,
@@ -136,6 +165,8 @@ pub struct Transaction {
     pub stripes: Vec<StripeUpdate>,
     /// Distinct reservations with distinct seats; never empty.
     pub records: Vec<RecordWrite>,
+    /// `Some` if a record confirms counted units.
+    pub counter: Option<CounterUpdate>,
     /// Written into `updated_at` and `created_at`.
     pub at: UnixMillis,
 }
@@ -143,7 +174,7 @@ pub struct Transaction {
 impl Transaction {
     pub fn action_count(&self) -> usize {
         let seats: usize = self.records.iter().map(|r| r.seats_moved().len()).sum();
-        self.stripes.len() + self.records.len() + seats
+        self.stripes.len() + self.records.len() + seats + usize::from(self.counter.is_some())
     }
 }
 
@@ -157,6 +188,24 @@ impl RecordWrite {
         match stock_change(self.from, self.to) {
             StockChange::None => &[],
             _ => self.seats.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// How the write changes the number of held units.
+    pub fn held_change(&self) -> HeldChange {
+        use ReservationState::{Confirmed, Expired, Held, Released};
+        if !(self.counted || fault::planted(Fault::UncountedHoldCounted)) || self.draws.is_empty() {
+            return HeldChange::None;
+        }
+        match (self.from, self.to) {
+            (_, Held) => HeldChange::Add,
+            (Some(Held), Confirmed) if fault::planted(Fault::ConfirmUncounted) => HeldChange::None,
+            (Some(Held), Confirmed) => HeldChange::Confirm,
+            (Some(Held), Released | Expired) if fault::planted(Fault::HeldNotReturned) => {
+                HeldChange::None
+            }
+            (Some(Held), Released | Expired) => HeldChange::Remove,
+            _ => HeldChange::None,
         }
     }
 
@@ -174,6 +223,7 @@ impl RecordWrite {
             draws: self.draws.clone(),
             seats: self.seats.clone(),
             expires_at: self.expires_at,
+            counted: self.counted,
             at: self.payment_added_to.unwrap_or(at),
         }
     }
@@ -194,6 +244,22 @@ pub struct StripeView {
     pub seat_keys: u16,
     /// Whether the event accepts no new reservations.
     pub closed: bool,
+    /// Units of the stripe that were held and not returned since; those of confirmed holds are included. Negative only
+    /// if the item was edited.
+    pub held: i64,
+    /// Sum of the event's confirmation counters; `Some` on stripe 0 of a read that includes them.
+    pub confirmed_holds: Option<i64>,
+}
+
+/// Units of a quantity event that unexpired or overdue holds have, by a read of all its stripes and counters; `None` if
+/// the read did not include the counters. The items are read one after the other, so the result is limited to what is
+/// possible.
+pub fn held_units(stripes: &[StripeView]) -> Option<u64> {
+    let confirmed = stripes.first()?.confirmed_holds?;
+    let held = stripes.iter().fold(0_i64, |sum, stripe| sum.saturating_add(stripe.held));
+    let taken = stripes.iter().map(|stripe| stripe.capacity.saturating_sub(stripe.remaining));
+    let held = u64::try_from(held.saturating_sub(confirmed)).unwrap_or(0);
+    Some(held.min(taken.sum()))
 }
 
 impl StripeView {
@@ -283,6 +349,9 @@ pub struct RecordView {
     pub seats: Option<Seats>,
     /// Hold expiry, of a current or former hold.
     pub expires_at: Option<UnixMillis>,
+    /// Whether the stripes counted the units as held when the hold was written. False for a record of a version that
+    /// did not count them, and for a record that was never a hold of units. Never changes.
+    pub counted: bool,
     /// Time of the last transition.
     pub at: UnixMillis,
 }

@@ -23,7 +23,8 @@ use inventory_core::audit::{
     AuditRecord, AuditSeat, InstantSnapshot, MisplacedSeat, StoredItem, StripeAmounts,
     UnreadableItem,
 };
-use inventory_core::ids::{EventId, ReservationId, SeatId, seat_key, stripe_key};
+use inventory_core::ids::{EventId, ReservationId, SeatId, counter_key, seat_key, stripe_key};
+use inventory_core::limits::confirmation_counters;
 use inventory_core::time::UnixMillis;
 use inventory_runtime::clock;
 
@@ -40,6 +41,8 @@ const INSTANT_TRIES: u32 = 3;
 pub struct AuditStripes {
     /// By index.
     pub stripes: Vec<StoredItem<StripeAmounts>>,
+    /// Units of each confirmation counter; empty for a seated event.
+    pub counters: Vec<StoredItem<i64>>,
     /// See [`inventory_core::transaction::StripeView::seat_keys`].
     pub seat_keys: u16,
     /// Time of the read.
@@ -55,7 +58,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn audit_stripes(&self, event: &EventId) -> Result<Option<AuditStripes>, StoreError> {
-        let Some(first) = self.audit_stripe(event, 0).await? else {
+        let Some(first) = self.audit_item(stripe_key(event, 0)).await? else {
             return Ok(None);
         };
         // Items written before stripes existed have no stripe count and are the only item.
@@ -67,27 +70,34 @@ impl Store {
         }];
         let count = count.unwrap_or(1);
         let rest = futures::stream::iter(1..count)
-            .map(|index| async move { self.audit_stripe(event, index).await })
+            .map(|index| async move { self.audit_item(stripe_key(event, index)).await })
             .buffered(STRIPES_AT_ONCE);
         futures::pin_mut!(rest);
         while let Some(item) = rest.next().await {
             stripes.push(stripe(item?.as_ref()));
         }
-        Ok(Some(AuditStripes { stripes, seat_keys: seat_keys.unwrap_or(0), at: clock::now().unix }))
+        let seat_keys = seat_keys.unwrap_or(0);
+        let counters = if seat_keys == 0 { confirmation_counters(count) } else { 0 };
+        let items = futures::stream::iter(0..counters)
+            .map(|index| async move { self.audit_item(counter_key(event, index)).await })
+            .buffered(STRIPES_AT_ONCE);
+        futures::pin_mut!(items);
+        let mut counters = Vec::new();
+        while let Some(item) = items.next().await {
+            counters.push(counter(item?.as_ref()));
+        }
+        Ok(Some(AuditStripes { stripes, counters, seat_keys, at: clock::now().unix }))
     }
 
-    async fn audit_stripe(
-        &self,
-        event: &EventId,
-        index: u16,
-    ) -> Result<Option<Attributes>, StoreError> {
+    /// An item of the inventory table.
+    async fn audit_item(&self, key: String) -> Result<Option<Attributes>, StoreError> {
         let table = &self.tables().inventory;
         let got = self.call_with_retries("GetItem", table, || {
             self.client()
                 .get_item()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
-                .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, index)))
+                .key(codec::EVENT_ID, AttributeValue::S(key.clone()))
                 .consistent_read(true)
                 .send()
         });
@@ -273,9 +283,17 @@ fn stripe(item: Option<&Attributes>) -> StoredItem<StripeAmounts> {
             remaining: must(codec::REMAINING)?,
             version: natural(codec::VERSION, integer(item, codec::VERSION)?.unwrap_or_default())?,
             closed: codec::is_closed(item),
+            held: integer(item, codec::HELD_UNITS)?.unwrap_or_default(),
         })
     };
     read().map_or_else(StoredItem::Unreadable, StoredItem::Read)
+}
+
+fn counter(item: Option<&Attributes>) -> StoredItem<i64> {
+    match item.map(codec::confirmed_units) {
+        None => StoredItem::Missing,
+        Some(units) => units.map_or_else(StoredItem::Unreadable, StoredItem::Read),
+    }
 }
 
 /// A number of stripe 0, `least` if the item has none.
@@ -312,6 +330,7 @@ fn audited(stored: super::StoredRecord) -> AuditRecord {
         seats: view.seats,
         order: view.order,
         expires_at: view.expires_at,
+        counted: view.counted,
     }
 }
 

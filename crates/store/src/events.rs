@@ -9,7 +9,8 @@ use super::codec::{self, Item};
 use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
-use inventory_core::ids::{EventId, stripe_key};
+use inventory_core::ids::{EventId, counter_key, stripe_key};
+use inventory_core::limits::confirmation_counters;
 use inventory_core::transaction::{StockTotals, StripeView, StripesRead};
 use inventory_runtime::clock;
 
@@ -78,7 +79,25 @@ impl Store {
     /// `stripes_hint` is the expected number of stripes; if it is right, one request is enough. Without a hint,
     /// stripe 0 is read first.
     pub async fn read_event(&self, event: &EventId, stripes_hint: Option<u16>) -> StripesRead {
-        match self.read_known(event, stripes_hint.unwrap_or(1)).await {
+        self.read_all_stripes(event, stripes_hint, false).await
+    }
+
+    /// As [`Store::read_event`], with the confirmation counters: see [`StripeView::confirmed_holds`].
+    pub async fn read_event_with_counters(
+        &self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+    ) -> StripesRead {
+        self.read_all_stripes(event, stripes_hint, true).await
+    }
+
+    async fn read_all_stripes(
+        &self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+        with_counters: bool,
+    ) -> StripesRead {
+        match self.read_known(event, stripes_hint.unwrap_or(1), with_counters).await {
             Ok(Some(stripes)) => StripesRead::Found(stripes),
             Ok(None) => StripesRead::NotFound,
             Err(ReadFailure::Throttled) => StripesRead::Throttled,
@@ -90,9 +109,10 @@ impl Store {
         &self,
         event: &EventId,
         believed: u16,
+        with_counters: bool,
     ) -> Result<Option<Vec<StripeView>>, ReadFailure> {
         let believed = believed.clamp(1, limits::STRIPES_MAX);
-        let read = self.read_stripes(event, believed).await?;
+        let read = self.read_stripes(event, believed, with_counters).await?;
         let Some(first) = read[0] else {
             return Ok(None);
         };
@@ -100,7 +120,7 @@ impl Store {
         let count = first.stripes.unwrap_or(1);
         let read = match count == believed {
             true => read,
-            false => self.read_stripes(event, count).await?,
+            false => self.read_stripes(event, count, with_counters).await?,
         };
         let mut stripes = Vec::with_capacity(read.len());
         for (index, stripe) in read.into_iter().enumerate() {
@@ -113,19 +133,24 @@ impl Store {
         Ok(Some(stripes))
     }
 
-    /// The first `count` stripe items, `None` where there is no item.
+    /// The first `count` stripe items, `None` where there is no item; with the sum of the confirmation counters of that
+    /// many stripes, if it is asked for.
     async fn read_stripes(
         &self,
         event: &EventId,
         count: u16,
+        with_counters: bool,
     ) -> Result<Vec<Option<StripeView>>, ReadFailure> {
-        let items = match count {
-            1 => vec![self.get_first(event).await?],
+        let mut items = match (count, with_counters) {
+            (1, false) => vec![self.get_first(event).await?],
             _ => {
-                let keys: Vec<String> = (0..count).map(|n| stripe_key(event, n)).collect();
-                self.get_stripes(event, keys).await?
+                let stripes = (0..count).map(|n| stripe_key(event, n));
+                let counters = if with_counters { confirmation_counters(count) } else { 0 };
+                let counters = (0..counters).map(|n| counter_key(event, n));
+                self.get_stripes(event, stripes.chain(counters).collect()).await?
             }
         };
+        let counters = items.split_off(usize::from(count));
         let view = |(index, item): (usize, Option<Item>)| {
             let Some(item) = item else { return Ok(None) };
             codec::stripe_view(&item).map(Some).map_err(|why| {
@@ -133,7 +158,28 @@ impl Store {
                 ReadFailure::Unavailable
             })
         };
-        items.into_iter().enumerate().map(view).collect()
+        let views = items.into_iter().enumerate().map(view);
+        let mut views: Vec<_> = views.collect::<Result<_, _>>()?;
+        if let (true, Some(Some(first))) = (with_counters, views.first_mut()) {
+            first.confirmed_holds = Some(self.sum_of_counters(event, &counters)?);
+        }
+        Ok(views)
+    }
+
+    fn sum_of_counters(
+        &self,
+        event: &EventId,
+        counters: &[Option<Item>],
+    ) -> Result<i64, ReadFailure> {
+        let mut sum = 0_i64;
+        for (index, item) in counters.iter().enumerate() {
+            let units = item.as_ref().map_or(Ok(0), codec::confirmed_units).map_err(|why| {
+                self.report_damage(event, &format!("confirmation counter {index}: {why}"));
+                ReadFailure::Unavailable
+            })?;
+            sum = sum.saturating_add(units);
+        }
+        Ok(sum)
     }
 
     async fn get_first(&self, event: &EventId) -> Result<Option<Item>, ReadFailure> {

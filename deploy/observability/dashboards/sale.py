@@ -145,8 +145,7 @@ STOCK = Row(
         ),
         Panel(
             "Stock by state",
-            "Selected events. Seats are held, sold or blocked; units of quantity events are `taken`, because "
-            "stripes do not distinguish held from sold.",
+            "Selected events, by state: remaining, held, sold, and for seats blocked.",
             [
                 Query(
                     f'sum by (state) (max by (event_id, state) (inventory_event_units{{{EVENTS}, state!="total"}}))',

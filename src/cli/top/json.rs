@@ -112,6 +112,8 @@ fn events(figures: &TopModel) -> Vec<Value> {
                 "event_id": event.id,
                 "reservations_per_second": event.reservations_per_second,
                 "total": event.total.map(whole),
+                "held": event.held.map(whole),
+                "sold": event.sold.map(whole),
                 "taken": event.taken.map(whole),
                 "remaining": event.remaining.map(whole),
             })

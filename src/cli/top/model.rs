@@ -65,6 +65,9 @@ pub(super) struct EventRow {
     /// `None` until the server has read them.
     pub(super) total: Option<f64>,
     pub(super) remaining: Option<f64>,
+    /// `None` for a quantity event of a server that does not distinguish held from sold; `sold` likewise.
+    pub(super) held: Option<f64>,
+    pub(super) sold: Option<f64>,
     /// Held or sold.
     pub(super) taken: Option<f64>,
 }
@@ -326,6 +329,8 @@ fn events(pair: &ScrapePair<'_>) -> Vec<EventRow> {
             ),
             total: units(&id, "total"),
             remaining: units(&id, "remaining"),
+            held: units(&id, "held"),
+            sold: units(&id, "sold"),
             taken: units(&id, "taken").or_else(|| Some(units(&id, "held")? + units(&id, "sold")?)),
             id,
         })

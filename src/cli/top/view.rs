@@ -310,7 +310,8 @@ impl Screen {
                 left(event.id.clone(), Style::new()),
                 right(rate(event.reservations_per_second), Style::new()),
                 right(known(event.total), Style::new()),
-                right(known(event.taken), Style::new()),
+                right(known(event.held), Style::new()),
+                right(known(event.sold), Style::new()),
                 right(
                     if sold_out { "sold out".to_owned() } else { known(event.remaining) },
                     Style::new(),
@@ -318,8 +319,8 @@ impl Screen {
             ])
         });
         self.table(
-            &["EVENTS", "written/s", "total", "taken", "remaining"],
-            &[12, 9, 12, 12, 12],
+            &["EVENTS", "written/s", "total", "held", "sold", "remaining"],
+            &[12, 9, 11, 9, 11, 11],
             rows.collect(),
         )
     }
@@ -343,7 +344,7 @@ refused     answered truly, but not by OK: sold out, held by others, bad argumen
 errors      internal, unavailable, too late
 shed        rejected at admission, with a retry delay
 not ok      of the store's answers: conflicts and failed conditions among them
-taken       held or sold; read every ten seconds
+held        in holds that have not been committed; held and sold are read every ten seconds
 
 q, Esc, Ctrl-C quit   p, Space pause   s sort of events   ?, h this text";
 

@@ -62,6 +62,14 @@ pub(super) fn report(report: &pb::AuditReport) -> Value {
         "moving_stripes": report.moving_stripes,
         "moving_seats": report.moving_seats,
         "restless": report.restless,
+        "held": report.held.map(|of| json!({
+            "stripes": of.stripes,
+            "confirmed": of.confirmed,
+            "reservations": of.reservations,
+            "uncounted": of.uncounted,
+            "difference": of.difference,
+        })),
+        "moving_held": report.moving_held,
     })
 }
 

@@ -125,6 +125,22 @@ fn states(report: &pb::AuditReport, text: &mut String) {
     ]);
     let _ = writeln!(text, "reservations  {reservations}");
     let _ = writeln!(text, "orders        {} distinct", grouped(report.orders));
+    if let Some(held) = &report.held {
+        let _ = writeln!(text, "held units    {}", held_units(held));
+    } else if report.moving_held {
+        let _ = writeln!(text, "held units    changed during the audit and were not checked");
+    }
+}
+
+/// What status figures show as held, and what reservations hold.
+fn held_units(of: &pb::HeldAccount) -> String {
+    let [shown, reservations, uncounted] =
+        [of.stripes - of.confirmed, of.reservations, of.uncounted].map(grouped);
+    let uncounted = match of.uncounted {
+        0 => String::new(),
+        _ => format!("; {uncounted} held by an earlier version are shown as confirmed"),
+    };
+    format!("{shown} in status figures, {reservations} in reservations{uncounted}")
 }
 
 fn overdue(report: &pb::AuditReport, text: &mut String) {
@@ -166,6 +182,9 @@ fn verdict(report: &pb::AuditReport) -> String {
         let mut what = Vec::new();
         if !stripes.is_empty() {
             what.push(format!("stripes {} were sold from at every reading", stripes.join(", ")));
+        }
+        if report.moving_held && stripes.is_empty() {
+            what.push("the held units changed at every reading".to_owned());
         }
         if report.moving_seats > 0 {
             what.push(format!("{} seats changed hands", grouped(report.moving_seats)));

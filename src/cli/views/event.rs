@@ -112,9 +112,11 @@ impl View for EventView {
                 ("sold", self.confirmed),
                 ("blocked", self.blocked),
             ]),
-            false => {
-                numbers.extend([("remaining", self.remaining), ("confirmed", self.confirmed)]);
-            }
+            false => numbers.extend([
+                ("remaining", self.remaining),
+                ("held", self.held),
+                ("confirmed", self.confirmed),
+            ]),
         }
         let width = numbers.iter().map(|(_, n)| grouped(*n).len()).max().unwrap_or(0);
         let about = [
@@ -314,6 +316,7 @@ mod tests {
 event      evt_1
 total      10,000
 remaining   9,998
+held            0
 confirmed       2
 
 stripe  capacity  remaining  writes

@@ -5,10 +5,10 @@ use inventory_proto::inventory::v1 as pb;
 use super::backend::{EventStock, Stock};
 use crate::telemetry::membership::{MemberReport, MembershipReport, MembershipSource};
 use inventory_core::ids::SeatId;
-use inventory_core::query::{EventStatus, SectionStatus};
+use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
 use inventory_core::seats::Price;
 use inventory_core::time::Micros;
-use inventory_core::transaction::{ReservationState, StockTotals, StripeAllocation, StripeView};
+use inventory_core::transaction::{ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
 
 /// Stored numbers are within bounds; a corrupt one is shown as the maximum.
@@ -41,11 +41,12 @@ pub(super) fn stock(event: &EventStock) -> pb::EventStock {
     };
     match &event.stock {
         Stock::Units { stripes, as_of } => {
-            let StockTotals { capacity: total, remaining } = StockTotals::of(stripes);
+            let counts = StockCounts::of_units(stripes);
             pb::EventStock {
-                total: signed(total),
-                remaining: signed(remaining),
-                confirmed: signed(total.saturating_sub(remaining)),
+                total: signed(counts.total),
+                remaining: signed(counts.available),
+                confirmed: signed(counts.sold),
+                held: signed(counts.held),
                 stripes: stripes.iter().enumerate().map(stripe).collect(),
                 as_of_ms: signed(as_of.0),
                 ..base

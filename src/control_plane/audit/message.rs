@@ -6,8 +6,8 @@ use pb::verify_update::Update as Verify;
 
 use crate::limits;
 use inventory_core::audit::{
-    AuditReport, AuditVerdict, Breach, EventChanged, Repair, RepairPlan, ReservationCounts,
-    SeatCounts, StripeBalance,
+    AuditReport, AuditVerdict, Breach, EventChanged, HeldBalance, Repair, RepairPlan,
+    ReservationCounts, SeatCounts, StripeBalance,
 };
 
 pub(super) fn in_verify(progress: pb::AuditProgress) -> pb::VerifyUpdate {
@@ -97,6 +97,8 @@ fn report(of: &AuditReport) -> pb::AuditReport {
         moving_stripes: moving.map(|index| i32::from(*index)).collect(),
         moving_seats: signed(of.moving_seats),
         restless: of.restless,
+        held: of.held.as_ref().map(held),
+        moving_held: of.moving_held,
     }
 }
 
@@ -118,6 +120,16 @@ fn stripe(line: &StripeBalance) -> pb::StripeAccount {
         confirmed: signed(line.confirmed),
         difference: narrow(line.difference()),
         moving: !line.still,
+    }
+}
+
+fn held(of: &HeldBalance) -> pb::HeldAccount {
+    pb::HeldAccount {
+        stripes: of.stripes,
+        confirmed: of.confirmed,
+        reservations: signed(of.records),
+        uncounted: signed(of.uncounted),
+        difference: narrow(of.difference()),
     }
 }
 

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep};
 use super::{AuditBackend, AuditError, UpdateSender};
 use crate::limits;
 use inventory_core::audit::{
-    AuditReport, EventRecords, InstantSnapshot, Judgement, StripeReads, SuspectCheck,
-    SuspectOutcome, SuspectSeat, judge, look,
+    AuditReport, CounterReads, EventRecords, InstantSnapshot, Judgement, KnownBalances,
+    StripeReads, SuspectCheck, SuspectOutcome, SuspectSeat, judge, look,
 };
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::time::UnixMillis;
@@ -53,16 +53,16 @@ impl<'a, T> AuditScan<'a, T> {
     /// Reads the event until every stripe was unchanged in one round, at most [`limits::AUDIT_ROUNDS_MAX`] times, then
     /// resolves suspect seats. Returns the report and the seat keys of the event.
     pub(super) async fn verify(&self) -> Result<(AuditReport, u16), AuditError> {
-        let mut known = Vec::new();
+        let mut known = KnownBalances::default();
         let mut round = 1;
         let (judged, seat_keys) = loop {
             let (books, began) = self.read(round).await?;
             let seat_keys = books.seat_keys;
             let judged: Judgement = run_blocking(move || judge(&books, &known, began)).await?;
-            if judged.stripes_unchanged() || round == limits::AUDIT_ROUNDS_MAX {
+            if judged.units_unchanged() || round == limits::AUDIT_ROUNDS_MAX {
                 break (judged, seat_keys);
             }
-            known = judged.stripes().to_vec();
+            known = judged.known();
             round += 1;
         };
         let settled = self.settle(&judged.suspects, seat_keys, round).await?;
@@ -84,6 +84,7 @@ impl<'a, T> AuditScan<'a, T> {
         }
         let after = stripes().await?;
         books.stripes = StripeReads::pair(&before.stripes, after.stripes);
+        books.counters = CounterReads::pair(&before.counters, after.counters);
         Ok((books, before.at))
     }
 

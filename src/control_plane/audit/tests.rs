@@ -48,6 +48,7 @@ fn record(id: &str, state: ReservationState, of: &str) -> AuditRecord {
         seats: Some([seat(of)].into()),
         order: Some(OrderId::of(&reservation)),
         expires_at: None,
+        counted: false,
         reservation,
     }
 }
@@ -82,7 +83,9 @@ impl AuditBackend for ScriptedBackend {
                 remaining: 0,
                 version,
                 closed: false,
+                held: 0,
             })],
+            counters: Vec::new(),
             seat_keys: 1,
             at: UnixMillis(1_000),
         }))

@@ -90,6 +90,9 @@ impl FakeEvent {
             version: 1,
             stripes: (index == 0).then_some(stripes),
             closed: self.closed,
+            held: 1,
+            // All but one of the holds were confirmed.
+            confirmed_holds: (index == 0).then_some(count as i64 - 1),
             ..StripeView::default()
         };
         let stock = Stock::Units {
@@ -131,6 +134,7 @@ fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
         draws: [StripeAllocation { stripe: 2, units: 3 }].into_iter().collect(),
         seats: Some(["A-1".parse().unwrap(), "A-2".parse().unwrap()].into()),
         expires_at: (state == ReservationState::Held).then_some(UnixMillis(1_704_110_460_000)),
+        counted: false,
         at: UnixMillis(1_704_110_400_000),
     };
     Ok(StoredRecord {

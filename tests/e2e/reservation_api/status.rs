@@ -42,7 +42,7 @@ async fn status_of_a_quantity_has_no_sections() {
     assert!(status.sections.is_empty() && status.error.is_none());
     let stats = status.stats.unwrap();
     assert_eq!((stats.total_seats, stats.available_seats), (10, 7));
-    assert_eq!((stats.reserved_seats, stats.sold_seats), (0, 3));
+    assert_eq!((stats.reserved_seats, stats.sold_seats), (3, 0));
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub struct StoreJudge<'a> {
     sums: Vec<EventBalance>,
     /// Live units by event and stripe.
     drawn: HashMap<(usize, u32), i64>,
+    /// Units of held records that the stripes count, by event.
+    held: Vec<i64>,
     claims: HashMap<(usize, Box<str>), SeatClaim, FixedState>,
     orders: Vec<(OrderId, u32)>,
     foreign_orders: Vec<OrderId>,
@@ -76,6 +78,7 @@ impl<'a> StoreJudge<'a> {
             counts: RecordCounts::default(),
             sums: vec![EventBalance::default(); events.len()],
             drawn: HashMap::new(),
+            held: vec![0; events.len()],
             claims: HashMap::with_hasher(FixedState::with_seed(2)),
             orders: Vec::with_capacity(ledger.len()),
             foreign_orders: Vec::new(),
@@ -156,6 +159,9 @@ impl<'a> StoreJudge<'a> {
                 if live {
                     *self.drawn.entry((event, stripe)).or_default() += i64::from(units);
                 }
+            }
+            if record.counted && record.status == "HELD" {
+                self.held[event] += qty;
             }
             if live && sum != qty {
                 self.violations.add("record", || {
@@ -325,12 +331,18 @@ impl<'a> StoreJudge<'a> {
         }
     }
 
-    /// Per stripe: capacity = remaining + live units. Returns which events are seated.
+    /// Per stripe: capacity = remaining + live units. Per event: the held units of stripes and counters are those of held
+    /// records. Returns which events are seated.
     fn check_balance(&mut self, stripes: &[StripeItem]) -> Vec<bool> {
         let names = self.names();
         let mut seated = vec![false; names.len()];
         let mut found = vec![(0_u32, 0_u32); names.len()];
+        let mut held = vec![0_i64; names.len()];
         for stripe in stripes {
+            held[stripe.event] += stripe.held;
+            if stripe.is_counter {
+                continue;
+            }
             let (count, expected) = &mut found[stripe.event];
             *count += 1;
             if stripe.index == 0 {
@@ -356,6 +368,13 @@ impl<'a> StoreJudge<'a> {
             if count == 0 || count != expected {
                 self.violations
                     .add("balance", || format!("{name} has {count} stripes instead of {expected}"));
+            }
+        }
+        for (name, (shown, records)) in names.iter().zip(held.iter().zip(&self.held)) {
+            if shown != records {
+                self.violations.add("held", || {
+                    format!("{name}: {shown} units are held by stripes and counters, {records} by records")
+                });
             }
         }
         for ((event, stripe), units) in std::mem::take(&mut self.drawn) {

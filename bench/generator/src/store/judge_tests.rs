@@ -29,11 +29,26 @@ fn record(n: u32, status: &'static str, qty: u32, draws: &'static str) -> Record
         draws: draws.into(),
         seats: Vec::new(),
         order: if status == "CONFIRMED" { order_text(n).into() } else { "".into() },
+        counted: status == "HELD",
     }
 }
 
-fn stripe(index: u32, total: i64, remaining: i64) -> StripeItem {
-    StripeItem { event: 0, index, total, remaining, version: 1, stripes: 2, seat_keys: 0 }
+fn stripe(index: u32, total: i64, remaining: i64, held: i64) -> StripeItem {
+    StripeItem {
+        event: 0,
+        index,
+        is_counter: false,
+        held,
+        total,
+        remaining,
+        version: 1,
+        stripes: 2,
+        seat_keys: 0,
+    }
+}
+
+fn counter(index: u32, confirmed: i64) -> StripeItem {
+    StripeItem { is_counter: true, stripes: 1, version: 0, ..stripe(index, 0, 0, -confirmed) }
 }
 
 fn sale() -> StoredSale {
@@ -56,7 +71,8 @@ fn sale() -> StoredSale {
             record(2, "RELEASED", 1, "0:1"),
             record(4, "CONFIRMED", 1, "0:1"),
         ],
-        stripes: vec![stripe(0, 5, 3), stripe(1, 5, 1)],
+        // Reservation 0 was a hold before.
+        stripes: vec![stripe(0, 5, 3, 1), stripe(1, 5, 1, 4), counter(3, 2)],
     }
 }
 
@@ -113,6 +129,7 @@ fn acknowledged_holds_and_releases_must_be_stored() {
     let kinds = violations_after(|sale| {
         sale.records.remove(1);
         sale.stripes[1].remaining += 3;
+        sale.stripes[1].held -= 3;
     });
     assert_eq!(kinds, ["durable"]);
     assert_eq!(violations_after(|sale| drop(sale.records.remove(2))), ["durable"]);
@@ -124,6 +141,7 @@ fn acknowledged_holds_and_releases_must_be_stored() {
     let kinds = violations_after(|sale| {
         sale.records[1].status = "RELEASED".into();
         sale.stripes[1].remaining += 3;
+        sale.stripes[1].held -= 3;
     });
     assert_eq!(kinds, ["record"], "never released");
 }
@@ -138,6 +156,7 @@ fn refused_calls_must_not_take_effect() {
     let kinds = violations_after(|sale| {
         sale.records.push(record(3, "HELD", 9, "0:9"));
         sale.stripes[0].total += 9;
+        sale.stripes[0].held += 9;
     });
     assert_eq!(kinds, ["refused"]);
     let kinds = violations_after(|sale| {
@@ -173,11 +192,19 @@ fn every_stripe_must_balance() {
     let strangers = violations_after(|sale| {
         let mut release_record = record(0, "HELD", 4, "0:3,1:1");
         release_record.reservation = "~release_record".into();
+        release_record.counted = false;
         sale.records.push(release_record);
         sale.stripes[0].remaining -= 3;
         sale.stripes[1].remaining -= 1;
     });
     assert!(strangers.is_empty(), "records of other clients count: {strangers:?}");
+}
+
+#[test]
+fn held_units_must_be_those_of_held_records() {
+    assert_eq!(violations_after(|sale| sale.stripes[0].held += 1), ["held"]);
+    assert_eq!(violations_after(|sale| sale.stripes[2].held -= 1), ["held"]);
+    assert_eq!(violations_after(|sale| sale.records[1].counted = false), ["held"]);
 }
 
 #[test]
@@ -243,7 +270,7 @@ fn seated_sale() -> (StoredSale, Vec<SeatItem<'static>>) {
         seat("A-3", "HOLD", "r-1", String::new()),
         seat("A-4", "AVAILABLE", "", String::new()),
     ];
-    let stripes = vec![StripeItem { stripes: 1, seat_keys: 4, ..stripe(0, 0, 0) }];
+    let stripes = vec![StripeItem { stripes: 1, seat_keys: 4, ..stripe(0, 0, 0, 0) }];
     (StoredSale { ledger, records, stripes }, items)
 }
 

@@ -31,6 +31,8 @@ pub struct StripeAmounts {
     pub remaining: i64,
     pub version: u64,
     pub closed: bool,
+    /// Units that the stripe counts as held, those of confirmed holds included.
+    pub held: i64,
 }
 
 /// A stripe, read before and after the records.
@@ -57,6 +59,31 @@ impl StripeReads {
     }
 }
 
+/// The confirmation counters, read before and after the records. Each has the units of confirmed holds; a missing item
+/// counts as 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CounterReads {
+    /// By index, of the later read.
+    pub items: Vec<StoredItem<i64>>,
+    /// Whether both reads returned the same.
+    pub still: bool,
+}
+
+impl CounterReads {
+    pub fn pair(before: &[StoredItem<i64>], after: Vec<StoredItem<i64>>) -> Self {
+        Self { still: before == after, items: after }
+    }
+
+    /// The units of all counters; `None` if an item cannot be understood.
+    pub(super) fn sum(&self) -> Option<i64> {
+        self.items.iter().try_fold(0_i64, |sum, item| match item {
+            StoredItem::Read(units) => Some(sum.saturating_add(*units)),
+            StoredItem::Missing => Some(sum),
+            StoredItem::Unreadable(_) => None,
+        })
+    }
+}
+
 /// The fields of a reservation's record that the audit needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
@@ -67,9 +94,15 @@ pub struct AuditRecord {
     pub seats: Option<Seats>,
     pub order: Option<OrderId>,
     pub expires_at: Option<UnixMillis>,
+    /// See [`crate::transaction::RecordView::counted`].
+    pub counted: bool,
 }
 
 impl AuditRecord {
+    pub(super) fn units(&self) -> u64 {
+        self.draws.iter().map(|draw| u64::from(draw.units)).sum()
+    }
+
     /// Whether the record holds stock: released, expired and refunded records hold none.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.state, ReservationState::Held | ReservationState::Confirmed)
@@ -108,6 +141,7 @@ pub struct EventRecords {
     pub event: EventId,
     /// By index.
     pub stripes: Vec<StripeReads>,
+    pub counters: CounterReads,
     /// Number of partition keys for the seats; 0 for a quantity event.
     pub seat_keys: u16,
     /// Records that hold stock; of the others only the number is kept.
@@ -127,6 +161,7 @@ impl EventRecords {
         Self {
             event,
             stripes,
+            counters: CounterReads { items: Vec::new(), still: true },
             seat_keys,
             live: Vec::new(),
             released: 0,

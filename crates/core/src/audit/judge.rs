@@ -6,8 +6,8 @@ use super::event_records::{
     AuditRecord, EventRecords, RecordLookup, SeatClaim, StoredItem, StripeAmounts, StripeReads,
 };
 use super::report::{
-    AuditReport, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts, SeatCounts,
-    StripeBalance,
+    AuditReport, Breach, BreachKind, BreachSubject, HeldBalance, OverdueHolds, ReservationCounts,
+    SeatCounts, StripeBalance,
 };
 use super::seats::{self, SuspectOutcome, SuspectSeat};
 use crate::ids::{OrderId, ReservationId, SeatId};
@@ -54,23 +54,31 @@ impl Judgement {
         report
     }
 
-    /// Balances of the stripes, for the parameter `known` of [`judge`].
-    pub fn stripes(&self) -> &[StripeBalance] {
-        &self.report.stripes
+    /// What this and earlier rounds have shown, for the parameter `known` of [`judge`].
+    pub fn known(&self) -> KnownBalances {
+        KnownBalances { stripes: self.report.stripes.clone(), held: self.report.held }
     }
 
-    /// Whether every stripe was unchanged during this or an earlier round.
-    pub fn stripes_unchanged(&self) -> bool {
-        self.report.moving_stripes.is_empty()
+    /// Whether every stripe, and the held units, were unchanged during this or an earlier round.
+    pub fn units_unchanged(&self) -> bool {
+        self.report.moving_stripes.is_empty() && !self.report.moving_held
     }
+}
+
+/// Balances of earlier rounds of an audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownBalances {
+    stripes: Vec<StripeBalance>,
+    held: Option<HeldBalance>,
 }
 
 /// Judges `books`, whose reads began at `began`. The lateness of an overdue hold is counted up to `began`.
 /// `known` has the balances of an earlier round. A stripe that changed in this round is judged by its balance in the
-/// earlier one, if it was unchanged then.
-pub fn judge(books: &EventRecords, known: &[StripeBalance], began: UnixMillis) -> Judgement {
+/// earlier one, if it was unchanged then. So are the held units.
+pub fn judge(books: &EventRecords, known: &KnownBalances, began: UnixMillis) -> Judgement {
     let mut judge = EventJudge { books, breaches: Vec::new() };
-    let stripes = judge.stripes(known);
+    let stripes = judge.stripes(&known.stripes);
+    let (held, moving_held) = judge.held(known.held);
     judge.records();
     let orders = judge.orders();
     judge.unreadable();
@@ -84,7 +92,9 @@ pub fn judge(books: &EventRecords, known: &[StripeBalance], began: UnixMillis) -
         closed: items.first().is_some_and(|stripe| stripe.closed),
         seated: books.is_seated(),
         moving_stripes: stripes.iter().filter(|line| !line.still).map(|line| line.index).collect(),
-        restless: books.stripes.iter().any(|sight| !sight.still),
+        restless: books.stripes.iter().any(|sight| !sight.still) || !books.counters.still,
+        moving_held,
+        held,
         stripes,
         seats,
         reservations: reservations(books),
@@ -156,6 +166,49 @@ impl EventJudge<'_> {
             lines.push(line);
         }
         lines
+    }
+
+    /// Per event: held units of the stripes - confirmation counters = units of counted HELD records. Returns the balance,
+    /// and whether it changed in every round.
+    ///
+    /// A hold and its return change a stripe with its version, and the commit of a hold changes a counter. So nothing
+    /// that matters here changed between the reads if no stripe and no counter did. Without any held unit there is
+    /// nothing to prove.
+    fn held(&mut self, known: Option<HeldBalance>) -> (Option<HeldBalance>, bool) {
+        let books = self.books;
+        for (index, item) in (0_u16..).zip(&books.counters.items) {
+            if let StoredItem::Unreadable(why) = item {
+                self.found(BreachSubject::Counter(index), BreachKind::Unreadable(why.clone()));
+            }
+        }
+        let stripes = books
+            .stripes
+            .iter()
+            .try_fold(0_i64, |sum, stripe| Some(sum.saturating_add(stripe.item.read()?.held)));
+        let (Some(stripes), Some(confirmed)) = (stripes, books.counters.sum()) else {
+            return (None, false);
+        };
+        if books.is_seated() {
+            return (None, false);
+        }
+        let units = |counted: bool| -> u64 {
+            let held = books.live.iter().filter(|record| record.state == ReservationState::Held);
+            held.filter(|record| record.counted == counted).map(AuditRecord::units).sum()
+        };
+        let seen =
+            HeldBalance { stripes, confirmed, records: units(true), uncounted: units(false) };
+        let is_still = books.counters.still && books.stripes.iter().all(|stripe| stripe.still);
+        let is_trivial = (seen.stripes, seen.confirmed, seen.records) == (0, 0, 0);
+        let balance = match is_still || is_trivial {
+            true => Some(seen),
+            false => known,
+        };
+        if let Some(balance) = balance.filter(|balance| balance.difference() != 0) {
+            let counter = books.counters.items.first().and_then(|item| item.read().copied());
+            let counter = counter.unwrap_or(0);
+            self.found(BreachSubject::Counter(0), BreachKind::Held { balance, counter });
+        }
+        (balance, balance.is_none())
     }
 
     /// Checks each live record by itself.
@@ -367,7 +420,7 @@ impl<'a> LiveRecords<'a> {
 fn breach_kinds_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
     let mut kinds = Vec::new();
     let qty = record.qty;
-    let drawn: u64 = record.draws.iter().map(|draw| u64::from(draw.units)).sum();
+    let drawn = record.units();
     match &record.seats {
         None if drawn != u64::from(qty) => kinds.push(BreachKind::DrawsDiffer { qty, drawn }),
         None => {}

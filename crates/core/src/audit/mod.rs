@@ -17,6 +17,8 @@
 //! 2. Fields of one item (allocations, order ids) are written together, and judged as read.
 //! 3. A seat and its record are read at different times. If they disagree, the seat becomes a [`SuspectSeat`], to be read
 //!    again together with every record involved, in one read at a single instant ([`InstantSnapshot`]).
+//! 4. The held units of an event are judged only if every stripe and every confirmation counter was the same before and
+//!    after: the commit of a hold changes a counter.
 //!
 //! Not here: reads, clocks, writes, gRPC.
 
@@ -29,13 +31,13 @@ mod seats;
 mod tests;
 
 pub use event_records::{
-    AuditRecord, AuditSeat, EventRecords, MisplacedSeat, RecordLookup, SeatClaim, StoredItem,
-    StripeAmounts, StripeReads, UnreadableItem,
+    AuditRecord, AuditSeat, CounterReads, EventRecords, MisplacedSeat, RecordLookup, SeatClaim,
+    StoredItem, StripeAmounts, StripeReads, UnreadableItem,
 };
-pub use judge::{Judgement, judge};
+pub use judge::{Judgement, KnownBalances, judge};
 pub use repair_plan::{EventChanged, Repair, RepairPlan, UnrepairedBreach, plan};
 pub use report::{
-    AuditReport, AuditVerdict, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts,
-    SeatCounts, StripeBalance,
+    AuditReport, AuditVerdict, Breach, BreachKind, BreachSubject, HeldBalance, OverdueHolds,
+    ReservationCounts, SeatCounts, StripeBalance,
 };
 pub use seats::{InstantSnapshot, SuspectCheck, SuspectOutcome, SuspectSeat, holder, look};

@@ -6,7 +6,9 @@
 use std::fmt;
 
 use super::event_records::{RecordLookup, SeatClaim};
-use super::report::{AuditReport, Breach, BreachKind, BreachSubject, StripeBalance, shown};
+use super::report::{
+    AuditReport, Breach, BreachKind, BreachSubject, HeldBalance, StripeBalance, shown,
+};
 
 use crate::ids::SeatId;
 use crate::seats::SeatState;
@@ -18,6 +20,10 @@ pub enum Repair {
     /// Sets the remaining units of a stripe to what the records leave. Condition: capacity, remaining and version are as
     /// audited.
     Remaining { seen: StripeBalance, to: u64 },
+    /// Changes a confirmation counter by what the held units differ from the records. Every later write keeps that
+    /// difference, so the repair is right even if units have moved since. Condition: the counter has the units that it
+    /// had when it was audited, so the repair is applied once.
+    Counter { counter: u16, seen: i64, to: i64 },
     /// Makes a seat available that no live record names. Condition: the item is as audited, and the record that the item
     /// names is still in its state.
     Free { seat: SeatId, seen: SeatState, named: RecordLookup },
@@ -30,6 +36,7 @@ impl Repair {
     pub fn subject(&self) -> BreachSubject {
         match self {
             Repair::Remaining { seen, .. } => BreachSubject::Stripe(seen.index),
+            Repair::Counter { counter, .. } => BreachSubject::Counter(*counter),
             Repair::Free { seat, .. } | Repair::Give { seat, .. } => {
                 BreachSubject::Seat(seat.as_str().to_owned())
             }
@@ -40,6 +47,7 @@ impl Repair {
     pub fn code(&self) -> &'static str {
         match self {
             Repair::Remaining { .. } => "SET_REMAINING",
+            Repair::Counter { .. } => "SET_COUNTER",
             Repair::Free { .. } => "FREE_SEAT",
             Repair::Give { .. } => "GIVE_SEAT",
         }
@@ -52,6 +60,7 @@ impl fmt::Display for Repair {
             Repair::Remaining { seen, to } => {
                 write!(f, "remaining {} → {to}", seen.remaining)
             }
+            Repair::Counter { seen, to, .. } => write!(f, "confirmed units {seen} → {to}"),
             Repair::Free { seen, .. } => write!(f, "{} → AVAILABLE", shown(seen)),
             Repair::Give { seen, claim, .. } => {
                 let to = match claim.confirmed {
@@ -117,6 +126,7 @@ fn hides_claims(breach: &Breach) -> bool {
 fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
     match &breach.kind {
         BreachKind::Remaining(line) => remaining(line, claims_known),
+        BreachKind::Held { balance, counter } => held(breach, balance, *counter, claims_known),
         BreachKind::Orphan { seen, named } => match named {
             RecordLookup::Unreadable => {
                 Err("the record of this seat may be live: repair or delete the record first")
@@ -181,12 +191,31 @@ fn remaining(line: &StripeBalance, claims_known: bool) -> Result<Repair, &'stati
     Ok(Repair::Remaining { seen: *line, to })
 }
 
+fn held(
+    breach: &Breach,
+    balance: &HeldBalance,
+    seen: i64,
+    claims_known: bool,
+) -> Result<Repair, &'static str> {
+    if !claims_known {
+        return Err("a damaged record may be held: repair that record first");
+    }
+    let out_of_range = "the counter would be out of its range";
+    let BreachSubject::Counter(counter) = breach.subject else {
+        return Err(out_of_range);
+    };
+    let to = i64::try_from(i128::from(seen) + balance.difference());
+    Ok(Repair::Counter { counter, seen, to: to.map_err(|_| out_of_range)? })
+}
+
 /// The seat of a breach; read from the store, so its id is valid.
 fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
     let invalid = "the seat id is invalid";
     match &breach.subject {
         BreachSubject::Seat(id) => id.parse().map_err(|_| invalid),
-        BreachSubject::Stripe(_) | BreachSubject::Reservation(_) => Err(invalid),
+        BreachSubject::Stripe(_) | BreachSubject::Counter(_) | BreachSubject::Reservation(_) => {
+            Err(invalid)
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::transaction::ReservationState;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BreachSubject {
     Stripe(u16),
+    /// A confirmation counter.
+    Counter(u16),
     /// By its stored id, valid or not.
     Reservation(String),
     /// By its stored id, valid or not.
@@ -23,6 +25,7 @@ impl BreachSubject {
     pub fn kind(&self) -> &'static str {
         match self {
             BreachSubject::Stripe(_) => "stripe",
+            BreachSubject::Counter(_) => "counter",
             BreachSubject::Reservation(_) => "reservation",
             BreachSubject::Seat(_) => "seat",
         }
@@ -30,7 +33,7 @@ impl BreachSubject {
 
     pub fn id(&self) -> String {
         match self {
-            BreachSubject::Stripe(index) => index.to_string(),
+            BreachSubject::Stripe(index) | BreachSubject::Counter(index) => index.to_string(),
             BreachSubject::Reservation(id) | BreachSubject::Seat(id) => id.clone(),
         }
     }
@@ -45,6 +48,13 @@ pub enum BreachKind {
     StripeMissing,
     /// capacity differs from remaining + held + confirmed.
     Remaining(StripeBalance),
+    /// The stripes and counters say that more or fewer units are held than records hold. No unit is wrong: only the
+    /// figures "held" and "confirmed" are.
+    Held {
+        balance: HeldBalance,
+        /// Units of the counter that is the subject.
+        counter: i64,
+    },
     /// The allocated units of a record differ from its quantity.
     DrawsDiffer {
         qty: u32,
@@ -115,6 +125,7 @@ impl BreachKind {
             BreachKind::Unreadable(_) => "UNREADABLE",
             BreachKind::StripeMissing => "STRIPE_MISSING",
             BreachKind::Remaining(_) => "REMAINING_DIFFERS",
+            BreachKind::Held { .. } => "HELD_DIFFERS",
             BreachKind::DrawsDiffer { .. } => "DRAWS_DIFFER",
             BreachKind::StripeUnknown { .. } => "DRAWS_NOWHERE",
             BreachKind::SeatsDiffer { .. } => "SEATS_DIFFER",
@@ -140,6 +151,15 @@ impl fmt::Display for BreachKind {
             BreachKind::Unreadable(why) => write!(f, "cannot be read: {why}"),
             BreachKind::StripeMissing => f.write_str("the item does not exist"),
             BreachKind::Remaining(line) => remaining(line, f),
+            BreachKind::Held { balance, .. } => {
+                let HeldBalance { stripes, confirmed, records, .. } = balance;
+                write!(
+                    f,
+                    "counts held units wrongly: held {stripes} on the stripes - confirmed {confirmed} is {}, \
+                     and reservations hold {records}; no stock is wrong, only status figures are",
+                    balance.shown()
+                )
+            }
             BreachKind::DrawsDiffer { qty, drawn } => {
                 write!(f, "allocates {drawn} units; qty is {qty}")
             }
@@ -291,6 +311,31 @@ impl StripeBalance {
     }
 }
 
+/// Held units of a quantity event, as status figures show them and as records have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBalance {
+    /// Sum over the stripes; includes the units of confirmed holds.
+    pub stripes: i64,
+    /// Sum over the confirmation counters.
+    pub confirmed: i64,
+    /// Units of HELD records that the stripes count.
+    pub records: u64,
+    /// Units of HELD records of an earlier version, which the stripes do not count.
+    pub uncounted: u64,
+}
+
+impl HeldBalance {
+    /// Held units by stripes and counters.
+    pub fn shown(&self) -> i128 {
+        i128::from(self.stripes) - i128::from(self.confirmed)
+    }
+
+    /// Held units that are shown and that no record has; negative: the reverse.
+    pub fn difference(&self) -> i128 {
+        self.shown() - i128::from(self.records)
+    }
+}
+
 /// Seat counts by items, and by records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeatCounts {
@@ -352,6 +397,8 @@ pub struct AuditReport {
     pub seated: bool,
     /// The stripes that could be read, by index.
     pub stripes: Vec<StripeBalance>,
+    /// `None` if it changed during every round, or cannot be read, or for a seated event.
+    pub held: Option<HeldBalance>,
     pub seats: SeatCounts,
     pub reservations: ReservationCounts,
     /// Distinct order ids of confirmed records.
@@ -360,6 +407,8 @@ pub struct AuditReport {
     pub breaches: Vec<Breach>,
     /// Stripes that changed during every round.
     pub moving_stripes: Vec<u16>,
+    /// The held units changed during every round.
+    pub moving_held: bool,
     /// Seats that changed during every check, or exceeded the number of checks.
     pub moving_seats: u64,
     /// Whether something changed during the read, even if everything was proven.
@@ -370,7 +419,7 @@ impl AuditReport {
     pub fn verdict(&self) -> AuditVerdict {
         if !self.breaches.is_empty() {
             AuditVerdict::Breached
-        } else if !self.moving_stripes.is_empty() || self.moving_seats > 0 {
+        } else if !self.moving_stripes.is_empty() || self.moving_held || self.moving_seats > 0 {
             AuditVerdict::Moving
         } else {
             AuditVerdict::Clean

@@ -15,8 +15,9 @@ use crate::operation::{Operation, Verb};
 use crate::query::QueryResult;
 use crate::rules::{self, Decision};
 use crate::stock_reads::StockReadWaiter;
+use crate::stock_snapshots::StockDeltas;
 use crate::time::{Micros, UnixMillis};
-use crate::transaction::{EventLayout, RecordView, StripeUpdate};
+use crate::transaction::{EventLayout, RecordView};
 
 /// Work that an input still has to do. See "Bounds" in `engine/mod.rs`.
 pub(super) enum Step {
@@ -131,7 +132,9 @@ impl Engine {
     }
 
     pub(super) fn send_stripes_read(&mut self, event: &EventId, stripes_hint: Option<u16>) {
-        self.effects.push_back(Effect::ReadStripes { event: event.clone(), stripes_hint });
+        let with_counters = self.stock_reads.with_counters(event);
+        let event = event.clone();
+        self.effects.push_back(Effect::ReadStripes { event, stripes_hint, with_counters });
     }
 }
 
@@ -295,12 +298,14 @@ impl Engine {
         id: PoolId,
         act: impl FnOnce(&mut Pool, &mut PoolContext<'_>),
     ) {
+        let writer = self.pools.writer();
         let Some(pool) = self.pools.get_mut(id) else {
             return;
         };
         let mut out = std::mem::take(&mut self.pool_output);
         let mut cx = PoolContext {
             now: self.now,
+            writer,
             rng: &mut self.rng,
             counters: &mut self.counters,
             out: &mut out,
@@ -339,14 +344,16 @@ impl Engine {
             && layout.is_none()
             && completions.is_empty()
             && redecisions.is_empty()
-            && out.stock.is_empty();
+            && out.stock.is_empty()
+            && out.confirmed == 0;
         let event = match self.pools.get_mut(pool) {
             Some(pool) if !is_done => Some(pool.key().event.clone()),
             _ => None,
         };
         if let Some(event) = &event {
             // First: a read that is started below will contain this write.
-            self.record_stock_write(event, &out.stock, out.stripe_updates_sent);
+            let written = StockDeltas::of(&out.stock, out.confirmed);
+            self.record_stock_write(event, &written, out.stripe_updates_sent);
             if let Some(layout) = layout {
                 self.layouts.put(event.clone(), layout);
             }
@@ -360,6 +367,7 @@ impl Engine {
             }
         }
         out.stock.clear();
+        out.confirmed = 0;
         self.pools.update_after_use(pool);
         self.pool_output = out;
         let Some(event) = event else {
@@ -385,12 +393,12 @@ impl Engine {
         }
     }
 
-    /// Records that this shard has written to the stripes, or may have; see
+    /// Records that this shard has written to the stripes or confirmed holds, or may have; see
     /// [`crate::stock_snapshots`].
     pub(super) fn record_stock_write(
         &mut self,
         event: &EventId,
-        written: &[StripeUpdate],
+        written: &StockDeltas,
         sent: Option<Micros>,
     ) {
         if !written.is_empty() && !self.snapshots.is_off() {

@@ -51,6 +51,8 @@
 //! [`crate::lane`]. The path of a commit: [`Engine::handle_call`], `register`, `advance`, [`planner::next_step`],
 //! `write_units`, `enqueue`, [`Pool::submit`], [`Effect::Transact`].
 
+#[cfg(test)]
+mod counter_tests;
 mod dispatch;
 mod hold_predictor;
 mod in_flight;
@@ -95,7 +97,7 @@ use super::query::{Query, QueryResult, StatusVersion};
 use super::record_cache::RecordCache;
 use super::rules::LateCommit;
 use super::stock_reads::{FinishedRead, StockReadWaiter, StockReads};
-use super::stock_snapshots::{StockSnapshots, deltas_of};
+use super::stock_snapshots::{StockDeltas, StockSnapshots};
 use super::time::{Micros, Now};
 use super::transaction::{
     EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripesRead, TransactionOutcome,
@@ -344,7 +346,7 @@ impl Engine {
             && (!matches!(answer, Answer::Rejected(_)) || fault::planted(Fault::OtherEventCounted))
             && !fault::planted(Fault::ForwardedSaleMissing)
         {
-            self.record_stock_write(event, &deltas_of(record), None);
+            self.record_stock_write(event, &StockDeltas::of_record(record), None);
         }
         self.complete(event, Completed { reservation: reservation.clone(), answer, record });
         self.run();

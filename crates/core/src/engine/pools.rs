@@ -43,6 +43,8 @@ pub(super) struct Pools {
     ownership: StripeOwnership,
     /// Number of changes of the members.
     members_version: u64,
+    /// See [`Pools::writer`].
+    writer: usize,
 }
 
 impl Pools {
@@ -58,14 +60,23 @@ impl Pools {
             sweep_at: IDLE_KEPT_MAX,
             ownership: StripeOwnership::new(shards),
             members_version: 0,
+            writer: shard,
         }
     }
 
     /// Sets the processes that sell from this store. A pool sells from its new stripes from its next entry on; lanes of
     /// other stripes finish what they have.
     pub(super) fn set_members(&mut self, members: Rc<Members>) {
+        let before = members.all().iter().take(members.own_position());
+        self.writer = self.shard + before.map(|member| usize::from(member.shards)).sum::<usize>();
         self.ownership.set_members(members);
         self.members_version += 1;
+    }
+
+    /// Position of this shard among the shards of all members, from 0. Members that disagree about each other may share
+    /// a position, and then conflict more often.
+    pub(super) fn writer(&self) -> usize {
+        self.writer
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {

@@ -28,7 +28,8 @@ impl Engine {
         self.counters.snapshot_answers += 1;
         let ages = &mut self.counters.snapshot_ages;
         ages.record(&TIME_BOUNDS_US, answer.age.0);
-        if answer.needs_refresh && self.stock_reads.refresh(event, asked) {
+        let with_counters = *query == Query::Status;
+        if answer.needs_refresh && self.stock_reads.refresh(event, with_counters, asked) {
             self.send_stripes_read(event, Some(answer.stripes));
             self.counters.snapshot_refreshes += 1;
         }
@@ -254,7 +255,7 @@ fn result_from_stripes(
     layout: EventLayout,
     now: Now,
 ) -> QueryResult {
-    let StockTotals { capacity: total, remaining } = StockTotals::of(stripes);
+    let remaining = StockTotals::of(stripes).remaining;
     match query {
         Query::Availability { .. } | Query::Seats { .. } if layout.closed => {
             QueryResult::NotOnSale(Rejection::EventClosed)
@@ -266,13 +267,7 @@ fn result_from_stripes(
             QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() }
         }
         Query::Status => {
-            let counts = StockCounts {
-                total,
-                available: remaining,
-                held: 0,
-                sold: total.saturating_sub(remaining),
-                blocked: 0,
-            };
+            let counts = StockCounts::of_units(stripes);
             QueryResult::Status(Box::new(EventStatus {
                 counts,
                 sections: Vec::new(),

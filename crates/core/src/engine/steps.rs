@@ -340,11 +340,14 @@ impl Engine {
                 PoolKind::Stripes
             }
             StockChange::Return => {
-                let draw = task.hint.record().and_then(|record| record.draws.first());
+                let record = task.hint.record();
+                let draw = record.and_then(|record| record.draws.first());
                 let stripe = draw.map_or(0, |draw| draw.stripe);
                 let owner = self.pools.shard_of_stripe(event, layout.stripes, stripe);
                 if self.joins_expiry_batch(&task.operation) {
-                    PoolKind::ExpiryBatch(stripe)
+                    let counted = record.is_some_and(|record| record.counted)
+                        || fault::planted(Fault::ExpiryBatchMixed);
+                    PoolKind::ExpiryBatch { stripe, counted }
                 } else if !is_placed && owner != self.settings.shard {
                     let hint = task.hint.for_other_shard();
                     self.forward(owner, layout, task.operation, hint);

@@ -37,7 +37,14 @@ fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
 }
 
 pub(super) fn one_stripe(remaining: u64) -> StripeView {
-    StripeView { capacity: 100, remaining, version: 1, stripes: Some(1), ..StripeView::default() }
+    StripeView {
+        capacity: 100,
+        remaining,
+        version: 1,
+        stripes: Some(1),
+        confirmed_holds: Some(0),
+        ..StripeView::default()
+    }
 }
 
 fn engine(shard: usize, shards: usize) -> Engine {
@@ -408,12 +415,13 @@ fn hold_of(n: u64, units: u32) -> (ReservationId, RecordView) {
         draws: smallvec::smallvec![StripeAllocation { stripe: 0, units }],
         seats: None,
         expires_at: Some(UnixMillis(5)),
+        counted: true,
         at: UnixMillis(0),
     };
     (format!("h{n}").parse().expect("legal"), record)
 }
 
-fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
+pub(super) fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
     let sent = fx.iter().filter_map(|effect| match effect {
         Effect::Transact { lane, transaction, .. } => Some((*lane, (**transaction).clone())),
         _ => None,
@@ -541,6 +549,7 @@ fn crossing_release_and_refund_do_not_deadlock() {
         draws: [StripeAllocation { stripe, units: 1 }].into_iter().collect(),
         seats: None,
         expires_at: Some(UnixMillis(1_000_000)),
+        counted: true,
         at: UnixMillis(0),
     };
     // The owner of stripe 0 releases what was taken from stripe 1, the other one refunds.

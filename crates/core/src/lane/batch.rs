@@ -13,8 +13,8 @@ use crate::operation::{Operation, Selection, Verb};
 use crate::rules::{self, StockChange};
 use crate::time::{Micros, UnixMillis};
 use crate::transaction::{
-    EventLayout, ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocations,
-    StripeUpdate, Transaction,
+    CounterUpdate, EventLayout, ExpiryCondition, HeldChange, RecordWrite, RequestToken,
+    ReservationState, StripeAllocations, StripeUpdate, Transaction,
 };
 
 /// Entries that go into one transaction, and entries whose deadline has passed.
@@ -25,6 +25,8 @@ pub(super) struct Batch {
     /// Actions of the entries' records and seats.
     actions: usize,
     stripes: Vec<u16>,
+    /// An entry needs the action of the confirmation counter.
+    has_counter: bool,
     /// The first entry of the shared queue cannot be written to this stripe.
     pub(super) front_is_for_other_stripe: bool,
     /// The batch takes entries from the shared queue.
@@ -155,12 +157,13 @@ impl Batch {
             }
         }
         let actions = self.actions + 1 + write.seats_moved().len();
+        let has_counter = self.has_counter || write.held_change() == HeldChange::Confirm;
+        let all = self.stripes.len() + actions + usize::from(has_counter);
         // A reservation that exceeds the limit for foreground entries is sent alone.
-        let fits = self.stripes.len() + actions <= limit
-            || (self.entries.is_empty()
-                && self.stripes.len() + actions <= limits::TRANSACTION_ACTIONS_MAX);
+        let fits =
+            all <= limit || (self.entries.is_empty() && all <= limits::TRANSACTION_ACTIONS_MAX);
         match fits {
-            true => self.actions = actions,
+            true => (self.actions, self.has_counter) = (actions, has_counter),
             false => self.stripes.truncate(known),
         }
         fits
@@ -179,13 +182,15 @@ impl Batch {
         }
     }
 
-    /// Moves the writes into a transaction; what the queue needs stays behind in the same order.
+    /// Moves the writes into a transaction; what the queue needs stays behind in the same order. `counter` is the
+    /// confirmation counter for its commits of holds.
     pub(super) fn into_transaction(
         self,
         event: &EventId,
         layout: EventLayout,
         token: RequestToken,
         at: UnixMillis,
+        counter: u16,
     ) -> (Vec<QueueMetadata>, Transaction) {
         let mut queue = Vec::with_capacity(self.entries.len());
         let mut records = Vec::with_capacity(self.entries.len());
@@ -198,6 +203,7 @@ impl Batch {
             event: event.clone(),
             seat_keys: layout.seat_keys,
             stripes: updates(&records),
+            counter: counter_update(&records, counter),
             records,
             at,
         };
@@ -236,6 +242,9 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         // Overdue at once.
         expires_at: Some(transaction.at),
         payment_added_to: None,
+        // The stripes go on counting the units as held until the release record has expired. The holds of an expiry
+        // batch are equal in this: see `PoolKind::ExpiryBatch`.
+        counted: transaction.records.iter().all(|write| write.counted),
     };
     transaction.stripes.clear();
     if fault::planted(Fault::ReleaseRecordMissing) {
@@ -257,17 +266,34 @@ fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
             StockChange::Return => (0, 1 + u64::from(fault::planted(Fault::UnitsReturnedTwice))),
             StockChange::Keep | StockChange::None => continue,
         };
+        let holds = match write.held_change() {
+            HeldChange::Add => 1,
+            HeldChange::Remove => -1,
+            HeldChange::None | HeldChange::Confirm => 0,
+        };
         for draw in &write.draws {
             let units = u64::from(draw.units);
             let (take, give) = (takes * units, gives * units);
+            let held = holds * i64::from(draw.units);
             match updates.iter_mut().find(|u| u.stripe == draw.stripe) {
                 Some(update) => {
                     update.take += take;
                     update.give += give;
+                    update.held += held;
                 }
-                None => updates.push(StripeUpdate { stripe: draw.stripe, take, give, moved: 0 }),
+                None => {
+                    updates.push(StripeUpdate { stripe: draw.stripe, take, give, held, moved: 0 });
+                }
             }
         }
     }
     updates
+}
+
+/// The update of the confirmation counter, if the writes confirm counted units.
+fn counter_update(writes: &[RecordWrite], counter: u16) -> Option<CounterUpdate> {
+    let confirmed = writes.iter().filter(|write| write.held_change() == HeldChange::Confirm);
+    let units: u64 = confirmed.map(|write| u64::from(write.qty)).sum();
+    let times = 1 + u64::from(fault::planted(Fault::ConfirmCountedTwice));
+    (units > 0).then_some(CounterUpdate { counter, units: times * units })
 }

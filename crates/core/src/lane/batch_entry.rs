@@ -125,6 +125,7 @@ fn write_of_recorded_stock(
         order: new_order(&operation, transition).or(record.order),
         expires_at: record.expires_at,
         payment_added_to: None,
+        counted: record.counted,
         operation,
     }
 }
@@ -146,11 +147,13 @@ fn write_of_requested_stock(
         Selection::Seats(seats) => seats.len() as u32,
         Selection::AsRecorded => 0,
     };
+    let is_hold_of_units = transition.to == ReservationState::Held && seats.is_none();
     RecordWrite {
         fingerprint,
         from: transition.from,
         due: transition.due,
         to: transition.to,
+        counted: record.map_or(is_hold_of_units, |record| record.counted),
         qty: record.map_or(requested, |record| record.qty),
         draws: StripeAllocations::new(),
         seats,

@@ -55,7 +55,9 @@ use self::stock_move::StockMove;
 use super::answer::Rejection;
 use super::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use super::time::Micros;
-use super::transaction::{RequestToken, StripeAllocation, StripeAllocations, Transaction};
+use super::transaction::{
+    EventLayout, RequestToken, StripeAllocation, StripeAllocations, Transaction,
+};
 use crate::limits;
 
 /// A transaction in flight. The writes of its entries are in it and are taken back out of it.
@@ -106,6 +108,8 @@ struct Lane {
     conflict_score: u32,
     /// Until then the lane leaves the queue to other lanes, because another process writes its stripe.
     yields_until: Option<Micros>,
+    /// Conflicts on a confirmation counter: each of them moves the lane to the next counter.
+    counter_conflicts: usize,
     /// The time in the pool's timers.
     timer: Option<Micros>,
 }
@@ -123,8 +127,17 @@ impl Lane {
             pause_until: None,
             conflict_score: 0,
             yields_until: None,
+            counter_conflicts: 0,
             timer: None,
         }
+    }
+
+    /// The confirmation counter of the lane's next transaction. Lanes of all shards and processes differ in it, as far as
+    /// there are enough counters. A lane that met another one moves on.
+    fn counter(&self, layout: EventLayout, writer: usize) -> u16 {
+        let slot = writer * usize::from(limits::UNSTRIPED_LANES) + usize::from(self.index);
+        let slot = slot + self.counter_conflicts;
+        (slot % usize::from(limits::confirmation_counters(layout.stripes))) as u16
     }
 
     /// Whether nothing of its own waits, and nothing is in flight.
@@ -250,9 +263,11 @@ impl Lane {
         cx.counters.entries += entries;
         cx.counters.entries_max = cx.counters.entries_max.max(entries);
         let token = RequestToken(cx.rng.random());
+        let counter = self.counter(state.layout, cx.writer);
+        let (event, layout) = (&state.key.event, state.layout);
         let (queue, mut transaction) =
-            batch.into_transaction(&state.key.event, state.layout, token, cx.now.unix);
-        if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
+            batch.into_transaction(event, layout, token, cx.now.unix, counter);
+        if matches!(state.key.kind, PoolKind::ExpiryBatch { .. }) {
             batch::add_release_record(&mut transaction);
         }
         let stock_move = self.incoming.take();
@@ -300,7 +315,7 @@ pub(super) fn drawn_from(stripe: u16, units: u32) -> StripeAllocations {
 fn action_budget(kind: PoolKind) -> usize {
     match kind {
         // The release record needs one.
-        PoolKind::ExpiryBatch(_) => limits::TRANSACTION_ACTIONS_MAX - 1,
+        PoolKind::ExpiryBatch { .. } => limits::TRANSACTION_ACTIONS_MAX - 1,
         PoolKind::Stripes | PoolKind::Unstriped => limits::TRANSACTION_ACTIONS_MAX,
     }
 }

@@ -65,6 +65,7 @@ impl Lane {
             }
             TransactionOutcome::Conflict => {
                 self.incoming = in_flight.stock_move;
+                self.counter_conflicts += usize::from(in_flight.transaction.counter.is_some());
                 self.back_off(into_entries(in_flight), BackoffCause::Conflict, state, cx);
             }
             TransactionOutcome::Throttled => {
@@ -115,6 +116,7 @@ impl Lane {
             && matches!(outcome, TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected);
         if is_written || (may_be_applied && !fault::planted(Fault::LostOutcomeForgotten)) {
             cx.out.stock.extend_from_slice(&in_flight.transaction.stripes);
+            cx.out.confirmed += in_flight.transaction.counter.map_or(0, |counter| counter.units);
             cx.out.stripe_updates_sent = is_written.then_some(in_flight.sent);
         }
         if in_flight.was_unknown() {
@@ -287,6 +289,7 @@ impl Lane {
         // A release record has a record and no entry.
         let records = in_flight.transaction.records.len();
         let (sent, stock_move) = (in_flight.sent, in_flight.stock_move);
+        let has_counter = in_flight.transaction.counter.is_some();
         let entries = into_entries(in_flight);
         if reasons.len() != expected {
             // Not applied, but the reasons cannot be assigned to the actions: handled as a conflict.
@@ -295,6 +298,7 @@ impl Lane {
             return;
         }
         let (of_stripes, of_entries) = reasons.split_at(updates.len());
+        let of_counter = of_entries.last().filter(|_| has_counter);
         let (of_records, mut of_seats) = of_entries.split_at(records);
         // A conflict delays only its entry. Throttling delays all entries, even if the throttled entry is
         // completed.
@@ -302,6 +306,11 @@ impl Lane {
             true => Some(BackoffCause::Throttled),
             false => backoff_cause(of_stripes),
         };
+        // Another lane writes the counter, or its item was edited and cannot be added to: the next one will do.
+        if matches!(of_counter, Some(ActionOutcome::Conflict | ActionOutcome::Invalid)) {
+            self.counter_conflicts += 1;
+            backoff.get_or_insert(BackoffCause::Conflict);
+        }
         let mut capacities =
             capacity::stripe_capacities(&updates, of_stripes, &mut backoff, state, cx.out);
         if let Some(stock_move) = stock_move {

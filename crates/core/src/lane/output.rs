@@ -19,6 +19,8 @@ use crate::transaction::{
 /// What every call into a pool needs: the time, randomness, counters, and the output.
 pub struct PoolContext<'a> {
     pub now: Now,
+    /// Position of this shard among the shards of all members, from 0.
+    pub writer: usize,
     pub rng: &'a mut SmallRng,
     pub counters: &'a mut Counters,
     pub out: &'a mut PoolOutput,
@@ -76,7 +78,9 @@ pub struct PoolOutput {
     pub as_of: Micros,
     /// Writes to the event's stripes.
     pub stock: Vec<StripeUpdate>,
-    /// When `stock` was first sent. `None`: whether and when it was applied is unknown.
+    /// Units of holds that were confirmed.
+    pub confirmed: u64,
+    /// When `stock` and `confirmed` were first sent. `None`: whether and when it was applied is unknown.
     pub(crate) stripe_updates_sent: Option<Micros>,
 }
 

@@ -458,7 +458,7 @@ fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
     match kind {
         PoolKind::Unstriped if layout.is_seated() => first(limits::SEAT_LANES),
         PoolKind::Unstriped => first(limits::UNSTRIPED_LANES),
-        PoolKind::ExpiryBatch(_) => first(limits::EXPIRY_BATCH_LANES),
+        PoolKind::ExpiryBatch { .. } => first(limits::EXPIRY_BATCH_LANES),
         PoolKind::Stripes => {
             match stripes.owned & first(layout.stripes.clamp(1, limits::STRIPES_MAX)) {
                 // No reservation is forwarded to a shard without a stripe. If one arrives after a

@@ -20,8 +20,9 @@ pub enum PoolKind {
     /// Records that touch no stripe. Several lanes work in parallel.
     Unstriped,
     /// Many expiries of holds on this stripe: one transaction moves their units to one release record. The stripe is
-    /// written when that record is expired. See [`super::batch`].
-    ExpiryBatch(u16),
+    /// written when that record is expired. See [`super::batch`]. A release record is counted as held or not, like the
+    /// holds that it replaces, so the two kinds of holds are in different batches.
+    ExpiryBatch { stripe: u16, counted: bool },
 }
 
 /// Key of a pool.
@@ -136,7 +137,7 @@ impl PoolState {
             PoolKind::Stripes => {
                 entry.stock_change() == StockChange::Reserve && !entry.queue.has_stripe_plan
             }
-            PoolKind::Unstriped | PoolKind::ExpiryBatch(_) => true,
+            PoolKind::Unstriped | PoolKind::ExpiryBatch { .. } => true,
         }
     }
 

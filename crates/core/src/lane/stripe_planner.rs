@@ -254,6 +254,7 @@ mod tests {
     fn call(pool: &mut Pool, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> PoolOutput {
         let mut out = PoolOutput::default();
         let mut cx = PoolContext {
+            writer: 0,
             now: Now { mono: Micros(1_000), unix: UnixMillis(1) },
             rng: &mut SmallRng::seed_from_u64(1),
             counters: &mut Counters::default(),

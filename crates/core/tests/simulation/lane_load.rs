@@ -193,6 +193,7 @@ impl LoadTest {
         let mut out = PoolOutput::default();
         let now = Now { mono: Micros(self.now), unix: UnixMillis(self.now / 1_000) };
         let mut turn = PoolContext {
+            writer: process,
             now,
             rng: &mut self.rng,
             counters: &mut self.counters[process],

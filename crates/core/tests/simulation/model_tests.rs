@@ -7,8 +7,9 @@ use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    ActionOutcome, ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation,
-    StripeAllocations, StripeUpdate, StripesRead, Transaction, TransactionOutcome,
+    ActionOutcome, CounterUpdate, ExpiryCondition, HeldChange, RecordWrite, RequestToken,
+    ReservationState, StripeAllocation, StripeAllocations, StripeUpdate, StripesRead, Transaction,
+    TransactionOutcome,
 };
 
 use super::model::{POISON, Store, TOKEN_MEMORY};
@@ -38,17 +39,25 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
         seats: None,
         expires_at: None,
         payment_added_to: None,
+        counted: to == ReservationState::Held || from == Some(ReservationState::Held),
     }
 }
 
 fn sent(token: u128, take: u64, give: u64, records: Vec<RecordWrite>) -> Rc<Transaction> {
-    let update = StripeUpdate { take, give, ..StripeUpdate::default() };
+    let units = |change| {
+        let records = records.iter().filter(|record| record.held_change() == change);
+        records.map(|record| i64::from(record.qty)).sum::<i64>()
+    };
+    let held = units(HeldChange::Add) - units(HeldChange::Remove);
+    let confirmed = units(HeldChange::Confirm) as u64;
+    let update = StripeUpdate { take, give, held, ..StripeUpdate::default() };
     Rc::new(Transaction {
         token: RequestToken(token),
         event: event(),
         seat_keys: 0,
         stripes: if take + give > 0 { vec![update] } else { vec![] },
         records,
+        counter: (confirmed > 0).then_some(CounterUpdate { counter: 0, units: confirmed }),
         at: UnixMillis(1_000),
     })
 }
@@ -132,7 +141,7 @@ fn history_returns_every_state() {
     assert_eq!(during(5, 10), [6, 4]);
     assert_eq!(during(11, 19), [4]);
     assert_eq!(during(20, 30), [4, 7]);
-    let StripesRead::Found(stripes) = store.read(&event()) else {
+    let StripesRead::Found(stripes) = store.read(&event(), false) else {
         panic!("it exists");
     };
     assert_eq!(stripes.iter().map(|s| s.capacity).collect::<Vec<_>>(), [5, 4]);
@@ -223,6 +232,7 @@ fn seat_conditions_allow_one_holder() {
         qty: 2,
         draws: StripeAllocations::new(),
         seats: Some(seats.clone()),
+        counted: false,
         ..record
     };
     let of_seats = |token, record: RecordWrite| {
@@ -246,4 +256,26 @@ fn seat_conditions_allow_one_holder() {
     store.check_all_conservation().unwrap();
     store.block(&event(), &"A".parse().unwrap(), Micros(4));
     store.check_all_conservation().unwrap();
+}
+
+#[test]
+fn held_units_follow_holds_and_their_ends() {
+    let mut store = store(&[9]);
+    let held = |store: &Store| store.units_during(&event(), Micros(9_000), Micros(9_000)).last();
+    apply(&mut store, &sent(1, 2, 0, vec![hold("a", 9_000), hold("b", 9_000)]), 1);
+    assert_eq!(held(&store), Some((7, 2)));
+    let commit = ends("a", ReservationState::Confirmed, ExpiryCondition::Any);
+    let commit = RecordWrite { order: Some(OrderId::of(&"a".parse().unwrap())), ..commit };
+    apply(&mut store, &sent(2, 0, 0, vec![commit.clone()]), 2);
+    assert_eq!(held(&store), Some((7, 1)));
+    let release = ends("b", ReservationState::Released, ExpiryCondition::Any);
+    apply(&mut store, &sent(3, 0, 1, vec![release]), 3);
+    assert_eq!(held(&store), Some((8, 0)));
+    store.check_all_conservation().unwrap();
+    // A commit without its counter, and a hold that its stripe does not count.
+    let uncounted = Transaction { counter: None, ..(*sent(4, 0, 0, vec![commit])).clone() };
+    assert!(store.check_transaction(&Rc::new(uncounted)).is_err());
+    let mut uncounted = (*sent(5, 1, 0, vec![hold("c", 9_000)])).clone();
+    uncounted.stripes[0].held = 0;
+    assert!(store.check_transaction(&Rc::new(uncounted)).is_err());
 }

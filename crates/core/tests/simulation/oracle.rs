@@ -45,7 +45,7 @@ enum OracleCallState {
 #[derive(Debug, Default)]
 struct ReservationHistory {
     calls: Vec<CallId>,
-    /// A call was lost in a crash: its write may have been made without an answer.
+    /// A call was lost in a crash, or made before the run: its write may have been made without an answer.
     lost: bool,
     /// An answer said that a record exists.
     told: bool,
@@ -90,6 +90,11 @@ impl Oracle {
             staleness: scenario.read_staleness,
             stock_views: stock::StockViews::default(),
         }
+    }
+
+    /// A hold of this reservation was stored before the run.
+    pub(crate) fn was_held_before(&mut self, reservation: &ReservationId) {
+        self.reservations.entry(reservation.clone()).or_default().lost = true;
     }
 
     pub(crate) fn taken(&mut self, id: CallId, process: usize, call: Call) {

@@ -77,6 +77,8 @@ pub(crate) struct Scenario {
     pub(crate) holds: bool,
     /// Many clients hold at once and never commit, so that many holds expire at once.
     pub(crate) mass_expiry: bool,
+    /// The first calls of that number whose reservations are held by an earlier version, which counted no held units.
+    pub(crate) uncounted_holds: usize,
     /// Length of the holds.
     pub(crate) hold_for: Micros,
     pub(crate) late: LateCommit,
@@ -124,6 +126,7 @@ impl Scenario {
         let rng = &mut rng;
         let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
         let mut of_index = SmallRng::seed_from_u64(seed ^ 0x00de_1a75);
+        let mut of_upgrade = SmallRng::seed_from_u64(seed ^ 0x01d4_01d5);
         let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..20) == 0;
         let mut of_members = SmallRng::seed_from_u64(seed ^ 0x0f1e_e700);
         let few: Vec<usize> = match rng.random_range(0..10) {
@@ -173,6 +176,7 @@ impl Scenario {
             events,
             holds,
             mass_expiry,
+            uncounted_holds: *pick(&mut of_upgrade, &[0, 0, 10, 150]),
             hold_for,
             late,
             latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),

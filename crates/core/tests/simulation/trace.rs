@@ -13,9 +13,9 @@ use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult, StockCounts};
 use inventory_core::seats::{SeatItem, SeatState};
 use inventory_core::transaction::{
-    ActionOutcome, EventLayout, ExpiryCondition, FreeSeatsRead, RecordView, RecordWrite,
-    RecordsRead, ReservationState, SeatsRead, StripeAllocation, StripeUpdate, StripeView,
-    StripesRead, Transaction, TransactionOutcome,
+    ActionOutcome, CounterUpdate, EventLayout, ExpiryCondition, FreeSeatsRead, RecordView,
+    RecordWrite, RecordsRead, ReservationState, SeatsRead, StripeAllocation, StripeUpdate,
+    StripeView, StripesRead, Transaction, TransactionOutcome,
 };
 
 /// Shows a value in the words of the log.
@@ -76,8 +76,9 @@ impl Display for Words<'_, Effect> {
             Effect::Transact { lane, transaction, .. } => {
                 write!(f, "transact {}: {}", Words(lane), Words(&**transaction))
             }
-            Effect::ReadStripes { event, stripes_hint } => {
-                write!(f, "read stripes of {event}, about {}", plain(*stripes_hint))
+            Effect::ReadStripes { event, stripes_hint, with_counters } => {
+                let counters = if *with_counters { " with counters" } else { "" };
+                write!(f, "read stripes of {event}{counters}, about {}", plain(*stripes_hint))
             }
             Effect::ReadRecords { read: lookup, reservations } => {
                 write!(f, "read records {}: {}", lookup.0, ids(reservations))
@@ -315,8 +316,8 @@ impl Display for Words<'_, StripeAllocation> {
 
 impl Display for Words<'_, StripeUpdate> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeUpdate { stripe, take, give, moved } = self.0;
-        write!(f, "{stripe}:-{take}+{give}")?;
+        let StripeUpdate { stripe, take, give, held, moved } = self.0;
+        write!(f, "{stripe}:-{take}+{give}, held {held:+}")?;
         if *moved != 0 { write!(f, " moved {moved}") } else { Ok(()) }
     }
 }
@@ -332,13 +333,15 @@ impl Display for Words<'_, RecordView> {
             draws,
             seats,
             expires_at,
+            counted,
             at,
         } = self.0;
         write!(f, "({} {qty} {}", state(*now), Words(fingerprint))?;
         write!(f, " {} {}", List(draws), plain(seats.as_deref().map(ids)))?;
         let (order, until) = (plain(*order), plain(expires_at.map(|at| at.0)));
         let paid = if payment.is_some() { "paid " } else { "" };
-        write!(f, " {order} {paid}until {until} at {})", at.0)
+        let counted = if *counted { "counted " } else { "" };
+        write!(f, " {order} {paid}{counted}until {until} at {})", at.0)
     }
 }
 
@@ -356,6 +359,7 @@ impl Display for Words<'_, RecordWrite> {
             order,
             expires_at,
             payment_added_to,
+            counted,
         } = self.0;
         let Operation { reservation, payment_intent, .. } = operation;
         let due = match due {
@@ -369,24 +373,39 @@ impl Display for Words<'_, RecordWrite> {
         let (order, seats) = (plain(*order), plain(seats.as_deref().map(ids)));
         let until = plain(expires_at.map(|at| at.0));
         let added = if payment_added_to.is_some() { " only" } else { "" };
-        write!(f, " {seats} {order} paid{added} {payment_intent:?} until {until}")
+        let counted = if *counted { " counted" } else { "" };
+        write!(f, " {seats} {order} paid{added} {payment_intent:?}{counted} until {until}")
     }
 }
 
 impl Display for Words<'_, Transaction> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Transaction { token, event, seat_keys, stripes, records, at } = self.0;
+        let Transaction { token, event, seat_keys, stripes, records, counter, at } = self.0;
         write!(f, "{:032x} {event}/{seat_keys} {}", token.0, List(stripes))?;
+        if let Some(CounterUpdate { counter, units }) = counter {
+            write!(f, " c{counter}:+{units}")?;
+        }
         write!(f, " {} at {}", List(records), at.0)
     }
 }
 
 impl Display for Words<'_, StripeView> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeView { capacity, remaining, moved, version, stripes, seat_keys, closed } = self.0;
+        let StripeView {
+            capacity,
+            remaining,
+            moved,
+            version,
+            stripes,
+            seat_keys,
+            closed,
+            held,
+            confirmed_holds,
+        } = self.0;
         let closed = if *closed { " closed" } else { "" };
-        let stripes = plain(*stripes);
-        write!(f, "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}")?;
+        let (stripes, confirmed) = (plain(*stripes), plain(*confirmed_holds));
+        write!(f, "{remaining}/{capacity} held {held}-{confirmed} v{version}")?;
+        write!(f, " {stripes}/{seat_keys}{closed}")?;
         if *moved != 0 { write!(f, " moved {moved}") } else { Ok(()) }
     }
 }

@@ -14,7 +14,7 @@ use super::{Attributes, attributes, record_key, stripe, text};
 use crate::failure::{CallFailure, FailureKind};
 use crate::{Store, StoreError, codec};
 use inventory_core::audit::{self, Repair, SeatClaim, StripeBalance};
-use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, stripe_key};
+use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, counter_key, stripe_key};
 use inventory_core::seats::SeatState;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::ReservationState;
@@ -81,6 +81,11 @@ impl Store {
             Repair::Remaining { seen, to } => {
                 let key = [(codec::EVENT_ID, text(stripe_key(event, seen.index)))];
                 let update = stripe_update(seen, *to, at);
+                Ok(vec![update.action(&tables.inventory, attributes(key))?])
+            }
+            Repair::Counter { counter, seen, to } => {
+                let key = [(codec::EVENT_ID, text(counter_key(event, *counter)))];
+                let update = counter_update(*seen, *to, at);
                 Ok(vec![update.action(&tables.inventory, attributes(key))?])
             }
             Repair::Free { seat, seen, named } => {
@@ -155,6 +160,20 @@ fn stripe_update(seen: &StripeBalance, to: u64, at: &str) -> RepairWrite {
             (":c", number(seen.capacity)),
             (":v", number(seen.version)),
         ],
+    }
+}
+
+fn counter_update(seen: i64, to: i64, at: &str) -> RepairWrite {
+    let condition = match seen {
+        // A missing item, or one without units, reads as 0.
+        0 => "(attribute_not_exists(#n) OR #n = :n)",
+        _ => "#n = :n",
+    };
+    RepairWrite {
+        update: "SET #n = :to, #u = :u",
+        condition: condition.to_owned(),
+        names: vec![("#n", codec::CONFIRMED_UNITS), ("#u", codec::UPDATED_AT)],
+        values: vec![(":to", number(to)), (":u", text(at)), (":n", number(seen))],
     }
 }
 
@@ -262,6 +281,7 @@ fn is_done(repair: &Repair, item: &Attributes) -> bool {
                 && now.capacity == seen.capacity
                 && i64::try_from(*to) == Ok(now.remaining)
         }),
+        Repair::Counter { to, .. } => codec::confirmed_units(item) == Ok(*to),
         Repair::Free { .. } => codec::seat_state(item) == Ok(SeatState::Available),
         Repair::Give { claim, .. } => codec::seat_state(item).ok() == claim.seat_state(),
     }

@@ -104,7 +104,8 @@ fn condition(
             // The seat is not available, whatever its holder.
             ActionOutcome::Seat(Some(SeatState::Blocked)),
         ),
-        (Action::Record(_) | Action::None, None | Some(_)) => {
+        // The counter has no condition.
+        (Action::Record(_) | Action::Counter(_) | Action::None, None | Some(_)) => {
             (Err("the store did not return the item".to_owned()), ActionOutcome::RecordUnreadable)
         }
     };
@@ -120,6 +121,7 @@ enum Action<'a> {
     Stripe(&'a StripeUpdate),
     Record(&'a RecordWrite),
     Seat(&'a SeatId, &'a RecordWrite),
+    Counter(u16),
     /// There is no such action.
     None,
 }
@@ -141,7 +143,10 @@ impl<'a> Action<'a> {
             }
             at -= seats.len();
         }
-        Self::None
+        match &transaction.counter {
+            Some(counter) if at == 0 => Self::Counter(counter.counter),
+            _ => Self::None,
+        }
     }
 }
 
@@ -154,6 +159,7 @@ fn name(transaction: &Transaction, at: usize) -> Cow<'static, str> {
         Action::Seat(seat, record) => {
             format!("seat {seat} of {event}, for {}", record.reservation()).into()
         }
+        Action::Counter(counter) => format!("confirmation counter {counter} of {event}").into(),
         Action::None => "an action that was not sent".into(),
     }
 }
@@ -169,7 +175,7 @@ mod tests {
     use inventory_core::operation::{Operation, Selection, Verb};
     use inventory_core::time::{Micros, UnixMillis};
     use inventory_core::transaction::{
-        ExpiryCondition, RequestToken, ReservationState, StripeAllocations,
+        CounterUpdate, ExpiryCondition, RequestToken, ReservationState, StripeAllocations,
     };
 
     fn record(id: &str, from: Option<ReservationState>) -> RecordWrite {
@@ -191,6 +197,7 @@ mod tests {
             order: None,
             expires_at: None,
             payment_added_to: None,
+            counted: false,
         }
     }
 
@@ -202,6 +209,7 @@ mod tests {
             seat_keys: 0,
             stripes: vec![StripeUpdate { take: 1, ..StripeUpdate::default() }],
             records: vec![record("r1", None), record("r2", None)],
+            counter: None,
             at: UnixMillis(0),
         }
     }
@@ -256,6 +264,7 @@ mod tests {
             RecordWrite { from: None, ..seated("r2", &["B-1"]) },
             seated("r3", &["C-1"]),
         ];
+        transaction.counter = Some(CounterUpdate { counter: 3, units: 1 });
         let count = transaction.action_count();
         let names: Vec<_> = (0..count + 1).map(|at| name(&transaction, at)).collect();
         let expected = [
@@ -266,6 +275,7 @@ mod tests {
             "seat A-1 of evt, for r1",
             "seat A-2 of evt, for r1",
             "seat C-1 of evt, for r3",
+            "confirmation counter 3 of evt",
             "an action that was not sent",
         ];
         assert_eq!(names, expected);
@@ -279,9 +289,10 @@ mod tests {
             ActionOutcome::Seat(None),
             ActionOutcome::Seat(None),
             ActionOutcome::Seat(None),
+            ActionOutcome::RecordUnreadable,
         ];
         assert_eq!(decoded.outcome, TransactionOutcome::Cancelled(all));
-        assert_eq!(decoded.remarks.len(), 1, "{:?}", decoded.remarks);
+        assert_eq!(decoded.remarks.len(), 2, "{:?}", decoded.remarks);
     }
 
     #[test]

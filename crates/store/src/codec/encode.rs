@@ -25,7 +25,7 @@ impl TransactionEncoder {
     }
 
     /// Encodes a `TransactWriteItems` as JSON: one action per stripe, then per record, then per seat that a record
-    /// moves. The same transaction always gives the same bytes.
+    /// moves, then for the confirmation counter. The same transaction always gives the same bytes.
     pub(crate) fn body(&self, transaction: &Transaction) -> String {
         let at = timestamp(transaction.at);
         let now =
@@ -49,6 +49,10 @@ impl TransactionEncoder {
                 next(&mut json);
                 self.seats.write(&mut json, transaction, record, seat, &at);
             }
+        }
+        if let Some(counter) = &transaction.counter {
+            next(&mut json);
+            self.stripes.write_counter(&mut json, &transaction.event, counter, &at);
         }
         json.raw("]}");
         json.into_text()

@@ -10,6 +10,7 @@ use super::json::{AttributeWriter, JsonWriter, quote};
 /// not used, so every combination of attributes has its own template.
 pub(crate) struct ExpressionTemplate {
     pub(crate) update: String,
+    /// Empty: the write has no condition.
     pub(crate) condition: String,
     pub(crate) names: HashMap<String, String>,
 }
@@ -94,9 +95,11 @@ impl PutTemplate {
 fn head(kind: &str, table: &str, condition: &str, names: &HashMap<String, String>) -> String {
     let mut head = format!("{{\"{kind}\":{{\"TableName\":");
     quote(&mut head, table);
-    head.push_str(",\"ConditionExpression\":");
-    quote(&mut head, condition);
-    head.push_str(",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"");
+    if !condition.is_empty() {
+        head.push_str(",\"ConditionExpression\":");
+        quote(&mut head, condition);
+        head.push_str(",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"");
+    }
     head.push_str(",\"ExpressionAttributeNames\":{");
     for (n, (alias, name)) in names.iter().enumerate() {
         head.push_str(if n == 0 { "" } else { "," });

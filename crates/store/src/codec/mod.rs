@@ -34,7 +34,7 @@ pub(super) use members::{members, members_expression, members_key};
 pub use records::StoredRecord;
 pub(super) use records::{purge_at, record, record_view, state_name};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};
-pub(super) use stripes::{is_closed, stripe_view};
+pub(super) use stripes::{confirmed_units, is_closed, stripe_view};
 
 /// Attributes of a stripe item.
 pub(super) const EVENT_ID: &str = "event_id";
@@ -46,6 +46,12 @@ pub(super) const UPDATED_AT: &str = "updated_at";
 pub(super) const MOVED: &str = "moved";
 /// If present and not false, the event accepts no new reservations. On every stripe.
 pub(super) const CLOSED: &str = "closed";
+
+/// Units of the stripe that were held and not returned since, those of confirmed holds included. Missing: 0.
+pub(super) const HELD_UNITS: &str = "held_units";
+
+/// Of a confirmation counter's item only: units of confirmed holds.
+pub(super) const CONFIRMED_UNITS: &str = "confirmed_units";
 
 /// Of stripe 0 only.
 pub(super) const STRIPES: &str = "stripes";
@@ -61,6 +67,8 @@ pub(super) const DRAWS: &str = "draws";
 pub(super) const SEATS: &str = "seats";
 pub(super) const REQUEST_HASH: &str = "request_hash";
 pub(super) const ORDER_ID: &str = "order_id";
+/// The stripes counted the units as held when the hold was written. Missing in records of earlier versions: false.
+pub(super) const COUNTED_AS_HELD: &str = "counted_as_held";
 pub(super) const SEAT_PRICES: &str = "seat_prices";
 pub(super) const PAYMENT_INTENT_ID: &str = "payment_intent_id";
 pub(super) const CREATED_AT: &str = "created_at";

@@ -13,8 +13,9 @@ use super::fields::{
 };
 use super::json::{AttributeWriter, JsonWriter};
 use super::{
-    CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
-    QTY, REQUEST_HASH, RESERVATION_ID, SEAT_PRICES, SEATS, STATUS, UPDATED_AT,
+    COUNTED_AS_HELD, CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID,
+    PAYMENT_INTENT_ID, PURGE_AT, QTY, REQUEST_HASH, RESERVATION_ID, SEAT_PRICES, SEATS, STATUS,
+    UPDATED_AT,
 };
 use crate::limits;
 use inventory_core::expiry_search::ExpiryBucket;
@@ -276,6 +277,9 @@ fn item(
     if !record.draws.is_empty() {
         of.plain(DRAWS, DrawList(&record.draws));
     }
+    if record.counted {
+        of.truth(COUNTED_AS_HELD, true);
+    }
     if record.seats.is_some() {
         of.texts(SEATS, named(record.seats.as_deref()));
     }
@@ -372,6 +376,7 @@ pub(crate) fn record_view(item: &Item) -> Result<RecordView, String> {
         },
         seats: read_seats(item)?,
         expires_at,
+        counted: item.get(COUNTED_AS_HELD) == Some(&AttributeValue::Bool(true)),
         at: read_timestamp(item, UPDATED_AT)?,
     })
 }

@@ -6,22 +6,25 @@ use super::expression::{ExpressionTemplate, UpdateTemplate};
 use super::fields::{Item, maybe_number, read_number};
 use super::json::JsonWriter;
 use super::{
-    CLOSED, EVENT_ID, MOVED, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION,
+    CLOSED, CONFIRMED_UNITS, EVENT_ID, HELD_UNITS, MOVED, REMAINING, SEAT_KEYS, STRIPES,
+    TOTAL_SEATS, UPDATED_AT, VERSION,
 };
 use crate::limits;
-use inventory_core::ids::{EventId, stripe_key};
-use inventory_core::transaction::{StripeUpdate, StripeView};
+use inventory_core::ids::{EventId, counter_key, stripe_key};
+use inventory_core::transaction::{CounterUpdate, StripeUpdate, StripeView};
 
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 8] = [
     ("#r", REMAINING),
     ("#t", TOTAL_SEATS),
     ("#m", MOVED),
     ("#c", CLOSED),
     ("#u", UPDATED_AT),
     ("#v", VERSION),
+    ("#h", HELD_UNITS),
+    ("#n", CONFIRMED_UNITS),
 ];
 
-/// `ADD` starts from 0 if an item has no version yet.
+/// `ADD` starts from 0 if an item has no version, or was written before held units were counted.
 const LESS: &str = "SET #r = #r - :n, #u = :u ADD #v :o";
 const MORE: &str = "SET #r = #r + :n, #u = :u ADD #v :o";
 
@@ -29,32 +32,52 @@ const MORE: &str = "SET #r = #r + :n, #u = :u ADD #v :o";
 const LESS_AND_MOVED: &str = "SET #r = #r - :n, #t = #t + :m, #u = :u ADD #v :o, #m :m";
 const MORE_AND_MOVED: &str = "SET #r = #r + :n, #t = #t + :m, #u = :u ADD #v :o, #m :m";
 
+/// Appended if the held units of the stripe change.
+const HELD: &str = ", #h :h";
+
+/// The item of a counter comes into being by its first update.
+const CONFIRM: &str = "SET #u = :u ADD #n :n";
+
 /// The first part is true only for an existing item: a missing attribute compares false.
 const ENOUGH_AND_OPEN: &str = "#r >= :n AND (attribute_not_exists(#c) OR #c = :f)";
 const THERE_AND_OPEN: &str = "attribute_exists(#r) AND (attribute_not_exists(#c) OR #c = :f)";
 const THERE: &str = "attribute_exists(#r)";
 
-/// Updates of stripe items.
+/// Updates of stripe items and confirmation counters.
 pub(super) struct StripeExpressions {
-    take: UpdateTemplate,
+    take: StripeTemplates,
     /// For updates that reserve no more units than they return.
-    swap: UpdateTemplate,
-    give: UpdateTemplate,
+    swap: StripeTemplates,
+    give: StripeTemplates,
     /// For updates that move units, and by which the remaining units decrease, or do not.
-    move_less: UpdateTemplate,
-    move_more: UpdateTemplate,
+    move_less: StripeTemplates,
+    move_more: StripeTemplates,
+    confirm: UpdateTemplate,
+}
+
+/// An update without a change of the held units, and with one.
+struct StripeTemplates {
+    plain: UpdateTemplate,
+    held: UpdateTemplate,
+}
+
+impl StripeTemplates {
+    fn new(table: &str, update: &str, condition: &str) -> Self {
+        let template =
+            |update: String| ExpressionTemplate::new(update, condition, &NAMES).template(table);
+        Self { plain: template(update.to_owned()), held: template(format!("{update}{HELD}")) }
+    }
 }
 
 impl StripeExpressions {
     pub(super) fn new(table: &str) -> Self {
-        let template =
-            |update, condition| ExpressionTemplate::new(update, condition, &NAMES).template(table);
         Self {
-            take: template(LESS, ENOUGH_AND_OPEN),
-            swap: template(MORE, THERE_AND_OPEN),
-            give: template(MORE, THERE),
-            move_less: template(LESS_AND_MOVED, ENOUGH_AND_OPEN),
-            move_more: template(MORE_AND_MOVED, THERE_AND_OPEN),
+            take: StripeTemplates::new(table, LESS, ENOUGH_AND_OPEN),
+            swap: StripeTemplates::new(table, MORE, THERE_AND_OPEN),
+            give: StripeTemplates::new(table, MORE, THERE),
+            move_less: StripeTemplates::new(table, LESS_AND_MOVED, ENOUGH_AND_OPEN),
+            move_more: StripeTemplates::new(table, MORE_AND_MOVED, THERE_AND_OPEN),
+            confirm: ExpressionTemplate::new(CONFIRM, "", &NAMES).template(table),
         }
     }
 
@@ -66,13 +89,17 @@ impl StripeExpressions {
         at: &str,
     ) {
         let change = stripe.change();
-        let StripeUpdate { stripe, take, moved, .. } = *stripe;
-        let template = match (take, moved) {
+        let StripeUpdate { stripe, take, moved, held, .. } = *stripe;
+        let templates = match (take, moved) {
             (0, 0) => &self.give,
             (_, 0) if change < 0 => &self.take,
             (_, 0) => &self.swap,
             _ if change < 0 => &self.move_less,
             _ => &self.move_more,
+        };
+        let template = match held {
+            0 => &templates.plain,
+            _ => &templates.held,
         };
         template.write(
             json,
@@ -87,6 +114,27 @@ impl StripeExpressions {
                 if take > 0 || moved != 0 {
                     of.truth(":f", false);
                 }
+                if held != 0 {
+                    of.number(":h", held);
+                }
+            },
+        );
+    }
+
+    pub(super) fn write_counter(
+        &self,
+        json: &mut JsonWriter,
+        event: &EventId,
+        counter: &CounterUpdate,
+        at: &str,
+    ) {
+        let CounterUpdate { counter, units } = *counter;
+        self.confirm.write(
+            json,
+            |key| key.text(EVENT_ID, &counter_key(event, counter)),
+            |of| {
+                of.number(":n", units);
+                of.text(":u", at);
             },
         );
     }
@@ -115,7 +163,14 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
         stripes,
         seat_keys,
         closed: is_closed(item),
+        held: maybe_number(item, HELD_UNITS)?.unwrap_or(0),
+        confirmed_holds: None,
     })
+}
+
+/// The units of a confirmation counter; negative only after a repair.
+pub(crate) fn confirmed_units(item: &Item) -> Result<i64, String> {
+    Ok(maybe_number(item, CONFIRMED_UNITS)?.unwrap_or(0))
 }
 
 /// Whether the event is closed: the attribute has any value other than false.
@@ -142,6 +197,7 @@ mod tests {
         assert_eq!((view.remaining, view.capacity), (8_500, 10_000));
         assert_eq!((view.version, view.stripes), (42, None));
         assert_eq!((view.seat_keys, view.closed, view.moved), (0, false, 0));
+        assert_eq!((view.held, view.confirmed_holds), (0, None));
     }
 
     #[test]
@@ -152,9 +208,11 @@ mod tests {
             (SEAT_KEYS, number(4)),
             (MOVED, number(-5)),
             (CLOSED, AttributeValue::Bool(true)),
+            (HELD_UNITS, number(7)),
         ]);
         let view = stripe_view(&item).unwrap();
         assert_eq!((view.seat_keys, view.closed, view.moved), (4, true, -5));
+        assert_eq!(view.held, 7);
         item.insert(CLOSED.to_owned(), AttributeValue::Bool(false));
         assert!(!stripe_view(&item).unwrap().closed);
         // The condition of a reservation fails on any value other than false.

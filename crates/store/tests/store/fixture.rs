@@ -194,6 +194,7 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
         order,
         expires_at,
         payment_added_to: None,
+        counted: to == ReservationState::Held,
     }
 }
 
@@ -242,6 +243,7 @@ pub(crate) fn of_seats(record: RecordWrite, seats: &[&str]) -> RecordWrite {
         fingerprint: Fingerprint::of_seats(&event(), &seats),
         qty: seats.len() as u32,
         seats: Some(seats),
+        counted: false,
         ..record
     }
 }
@@ -273,6 +275,7 @@ pub(crate) fn transaction_of(stripes: Vec<StripeUpdate>, records: Vec<RecordWrit
         seat_keys: 1,
         stripes,
         records,
+        counter: None,
         at: AT,
     }
 }

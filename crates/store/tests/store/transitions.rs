@@ -3,8 +3,8 @@
 use inventory_core::operation::Operation;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
-    ActionOutcome, ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate,
-    Transaction, TransactionOutcome,
+    self, ActionOutcome, CounterUpdate, ExpiryCondition, RecordWrite, ReservationState,
+    StripeAllocation, StripeUpdate, StripeView, StripesRead, Transaction, TransactionOutcome,
 };
 use inventory_store::limits;
 use inventory_store::{Store, StoredRecord};
@@ -301,5 +301,70 @@ fn payment_is_added_once_and_changes_nothing_else() {
         applied(&store, returning(&[(0, 2)], vec![unpaid_refund])).await;
         let reasons = refused(&store, later(paid("pi_late"))).await;
         assert!(matches!(&reasons[..], [ActionOutcome::Record(_)]), "{reasons:?}");
+    });
+}
+
+#[test]
+fn held_units_move_on_stripes_and_counters() {
+    on_shard(async {
+        let settings = settings(engine());
+        let store = with_tables(&settings).await;
+        create(&store, 10, 2).await;
+        let held_units = async || {
+            let read = store.read_event_with_counters(&event(), Some(2)).await;
+            let StripesRead::Found(stripes) = read else { panic!("{read:?}") };
+            let without = store.read_event(&event(), Some(2)).await;
+            let StripesRead::Found(without) = without else { panic!("{without:?}") };
+            assert_eq!(without[0], StripeView { confirmed_holds: None, ..stripes[0] });
+            let held: Vec<i64> = stripes.iter().map(|stripe| stripe.held).collect();
+            (held, stripes[0].confirmed_holds, transaction::held_units(&stripes))
+        };
+        // The items of a new event have no held units.
+        assert_eq!(held_units().await, (vec![0, 0], Some(0), Some(0)));
+        let update = |stripe, take, give, held| StripeUpdate {
+            stripe,
+            take,
+            give,
+            held,
+            ..StripeUpdate::default()
+        };
+        let first = held("first", &[(0, 2), (1, 1)]);
+        let second = held("second", &[(0, 1)]);
+        let stripes = vec![update(0, 3, 0, 3), update(1, 1, 0, 1)];
+        applied(&store, transaction_of(stripes, vec![first.clone(), second.clone()])).await;
+        assert_eq!(held_units().await, (vec![3, 1], Some(0), Some(4)));
+
+        let commit = transition(&first, ReservationState::Confirmed);
+        let confirm = |counter| Transaction {
+            counter: Some(CounterUpdate { counter, units: 3 }),
+            ..transaction_of(vec![], vec![commit.clone()])
+        };
+        let confirmed_once = confirm(3);
+        applied(&store, confirmed_once.clone()).await;
+        applied(&store, confirmed_once).await;
+        assert_eq!(held_units().await, (vec![3, 1], Some(3), Some(1)), "one token");
+        let reasons = refused(&store, confirm(0)).await;
+        assert!(matches!(reasons[..], [ActionOutcome::Record(_), ActionOutcome::Fine]));
+        assert_eq!(held_units().await, (vec![3, 1], Some(3), Some(1)), "cancelled");
+
+        let release = transition(&second, ReservationState::Released);
+        applied(&store, transaction_of(vec![update(0, 0, 1, -1)], vec![release])).await;
+        // Units that are taken, returned and held in one update.
+        let third = held("third", &[(0, 1)]);
+        applied(&store, transaction_of(vec![update(0, 1, 1, 1)], vec![third])).await;
+        assert_eq!(held_units().await, (vec![3, 1], Some(3), Some(1)));
+        let record = store.read_reservation(&reservation("third")).await.unwrap().unwrap();
+        assert!(record.view.counted);
+        // A record without the attribute was written by an earlier version.
+        let table = &settings.tables.idempotency;
+        let item = raw_item(&settings, table, &[("reservation_id", "third")]).await;
+        assert!(item.contains_key("counted_as_held"));
+        let sale = confirmed("sale", &[(1, 1)]);
+        applied(&store, transaction_of(vec![update(1, 1, 0, 0)], vec![sale])).await;
+        let item = raw_item(&settings, table, &[("reservation_id", "sale")]).await;
+        assert!(!item.contains_key("counted_as_held"));
+        // Counters are no events.
+        let events = store.list_events(None).await.unwrap().items;
+        assert_eq!(events.len(), 1);
     });
 }

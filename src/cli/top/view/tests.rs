@@ -67,6 +67,8 @@ fn event(id: &str, rate: f64, remaining: Option<f64>) -> EventRow {
         reservations_per_second: rate,
         total: remaining.map(|left| left + 10.0),
         remaining,
+        held: remaining.map(|_| 3.0),
+        sold: remaining.map(|_| 7.0),
         taken: remaining.map(|_| 10.0),
     }
 }

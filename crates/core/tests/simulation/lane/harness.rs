@@ -515,6 +515,7 @@ impl PoolHarness {
         let mut out = PoolOutput::default();
         let mut turn = PoolContext {
             now: self.now(),
+            writer: 0,
             rng: &mut self.rng,
             counters: &mut self.counters,
             out: &mut out,
@@ -531,7 +532,7 @@ impl PoolHarness {
         if out.read_stripes {
             ensure!(self.reading.is_none(), "asked twice for a read");
             // The earliest view that a correct read can give.
-            self.reading = Some((self.now, self.store.read(&self.event)));
+            self.reading = Some((self.now, self.store.read(&self.event, false)));
         }
         for returned in out.redecisions {
             self.returned(returned)?;

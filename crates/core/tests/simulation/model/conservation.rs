@@ -10,8 +10,8 @@ use super::super::violation::{Violation, ensure};
 use super::{Store, StoredRecord};
 
 impl Store {
-    /// Per stripe: capacity = remaining + units of held and confirmed records, by running sums, which are cheap
-    /// enough for every write.
+    /// Per stripe: capacity = remaining + units of held and confirmed records; per event: the held units of the stripes
+    /// less the confirmation counters = units of held records. By running sums, which are cheap enough for every write.
     pub(super) fn check_conservation(&self, event: &EventId) -> Result<(), Violation> {
         let Some(found) = self.events.get(event) else {
             return Ok(());
@@ -24,12 +24,19 @@ impl Store {
                 item.remaining
             );
         }
+        let held = found.held_units();
+        ensure!(
+            held == found.held,
+            "held units that differ from the records: {event} has {held}, its records have {}",
+            found.held
+        );
         Ok(())
     }
 
     /// The same from the records themselves, and every seat against its record.
     pub(crate) fn check_all_conservation(&self) -> Result<(), Violation> {
         let mut sold: BTreeMap<(&EventId, u16), u64> = BTreeMap::new();
+        let mut held: BTreeMap<&EventId, i64> = BTreeMap::new();
         let mut orders = BTreeSet::new();
         for (id, record) in &self.records {
             if let Some(order) = record.view.order {
@@ -38,6 +45,7 @@ impl Store {
                     "an order id of another reservation: {id}"
                 );
             }
+            *held.entry(&record.event).or_default() += super::counted_units(&record.view);
             if !has_stock(record) {
                 continue;
             }
@@ -54,6 +62,11 @@ impl Store {
         }
         for (id, event) in &self.events {
             self.check_conservation(id)?;
+            let (held, counted) = (held.get(id).copied().unwrap_or(0), event.held_units());
+            ensure!(
+                held == counted,
+                "held units that differ from the records: {id} has {counted}, its records have {held}"
+            );
             for (index, item) in event.stripes.iter().enumerate() {
                 let sold = sold.get(&(id, index as u16)).copied().unwrap_or(0);
                 ensure!(

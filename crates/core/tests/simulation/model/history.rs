@@ -54,6 +54,29 @@ impl Store {
         seen.map(|(_, stripes)| total(stripes.iter().copied()))
     }
 
+    /// Remaining and held units at every instant during the span.
+    pub(crate) fn units_during(
+        &self,
+        event: &EventId,
+        from: Micros,
+        to: Micros,
+    ) -> impl Iterator<Item = (u64, i64)> + '_ {
+        let event = self.events.get(event);
+        let past = event.map_or(&[][..], |e| &e.past);
+        let first = past.partition_point(|(at, _)| *at < from).saturating_sub(1);
+        let last = past.partition_point(|(at, _)| *at <= to);
+        let held = event.map_or(&[][..], |e| &e.held_past[first..last]).iter();
+        past[first..last].iter().zip(held).map(|((_, left), held)| {
+            let left: i64 = left.iter().sum();
+            (u64::try_from(left).unwrap_or(0), *held)
+        })
+    }
+
+    /// Held units in a version.
+    pub(crate) fn held(&self, event: &EventId, state: usize) -> i64 {
+        self.events.get(event).map_or(0, |event| event.held_past[state])
+    }
+
     /// The number of the current version of the event's stock.
     pub(crate) fn states(&self, event: &EventId) -> usize {
         let past = self.events.get(event).map_or(0, |event| event.past.len());

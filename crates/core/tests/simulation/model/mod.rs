@@ -20,12 +20,13 @@ mod validity;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use inventory_core::ids::{EventId, PaymentHash, ReservationId, SeatId};
+use inventory_core::ids::{EventId, Fingerprint, PaymentHash, ReservationId, SeatId};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    ActionOutcome, ExpiryCondition, RecordView, RecordWrite, ReservationState, SeatsRead,
-    StripeUpdate, StripeView, StripesRead, Transaction, TransactionOutcome, Unreadable,
+    ActionOutcome, CounterUpdate, ExpiryCondition, RecordView, RecordWrite, ReservationState,
+    SeatsRead, StripeAllocation, StripeUpdate, StripeView, StripesRead, Transaction,
+    TransactionOutcome, Unreadable,
 };
 
 use super::violation::{Violation, ensure};
@@ -93,11 +94,17 @@ struct Event {
     stripes: Vec<StripeView>,
     /// Units of held and confirmed records, per stripe.
     sold: Vec<u64>,
+    /// The confirmation counters.
+    counters: BTreeMap<u16, u64>,
+    /// Units of held records that the stripes count as held.
+    held: i64,
     seats: BTreeMap<SeatId, StoredSeat>,
     /// Remaining units of each stripe, as if none had been moved between stripes, each from its instant on.
     past: Vec<(Micros, Vec<i64>)>,
     /// Capacity of each stripe in each version, likewise.
     capacities: Vec<Vec<i64>>,
+    /// Held units in each version, by stripes and counters.
+    held_past: Vec<i64>,
     closed: Option<Micros>,
 }
 
@@ -107,6 +114,13 @@ impl Event {
         self.past.push((now, remaining));
         let capacities = self.stripes.iter().map(|s| s.capacity as i64 - s.moved).collect();
         self.capacities.push(capacities);
+        self.held_past.push(self.held_units());
+    }
+
+    /// The held units by stripes and counters.
+    fn held_units(&self) -> i64 {
+        let held: i64 = self.stripes.iter().map(|stripe| stripe.held).sum();
+        held - self.counters.values().sum::<u64>() as i64
     }
 
     fn set_seat(&mut self, seat: &SeatId, state: SeatState, now: Micros) {
@@ -177,13 +191,60 @@ impl Store {
         let mut created = Event {
             stripes: capacities.iter().enumerate().map(stripe).collect(),
             sold: vec![0; capacities.len()],
+            counters: BTreeMap::new(),
+            held: 0,
             seats: seats.collect(),
             past: Vec::new(),
             capacities: Vec::new(),
+            held_past: Vec::new(),
             closed: None,
         };
         created.note(Micros(0));
         self.events.insert(event.clone(), created);
+    }
+
+    /// A hold of an earlier version, which counts no held units. False if no stripe has that many units, or the
+    /// reservation has a record.
+    pub(crate) fn put_uncounted_hold(
+        &mut self,
+        event_id: &EventId,
+        reservation: &ReservationId,
+        qty: u32,
+        until: UnixMillis,
+    ) -> bool {
+        let next_state = self.states(event_id) + 1;
+        let Some(event) = self.events.get_mut(event_id) else {
+            return false;
+        };
+        let units = u64::from(qty);
+        let enough = event.stripes.iter().position(|stripe| stripe.remaining >= units);
+        let Some(stripe) = enough.filter(|_| !self.records.contains_key(reservation)) else {
+            return false;
+        };
+        event.stripes[stripe].remaining -= units;
+        event.stripes[stripe].version += 1;
+        event.sold[stripe] += units;
+        event.note(Micros(0));
+        let view = RecordView {
+            fingerprint: Fingerprint::of_quantity(event_id, qty),
+            state: ReservationState::Held,
+            order: None,
+            payment: None,
+            qty,
+            draws: [StripeAllocation { stripe: stripe as u16, units: qty }].into_iter().collect(),
+            seats: None,
+            expires_at: Some(until),
+            counted: false,
+            at: UnixMillis(0),
+        };
+        let record = StoredRecord {
+            event: event_id.clone(),
+            past: vec![(Micros(0), view.clone())],
+            view,
+            states: vec![next_state],
+        };
+        self.records.insert(reservation.clone(), record);
+        true
     }
 
     // ---- Operator actions ---------------------------------------------------------------------------
@@ -243,10 +304,15 @@ impl Store {
 
     // ---- Reads ----------------------------------------------------------------------------------
 
-    /// All stripes at this instant.
-    pub(crate) fn read(&self, event: &EventId) -> StripesRead {
+    /// All stripes at this instant, and the confirmation counters if they are asked for.
+    pub(crate) fn read(&self, event: &EventId, with_counters: bool) -> StripesRead {
         match self.events.get(event) {
-            Some(event) => StripesRead::Found(event.stripes.clone()),
+            Some(event) => {
+                let mut stripes = event.stripes.clone();
+                let confirmed = event.counters.values().sum::<u64>() as i64;
+                stripes[0].confirmed_holds = with_counters.then_some(confirmed);
+                StripesRead::Found(stripes)
+            }
             None => StripesRead::NotFound,
         }
     }
@@ -350,7 +416,7 @@ impl Store {
         Ok(TransactionOutcome::Committed)
     }
 
-    /// The store's reason for each action: stripes, records, then the seats of each record.
+    /// The store's reason for each action: stripes, records, the seats of each record, then the confirmation counter.
     fn reasons(&self, transaction: &Transaction) -> Vec<ActionOutcome> {
         let stripes = transaction.stripes.iter();
         let records = transaction.records.iter();
@@ -362,6 +428,7 @@ impl Store {
             .map(|update| self.of_stripe(&transaction.event, update))
             .chain(records.map(|record| self.of_record(record, transaction.at)))
             .chain(seats)
+            .chain(transaction.counter.map(|_| ActionOutcome::Fine))
             .collect()
     }
 
@@ -432,13 +499,18 @@ impl Store {
     fn write(&mut self, transaction: &Transaction, now: Micros) -> Result<(), Violation> {
         let at = transaction.at;
         let next_state = self.states(&transaction.event) + 1;
-        if !transaction.stripes.is_empty() {
+        let moves_stock = !transaction.stripes.is_empty() || transaction.counter.is_some();
+        if moves_stock {
             self.made.insert(transaction.token.0, next_state);
         }
         for write in &transaction.records {
             self.gives_what_it_has(write)?;
             let stored = self.records.get(write.reservation());
             let view = written(write, stored.map(|r| &r.view), at);
+            let was_held = stored.map_or(0, |stored| counted_units(&stored.view));
+            if let Some(event) = self.events.get_mut(&transaction.event) {
+                event.held += counted_units(&view) - was_held;
+            }
             let stored =
                 self.records.entry(write.reservation().clone()).or_insert_with(|| StoredRecord {
                     event: transaction.event.clone(),
@@ -464,6 +536,7 @@ impl Store {
                 item.remaining = left_after(item, update).unwrap_or_default();
                 item.capacity = item.capacity.saturating_add_signed(update.moved);
                 item.moved += update.moved;
+                item.held += update.held;
                 item.version += 1;
                 let sold = (event.sold[stripe] + update.take).checked_sub(update.give);
                 ensure!(
@@ -473,7 +546,10 @@ impl Store {
                 );
                 event.sold[stripe] = sold.unwrap_or_default();
             }
-            if !transaction.stripes.is_empty() {
+            if let Some(CounterUpdate { counter, units }) = transaction.counter {
+                *event.counters.entry(counter).or_default() += units;
+            }
+            if moves_stock {
                 event.note(now);
             }
             for write in &transaction.records {
@@ -497,6 +573,11 @@ impl Store {
         ensure!(
             !gives || write.draws == stored.view.draws,
             "a write returns units that its record does not hold: {write:?} of {:?}",
+            stored.view
+        );
+        ensure!(
+            write.counted == stored.view.counted,
+            "a write counts held units otherwise than its record: {write:?} of {:?}",
             stored.view
         );
         ensure!(
@@ -527,6 +608,7 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
             draws: write.draws.clone(),
             seats: write.seats.clone(),
             expires_at: write.expires_at,
+            counted: write.counted,
             at,
         };
     };
@@ -544,6 +626,16 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
         view.seats = write.seats.clone();
     }
     view
+}
+
+/// The units of a record that the stripes count as held.
+fn counted_units(view: &RecordView) -> i64 {
+    match view.state {
+        ReservationState::Held if view.counted => {
+            view.draws.iter().map(|draw| i64::from(draw.units)).sum()
+        }
+        _ => 0,
+    }
 }
 
 /// The payment that a confirmed record has.

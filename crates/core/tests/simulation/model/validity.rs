@@ -36,6 +36,7 @@ impl Store {
         self.bodies.insert(sent.token.0, Rc::clone(sent));
         let seats = sent.records.iter().map(|r| seats_of(r).len());
         let actions = sent.stripes.len() + sent.records.len() + seats.sum::<usize>();
+        let actions = actions + usize::from(sent.counter.is_some());
         ensure!(
             actions <= limits::TRANSACTION_ACTIONS_MAX,
             "too many actions in one transaction: {actions}"
@@ -53,6 +54,11 @@ impl Store {
                 "a wrong number of seat keys: {} over {}, there are {keys}",
                 sent.event,
                 sent.seat_keys
+            );
+            let counters = limits::confirmation_counters(event.stripes.len() as u16);
+            ensure!(
+                sent.counter.is_none_or(|update| update.counter < counters),
+                "a confirmation counter that no read includes: {sent:?}"
             );
         }
         let mut ids = BTreeSet::new();
@@ -93,6 +99,12 @@ fn check_record(record: &RecordWrite) -> Result<(), Violation> {
         record.to != ReservationState::Held || record.expires_at.is_some(),
         "a hold without an expiry time: {record:?}"
     );
+    let is_new_hold = (record.from, record.to) == (None, ReservationState::Held)
+        && !record.reservation().is_release_record();
+    ensure!(
+        !is_new_hold || record.counted == record.seats.is_none(),
+        "a hold of units that is not counted, or one of seats that is: {record:?}"
+    );
     let units: u32 = record.draws.iter().map(|d| d.units).sum();
     let distinct: BTreeSet<u16> = record.draws.iter().map(|d| d.stripe).collect();
     ensure!(
@@ -114,19 +126,36 @@ fn check_record(record: &RecordWrite) -> Result<(), Violation> {
 /// The stripes change by what the records take and return, or the release record has what they return.
 fn check_sums(sent: &Transaction) -> Result<(), Violation> {
     let is_bundle = is_bundle(sent)?;
-    let mut drawn: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+    let mut drawn: BTreeMap<u16, (u64, u64, i64)> = BTreeMap::new();
+    let mut confirmed = 0;
     for record in &sent.records {
+        let was_held = record.counted && record.from == Some(ReservationState::Held);
+        let is_held = record.counted && record.to == ReservationState::Held;
         for StripeAllocation { stripe, units } in &record.draws {
             let units = u64::from(*units);
             match stock_effect(record) {
-                Some(StockEffect::Takes) => drawn.entry(*stripe).or_default().0 += units,
-                Some(StockEffect::Gives) => drawn.entry(*stripe).or_default().1 += units,
+                Some(StockEffect::Takes) => {
+                    let sums = drawn.entry(*stripe).or_default();
+                    sums.0 += units;
+                    sums.2 += i64::from(is_held) * units as i64;
+                }
+                Some(StockEffect::Gives) => {
+                    let sums = drawn.entry(*stripe).or_default();
+                    sums.1 += units;
+                    sums.2 -= i64::from(was_held) * units as i64;
+                }
+                Some(StockEffect::Keeps) if was_held => confirmed += units,
                 _ => {}
             }
         }
     }
+    let counted = sent.counter.map_or(0, |update| update.units);
+    ensure!(
+        counted == confirmed && (counted > 0) == sent.counter.is_some(),
+        "a confirmation counter that differs from the confirmed holds: {sent:?}"
+    );
     if is_bundle {
-        let balanced = drawn.values().all(|(take, give)| take == give);
+        let balanced = drawn.values().all(|(take, give, held)| take == give && *held == 0);
         ensure!(balanced, "a release record that does not add up: {sent:?}");
         return Ok(());
     }
@@ -134,9 +163,9 @@ fn check_sums(sent: &Transaction) -> Result<(), Violation> {
     ensure!(distinct.len() == sent.stripes.len(), "a stripe twice in one transaction");
     let moved: i64 = sent.stripes.iter().map(|s| s.moved).sum();
     ensure!(moved == 0, "a move that loses or makes units: {:?}", sent.stripes);
-    let only_moves = |s: &&StripeUpdate| s.moved != 0 && s.take == 0 && s.give == 0;
-    let change = |s: &StripeUpdate| (s.stripe, (s.take, s.give));
-    let changes: BTreeMap<u16, (u64, u64)> =
+    let only_moves = |s: &&StripeUpdate| s.moved != 0 && (s.take, s.give, s.held) == (0, 0, 0);
+    let change = |s: &StripeUpdate| (s.stripe, (s.take, s.give, s.held));
+    let changes: BTreeMap<u16, (u64, u64, i64)> =
         sent.stripes.iter().filter(|s| !only_moves(s)).map(change).collect();
     ensure!(
         changes == drawn,

@@ -170,16 +170,29 @@ impl Oracle {
         let event = &call.event;
         let not_before = self.not_before(call);
         let mut capacities = store.capacity_during(event, not_before, now);
+        // Stripes and counters that are read at different times show held units that never were. A snapshot that misses
+        // a restock shows no more held units than it has units.
+        let taken = counts.total.saturating_sub(counts.available) as i64;
         let from_memory = || {
             let spans = self.stock_views.spans(at, event, not_before, self.torn_reads, store);
             let is_it = |span: &StockBounds| match self.torn_reads {
                 true => (span.least..=span.most).contains(&counts.available),
-                false => span.most == counts.available,
+                false => {
+                    let held = span.held.clamp(0, taken);
+                    span.most == counts.available && held == counts.held as i64
+                }
             };
             spans.iter().any(is_it)
         };
+        let was_so = match self.torn_reads {
+            true => self.was_left(call, counts.available, now, store),
+            false => {
+                let counted = (counts.available, counts.held as i64);
+                store.units_during(event, call.arrives, now).any(|units| units == counted)
+            }
+        };
         (self.torn_reads || capacities.any(|total| total == counts.total))
-            && (self.was_left(call, counts.available, now, store) || from_memory())
+            && (was_so || from_memory())
     }
 }
 

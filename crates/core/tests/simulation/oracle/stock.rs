@@ -34,6 +34,8 @@ struct KnownWrite {
     sent: Option<Micros>,
     /// What the write added to each stripe.
     moved: Vec<(usize, i64)>,
+    /// What the write added to the held units.
+    held: i64,
     /// The version of the stock that the write made, if it made one.
     state: Option<usize>,
     /// The largest error of a shard that does not know whether its read has seen the write.
@@ -64,6 +66,8 @@ pub(super) struct StockBounds {
     pub(super) least: u64,
     /// What is available as far as the shard can know.
     pub(super) most: u64,
+    /// What is held as far as the shard can know; without meaning for torn reads.
+    pub(super) held: i64,
 }
 
 impl StockViews {
@@ -152,6 +156,8 @@ impl StockViews {
             sent,
             doubt: moved.iter().map(|(_, net)| net.unsigned_abs()).sum(),
             moved,
+            held: transaction.stripes.iter().map(|update| update.held).sum::<i64>()
+                - transaction.counter.map_or(0, |update| update.units as i64),
             state,
         });
     }
@@ -179,6 +185,8 @@ impl StockViews {
             event: event.clone(),
             sent: None,
             moved: taken.collect(),
+            // The shard answers no status before its next read.
+            held: 0,
             state,
             doubt: learned.draws.iter().map(|d| u64::from(d.units)).sum(),
         });
@@ -209,32 +217,37 @@ impl StockViews {
             let doubt: u64 = doubts.map(|heard| heard.doubt).sum();
             let queries = (read.states.0..=read.states.1).map(|state| {
                 let (mut left, capacity) = store.state(event, state);
+                let mut held = store.held(event, state);
                 for heard in &heard {
                     let is_in = heard.state.is_none_or(|made| made <= state);
                     if is_in && !is_after(&heard) {
                         continue;
                     }
+                    held += heard.held;
                     for (stripe, net) in &heard.moved {
                         let moved = left[*stripe].saturating_add(*net);
                         left[*stripe] = moved.min(capacity[*stripe]);
                     }
                 }
-                left
+                (left, held)
             });
-            let queries: Vec<Vec<i64>> = queries.collect();
+            let queries: Vec<(Vec<i64>, i64)> = queries.collect();
             let sum = |units: i64| u64::try_from(units).unwrap_or(0);
-            let span =
-                |most: u64, least: u64| StockBounds { least: least.saturating_sub(doubt), most };
+            let span = |most: u64, least: u64, held: i64| StockBounds {
+                least: least.saturating_sub(doubt),
+                most,
+                held,
+            };
             if torn {
                 let per_stripe = |pick: fn(i64, i64) -> i64| -> u64 {
-                    let stripes = 0..queries[0].len();
-                    let of = |i: usize| queries.iter().map(|look| look[i]).reduce(pick);
+                    let stripes = 0..queries[0].0.len();
+                    let of = |i: usize| queries.iter().map(|(look, _)| look[i]).reduce(pick);
                     sum(stripes.filter_map(of).sum())
                 };
-                spans.push(span(per_stripe(i64::max), per_stripe(i64::min)));
+                spans.push(span(per_stripe(i64::max), per_stripe(i64::min), 0));
             } else {
-                let sums = queries.iter().map(|look| sum(look.iter().sum()));
-                spans.extend(sums.map(|sum| span(sum, sum)));
+                let sums = queries.iter().map(|(look, held)| (sum(look.iter().sum()), *held));
+                spans.extend(sums.map(|(sum, held)| span(sum, sum, held)));
             }
         }
         spans

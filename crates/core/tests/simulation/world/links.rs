@@ -88,7 +88,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn read(&mut self, from: ShardRef, event: EventId) {
+    pub(super) fn read(&mut self, from: ShardRef, event: EventId, with_counters: bool) {
         let faults = self.faults();
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
@@ -99,7 +99,7 @@ impl World {
             self.make(at, WorldStep::Read(from, event, failed));
         } else {
             let seen = Vec::new();
-            self.make(at, WorldStep::StripeAtStore { from, event, seen });
+            self.make(at, WorldStep::StripeAtStore { from, event, with_counters, seen });
         }
     }
 
@@ -107,9 +107,10 @@ impl World {
         &mut self,
         from: ShardRef,
         event: EventId,
+        with_counters: bool,
         mut seen: Vec<StripeView>,
     ) {
-        let read = self.store.read(&event);
+        let read = self.store.read(&event, with_counters);
         let rng = &mut self.network_rng;
         if self.scenario.torn_reads
             && let StripesRead::Found(stripes) = &read
@@ -117,7 +118,7 @@ impl World {
             seen.push(stripes[seen.len()]);
             if seen.len() < stripes.len() {
                 let at = self.now.plus(Micros(rng.random_range(0..2_000)));
-                self.make(at, WorldStep::StripeAtStore { from, event, seen });
+                self.make(at, WorldStep::StripeAtStore { from, event, with_counters, seen });
                 return;
             }
         }

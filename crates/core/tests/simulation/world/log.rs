@@ -43,7 +43,7 @@ impl Display for WorldStep {
             Self::Settled(at, lane, outcome) => {
                 write!(f, "{at} {} settled: {}", Words(lane), Words(outcome))
             }
-            Self::StripeAtStore { from, event, seen } => {
+            Self::StripeAtStore { from, event, seen, .. } => {
                 write!(f, "{from} stripe {} of {event} is read", seen.len())
             }
             Self::Read(at, event, read) => write!(f, "{at} stripes of {event}: {}", Words(read)),

@@ -32,7 +32,7 @@ use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::expiry_search::{ExpirySearch, IndexRead, SearchSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::membership::Members;
-use inventory_core::operation::Operation;
+use inventory_core::operation::{Operation, Selection};
 use inventory_core::query::{Query, QueryResult};
 use inventory_core::seats::SeatItem;
 use inventory_core::time::{Micros, Now, UnixMillis};
@@ -43,7 +43,7 @@ use inventory_core::transaction::{
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::clients::{self, Call};
+use super::clients::{self, Call, Request};
 use super::model::Store;
 use super::network::{self, hop};
 use super::oracle::{Oracle, unix};
@@ -83,6 +83,7 @@ enum WorldStep {
     StripeAtStore {
         from: ShardRef,
         event: EventId,
+        with_counters: bool,
         seen: Vec<StripeView>,
     },
     Read(ShardRef, EventId, StripesRead),
@@ -309,7 +310,9 @@ impl World {
     }
 
     fn schedule(&mut self) {
-        for call in clients::plan(&self.scenario, &mut self.clients_rng) {
+        let calls = clients::plan(&self.scenario, &mut self.clients_rng);
+        self.put_uncounted_holds(&calls);
+        for call in calls {
             self.make(call.arrives, WorldStep::CallArrives(call));
         }
         for call in clients::queries(&self.scenario, &mut self.queries_rng) {
@@ -319,6 +322,22 @@ impl World {
         self.schedule_members();
         for process in 0..self.processes.len() {
             self.start_searches(process);
+        }
+    }
+
+    /// Some reservations were held by an earlier version, which counted no held units.
+    fn put_uncounted_holds(&mut self, calls: &[Call]) {
+        for call in calls.iter().take(self.scenario.uncounted_holds) {
+            let Request::Write(_, reservation) = &call.what else { continue };
+            let Selection::Quantity(qty) = call.selection else { continue };
+            if self.store.is_seated(&call.event) || !reservation.as_str().starts_with("r-") {
+                continue;
+            }
+            let until = UnixMillis(unix(Micros(0)).0 + call.hold_for.0 / 1_000);
+            if self.store.put_uncounted_hold(&call.event, reservation, qty, until) {
+                self.oracle.was_held_before(reservation);
+                self.report.count("holds of an earlier version");
+            }
         }
     }
 
@@ -355,8 +374,8 @@ impl World {
                 self.at_store(from, lane, &transaction, &arrival)
             }
             WorldStep::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
-            WorldStep::StripeAtStore { from, event, seen } => {
-                self.reads_stripe(from, event, seen);
+            WorldStep::StripeAtStore { from, event, with_counters, seen } => {
+                self.reads_stripe(from, event, with_counters, seen);
                 Ok(())
             }
             WorldStep::Read(at, event, read) => {
@@ -596,14 +615,14 @@ impl World {
                 self.send(at, lane, transaction, limit);
                 Ok(())
             }
-            Effect::ReadStripes { event, .. } => {
+            Effect::ReadStripes { event, with_counters, .. } => {
                 ensure!(
                     shard.reading.insert(event.clone()),
                     "two reads of one event in flight: {event}"
                 );
                 let (oracle, store) = (&mut self.oracle, &self.store);
                 oracle.read_begins(at, &event, self.now, store);
-                self.read(at, event);
+                self.read(at, event, with_counters);
                 Ok(())
             }
             Effect::ReadRecords { read: lookup, reservations } => {

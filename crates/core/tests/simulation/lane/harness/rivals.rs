@@ -35,6 +35,7 @@ impl PoolHarness {
             order: Some(OrderId::of(&reservation)),
             expires_at: None,
             payment_added_to: None,
+            counted: false,
         };
         let update = StripeUpdate { stripe, take: u64::from(units), ..StripeUpdate::default() };
         self.rivals_write(vec![update], write)
@@ -56,6 +57,7 @@ impl PoolHarness {
         let updates = view.draws.iter().map(|draw| StripeUpdate {
             stripe: draw.stripe,
             give: u64::from(draw.units),
+            held: if view.counted { -i64::from(draw.units) } else { 0 },
             ..StripeUpdate::default()
         });
         let updates = updates.collect();
@@ -75,6 +77,7 @@ impl PoolHarness {
             order: None,
             expires_at: view.expires_at,
             payment_added_to: None,
+            counted: view.counted,
         };
         self.rivals_write(updates, write)
     }
@@ -107,6 +110,7 @@ impl PoolHarness {
             seat_keys: self.shape.seat_keys,
             stripes,
             records: vec![write],
+            counter: None,
             at: unix(self.now),
         };
         self.store.apply(&Rc::new(sent), self.now, |_| None)?;
