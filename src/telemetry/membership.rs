@@ -89,7 +89,7 @@ pub(super) fn families(report: &MembershipReport, now: Micros) -> Vec<MetricFami
 }
 
 fn beat_families(beats: &BeatReport, now: Micros) -> Vec<MetricFamily> {
-    let difference = beats.clock_difference.map(|(_, difference)| difference.as_secs_f64());
+    let difference = beats.clock_difference.map_or(0.0, |(_, by)| by.as_secs_f64());
     vec![
         counters_by(
             "inventory_member_beats_total",
@@ -117,9 +117,9 @@ fn beat_families(beats: &BeatReport, now: Micros) -> Vec<MetricFamily> {
         ),
         family(
             "inventory_member_clock_difference_seconds",
-            "Largest certain difference between the clocks of this process and of another member, in seconds.",
+            "Largest certain difference between the clocks of this process and of another member, in seconds; 0 without another one.",
             MetricType::GAUGE,
-            difference.map(|difference| float_gauge(&[], difference)),
+            [float_gauge(&[], difference)],
         ),
     ]
 }

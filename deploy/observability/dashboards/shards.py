@@ -235,12 +235,7 @@ MEMBERS = Row(
         Panel(
             "Clock difference",
             "Largest certain difference between the clocks of each process and of another one.",
-            [
-                Query(
-                    f"inventory_member_clock_difference_seconds{{{F}}} or 0 * inventory_members{{{F}}}",
-                    "{{instance}}",
-                )
-            ],
+            [Query(f"inventory_member_clock_difference_seconds{{{F}}}", "{{instance}}")],
             "s",
             width=6,
             thresholds=steps((GREEN, None), (RED, 1)),
