@@ -30,6 +30,9 @@ const RELEASED: &str = "RELEASED";
 const EXPIRED: &str = "EXPIRED";
 const REFUNDED: &str = "REFUNDED";
 
+/// How a quantity and seats are validated.
+type ReadSelection = fn(&mut FieldViolations, i32, Vec<String>, u32) -> Option<Selection>;
+
 /// One per shard.
 pub(crate) struct InventoryHandlers {
     service: Rc<ReservationService>,
@@ -47,10 +50,11 @@ impl InventoryHandlers {
         reservation: String,
         qty: i32,
         seats: Vec<SeatRef>,
+        select: ReadSelection,
     ) -> Result<ReservationRequest, Status> {
         let event = violations.event(event);
         let reservation = violations.reservation(reservation);
-        let selection = violations.selection(qty, seat_ids(seats), self.service.qty_max());
+        let selection = select(&mut violations, qty, seat_ids(seats), self.service.qty_max());
         ReservationRequest::checked(violations, event, reservation, selection)
     }
 }
@@ -107,6 +111,7 @@ impl Inventory for InventoryHandlers {
             request.reservation_id,
             request.qty,
             request.seat_ids,
+            FieldViolations::repeated_selection,
         )?;
         checked.payment_intent = request.payment_intent_id;
         let kind = inventory_type(&checked.selection);
@@ -135,6 +140,7 @@ impl Inventory for InventoryHandlers {
             request.reservation_id,
             request.qty,
             request.seat_ids,
+            FieldViolations::repeated_selection,
         )?;
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
@@ -164,6 +170,7 @@ impl Inventory for InventoryHandlers {
             request.reservation_id,
             request.qty,
             request.seat_ids,
+            FieldViolations::selection,
         )?;
         checked.section = section;
         checked.hold_until = hold_until;

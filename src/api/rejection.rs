@@ -139,9 +139,15 @@ pub(crate) fn status_of(
             let message = format!("seats not available: {seats}");
             Status::new(Code::Aborted, reason, message).with_metadata("seat_ids", seats)
         }
-        Rejection::SeatsNotFound { seats } => {
+        Rejection::SeatsNotFound { seats, seated } => {
             let seats = listed(seats);
-            let message = format!("seats not found: {seats}");
+            let message = match seated {
+                true => format!("seats not found: {seats}"),
+                false => format!(
+                    "the event has no seats; request {} instead of seat_ids: {seats}",
+                    names.quantity
+                ),
+            };
             Status::new(Code::NotFound, reason, message).with_metadata("seat_ids", seats)
         }
         Rejection::SectionNotFound(unknown) => section_status(unknown),
@@ -179,12 +185,12 @@ pub(crate) fn status_of(
         Rejection::ReservationReleased => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the reservation is released; use a new reservation_id",
+            "the reservation was released or refunded; use a new reservation_id",
         ),
         Rejection::ReservationCommitted => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the reservation is confirmed and cannot be released",
+            "the reservation is confirmed; it can be neither held again nor released",
         ),
         Rejection::DeadlineExceeded => Status::new(
             Code::DeadlineExceeded,

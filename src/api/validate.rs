@@ -70,6 +70,16 @@ impl FieldViolations {
         qty_max: u32,
     ) -> Option<Selection> {
         if seats.is_empty() {
+            if qty == 0 {
+                let field = self.names.quantity;
+                self.add(
+                    field,
+                    format!(
+                        "is 0, and there are no seat_ids; must be 1 to {qty_max}, or name seats"
+                    ),
+                );
+                return None;
+            }
             return self.quantity(qty, qty_max).map(Selection::Quantity);
         }
         let transaction_max = limits::SEATS_PER_TRANSACTION_MAX;
@@ -86,6 +96,24 @@ impl FieldViolations {
     ) -> Option<Selection> {
         if seats.is_empty() && qty == 0 {
             return Some(Selection::AsRecorded);
+        }
+        self.selection(qty, seats, qty_max)
+    }
+
+    /// As [`FieldViolations::selection`], for calls that repeat the selection of a hold.
+    pub(crate) fn repeated_selection(
+        &mut self,
+        qty: i32,
+        seats: Vec<String>,
+        qty_max: u32,
+    ) -> Option<Selection> {
+        if seats.is_empty() && qty == 0 {
+            let field = self.names.quantity;
+            self.add(
+                field,
+                "is 0, and there are no seat_ids; must be the quantity or the seats of the hold",
+            );
+            return None;
         }
         self.selection(qty, seats, qty_max)
     }
@@ -212,9 +240,21 @@ mod tests {
                 let found = problems_in(names, |v| {
                     assert_eq!(v.selection(bad, Vec::new(), 10), None);
                 });
-                let message = format!("is {bad}; must be 1 to 10");
+                let message = match bad {
+                    0 => {
+                        "is 0, and there are no seat_ids; must be 1 to 10, or name seats".to_owned()
+                    }
+                    bad => format!("is {bad}; must be 1 to 10"),
+                };
                 assert_eq!(found, [(names.quantity, message)]);
             }
+            let found = problems_in(names, |v| {
+                assert_eq!(v.repeated_selection(0, Vec::new(), 10), None);
+            });
+            let message =
+                "is 0, and there are no seat_ids; must be the quantity or the seats of the hold"
+                    .to_owned();
+            assert_eq!(found, [(names.quantity, message)]);
         }
         for good in [1, 10] {
             let found = problems(|v| {

@@ -63,6 +63,8 @@ pub enum Rejection {
     /// The event has no such seats.
     SeatsNotFound {
         seats: Vec<SeatId>,
+        /// False if the event has no seats at all.
+        seated: bool,
     },
     /// The event has seats, and no section of this name.
     SectionNotFound(Box<UnknownSection>),

@@ -26,6 +26,7 @@ pub mod query;
 pub(crate) mod record_cache;
 pub mod rules;
 mod seat_map;
+pub use seat_map::natural_order;
 pub mod seats;
 pub mod spread;
 mod stock_reads;

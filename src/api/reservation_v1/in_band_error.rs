@@ -53,7 +53,7 @@ pub(super) fn error_of(rejection: &Rejection, trace_id: String) -> Error {
         ids.map(|id| detail("seat_ids", id.to_string())).collect()
     };
     let details = match rejection {
-        Rejection::SeatsUnavailable { seats } | Rejection::SeatsNotFound { seats } => {
+        Rejection::SeatsUnavailable { seats } | Rejection::SeatsNotFound { seats, .. } => {
             seat_details(seats)
         }
         Rejection::InsufficientInventory { remaining } => {

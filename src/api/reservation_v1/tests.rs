@@ -33,7 +33,9 @@ fn every_rejection() -> Vec<Rejection> {
             Rejection::InsufficientInventory { .. } => Rejection::EventNotFound,
             Rejection::EventNotFound => Rejection::EventClosed,
             Rejection::EventClosed => Rejection::SeatsUnavailable { seats: ids(&["A-1", "A-2"]) },
-            Rejection::SeatsUnavailable { .. } => Rejection::SeatsNotFound { seats: ids(&["Z-9"]) },
+            Rejection::SeatsUnavailable { .. } => {
+                Rejection::SeatsNotFound { seats: ids(&["Z-9"]), seated: true }
+            }
             Rejection::SeatsNotFound { .. } => Rejection::SectionNotFound(Box::new(
                 UnknownSection::among(["STALLS", "BALCONY"].into_iter(), "Stalls"),
             )),

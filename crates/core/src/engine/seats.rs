@@ -251,7 +251,8 @@ impl Engine {
         } else if from.is_some() {
             Some(Rejection::HoldExpired)
         } else if !conflict.unknown.is_empty() {
-            Some(Rejection::SeatsNotFound { seats: conflict.unknown })
+            let seated = layout.seat_keys > 0;
+            Some(Rejection::SeatsNotFound { seats: conflict.unknown, seated })
         } else {
             Some(Rejection::SeatsUnavailable { seats: conflict.taken })
         };
@@ -409,6 +410,10 @@ fn known_taken(
     now: Now,
 ) -> Option<Rejection> {
     let map = seated.map()?;
+    // A seat that the event does not have is reported before a taken one, and only the write proves it.
+    if seats.iter().any(|seat| map.get(seat).is_none()) {
+        return None;
+    }
     let taken = |seat: &&SeatId| map.known_taken(seat, &operation.reservation, now);
     let seats: Vec<SeatId> = seats.iter().filter(taken).cloned().collect();
     match (seats.is_empty(), transition.from) {

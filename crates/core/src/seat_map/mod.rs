@@ -38,6 +38,7 @@ use super::time::{Micros, Now, UnixMillis};
 use crate::limits;
 use bit_set::BitSet;
 use expiry_queue::ExpiryQueue;
+pub use order::natural as natural_order;
 pub(crate) use view::SeatView;
 
 /// Map of one event's seats.

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 /// A text is split into alternating parts of digits and non-digits. Digits compare as numbers, other parts by length and
 /// then by bytes; digits sort before other parts, and a prefix sorts first. Texts that differ only in leading zeros
 /// compare by bytes, so that only equal texts are equal.
-pub(super) fn natural(left: &str, right: &str) -> Ordering {
+pub fn natural(left: &str, right: &str) -> Ordering {
     let (mut a, mut b) = (left, right);
     while !a.is_empty() && !b.is_empty() {
         let (part_a, rest_a) = first_part(a);

@@ -275,7 +275,7 @@ impl Display for Words<'_, Rejection> {
             Rejection::EventNotFound => f.write_str("EVENT_NOT_FOUND"),
             Rejection::EventClosed => f.write_str("EVENT_CLOSED"),
             Rejection::SeatsUnavailable { seats } => write!(f, "SEAT_UNAVAILABLE {}", ids(seats)),
-            Rejection::SeatsNotFound { seats } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
+            Rejection::SeatsNotFound { seats, .. } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
             Rejection::IdempotencyConflict => f.write_str("IDEMPOTENCY_CONFLICT"),
             Rejection::PaymentConflict { order } => write!(f, "PAYMENT_CONFLICT {order}"),
             Rejection::SectionNotFound(unknown) => {

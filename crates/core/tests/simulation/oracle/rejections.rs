@@ -55,7 +55,7 @@ impl Oracle {
                 case.are_taken(seats),
                 "seats unavailable, but they were free, or held by this reservation",
             ),
-            Rejection::SeatsNotFound { seats } => {
+            Rejection::SeatsNotFound { seats, .. } => {
                 (case.are_unknown(seats), "seats not found, but they exist")
             }
             Rejection::HoldExpired => (
