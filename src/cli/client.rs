@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use super::CommandError;
 use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
@@ -125,13 +126,20 @@ pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> 
             && io.kind() == io::ErrorKind::ConnectionRefused
         {
             return format!(
-                "no server answers at {}: start one with `inventory-api dev`",
+                "no server answers at {}: start one, with `inventory-api serve` on DynamoDB or with \
+                 `inventory-api dev` to try it out, or name the address of another server",
                 shown(server)
             );
         }
         source = error.source();
     }
     format!("the server at {} cannot be reached: {deepest}", shown(server))
+}
+
+/// Whether the connection ended before a call was answered. A port for HTTP/1 closes it, as a server does that stops.
+pub(super) fn is_connection_lost(status: &Status) -> bool {
+    // A status of a server has no source.
+    status.code() == Code::Unknown && status.source().is_some()
 }
 
 /// The URL without the slash that the parser adds.

@@ -23,6 +23,10 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
         let answer = health.check(request).await.map_err(|status| {
             CommandError::failed(match status.code() {
                 Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
+                _ if client::is_connection_lost(&status) => format!(
+                    "{at} closed the connection without an answer: the server stops, or this is not a gRPC port, \
+                     which is GRPC_PORT, 8080 by default"
+                ),
                 code => format!("the server at {at} refused: {} ({code:?})", status.message()),
             })
         })?;
@@ -42,11 +46,15 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.address {
         return Ok(address.clone());
     }
-    match config::grpc_port(&ProcessEnv)? {
-        0 => Err(CommandError::usage(
+    match config::grpc_address(&ProcessEnv)? {
+        address if address.port() == 0 => Err(CommandError::usage(
             "GRPC_PORT=0 does not tell which port the server took: name it with --server host:port"
                 .to_owned(),
         )),
-        port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
+        // `::` is reached by IPv4 too, and some machines have no IPv6.
+        address if address.ip().is_unspecified() => {
+            Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))))
+        }
+        address => Ok(client::url_of(address)),
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 #[cfg(test)]
 mod unknown_tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub(crate) use duration::{format_span, parse_with_unit};
@@ -44,6 +44,8 @@ use variables as v;
 pub(crate) struct Config {
     /// Port for clients; 0 selects a free one.
     pub(crate) grpc_port: u16,
+    /// Listen address for clients; `::` is every address, also of IPv4.
+    pub(crate) grpc_host: IpAddr,
     /// Port for metrics and probes; 0 selects a free one.
     pub(crate) metrics_port: u16,
     /// Address of the admin service, loopback by default; `None`: disabled. Port 0 selects a free one.
@@ -135,6 +137,7 @@ impl Config {
         let age = |span: Duration| (!span.is_zero()).then_some(span);
         let config = Config {
             grpc_port: reader.read(&v::GRPC_PORT),
+            grpc_host: reader.read(&v::GRPC_HOST),
             metrics_port: reader.read(&v::METRICS_PORT),
             admin: read_admin(reader),
             call_timeout: reader.read(&v::GRPC_TIMEOUT),
@@ -168,6 +171,10 @@ impl Config {
         config.refuse_an_exit_before_the_warning(reader);
         refuse_shared_tables(&config.store.tables, reader);
         config
+    }
+
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        SocketAddr::new(self.grpc_host, self.grpc_port)
     }
 
     /// Removes the default endpoint for spans, for commands that run without a collector.
@@ -356,14 +363,14 @@ fn named(tables: &TableNames) -> [(&'static v::Variable<value_kind::TextKind>, &
     ]
 }
 
-/// Client port of the local server, for commands that need no other setting.
+/// Client address of the local server, for commands that need no other setting.
 ///
 /// # Errors
-/// When GRPC_PORT is invalid.
-pub(crate) fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
+/// When GRPC_PORT or GRPC_HOST is invalid.
+pub(crate) fn grpc_address(env: &impl Env) -> Result<SocketAddr, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
-    let port = reader.read(&v::GRPC_PORT);
-    reader.finish(port)
+    let address = SocketAddr::new(reader.read(&v::GRPC_HOST), reader.read(&v::GRPC_PORT));
+    reader.finish(address)
 }
 
 /// Metrics port of the local server, for commands that need no other setting.

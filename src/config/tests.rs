@@ -145,6 +145,7 @@ fn given_values_are_assigned_to_their_fields() {
     ]);
     let expected = Config {
         grpc_port: 0,
+        grpc_host: "::".parse().unwrap(),
         metrics_port: 0,
         admin: Some("[::1]:9999".parse().unwrap()),
         call_timeout: Duration::from_millis(1_500),
@@ -337,10 +338,13 @@ fn two_roles_in_one_table_are_refused() {
 #[test]
 fn commands_that_need_one_setting_do_not_fail_on_another() {
     let env = given(&[("METRICS_PORT", "x")]);
-    assert_eq!(grpc_port(&env), Ok(8080));
+    assert_eq!(grpc_address(&env), Ok("[::]:8080".parse().unwrap()));
     assert!(admin_address(&env).is_ok());
     assert!(store(&env).is_ok());
-    assert!(grpc_port(&given(&[("GRPC_PORT", "x")])).is_err());
+    assert!(grpc_address(&given(&[("GRPC_PORT", "x")])).is_err());
+    let host = given(&[("GRPC_HOST", "127.0.0.1")]);
+    assert_eq!(grpc_address(&host), Ok("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(config(&[("GRPC_HOST", "::1")]).grpc_address(), "[::1]:8080".parse().unwrap());
 }
 
 #[test]

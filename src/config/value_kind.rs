@@ -71,7 +71,7 @@ impl ValueKind for AddressKind {
     }
 
     fn expected(&self) -> String {
-        "an IP address of this machine (0.0.0.0 for all of them)".to_owned()
+        "an IP address of this machine (:: for all, 0.0.0.0 for all of IPv4)".to_owned()
     }
 }
 

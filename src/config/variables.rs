@@ -68,7 +68,7 @@ pub struct VariableGroup {
 pub static VARIABLES: &[VariableGroup] = &[
     VariableGroup {
         title: "Addresses",
-        variables: &[&GRPC_PORT, &METRICS_PORT, &ADMIN_PORT, &ADMIN_HOST],
+        variables: &[&GRPC_PORT, &GRPC_HOST, &METRICS_PORT, &ADMIN_PORT, &ADMIN_HOST],
     },
     VariableGroup {
         title: "Calls",
@@ -176,6 +176,14 @@ pub(crate) static GRPC_PORT: Variable<PortKind> = Variable {
     kind: PortKind,
     example: "8080",
     about: "port for gRPC clients",
+};
+
+pub(crate) static GRPC_HOST: Variable<AddressKind> = Variable {
+    name: "GRPC_HOST",
+    default: "::",
+    kind: AddressKind,
+    example: "127.0.0.1",
+    about: "listen address of GRPC_PORT; no authentication",
 };
 
 pub(crate) static METRICS_PORT: Variable<PortKind> = Variable {

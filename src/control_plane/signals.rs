@@ -5,6 +5,9 @@ use std::io::{self, IsTerminal};
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::limits;
 
 /// Shutdown mode requested by the signals so far; `by` is the name of the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +39,22 @@ impl Signals {
         })
     }
 
-    /// Reports the first and the second signal; ignores further ones.
+    /// Reports the first and the second signal; ignores further ones. The same signal again within
+    /// [`limits::REPEATED_SIGNAL_WINDOW`] is no second one.
     pub(super) async fn report(mut self, shutdown: watch::Sender<ShutdownSignal>) {
         // The terminal of a server that somebody runs by hand was closed. Other senders of SIGHUP want a program to read
         // its configuration or to open its log files again.
         let by = self.next(io::stdin().is_terminal()).await;
         tracing::info!(signal = by, "draining; a second signal aborts");
         shutdown.send_replace(ShutdownSignal::Drain { by });
-        // A closed terminal sends SIGHUP more than once.
-        let by = self.next(false).await;
+        let (first, at) = (by, Instant::now());
+        // A closed terminal sends SIGHUP more than once, and some senders signal a process and then its group.
+        let by = loop {
+            let by = self.next(false).await;
+            if by != first || at.elapsed() >= limits::REPEATED_SIGNAL_WINDOW {
+                break by;
+            }
+        };
         tracing::warn!(signal = by, "aborting on second signal");
         shutdown.send_replace(ShutdownSignal::Abort { by });
         // Keeps the channel open, so that receivers see the last state.

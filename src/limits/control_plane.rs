@@ -84,5 +84,9 @@ pub(crate) const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// Grace period of control plane connections at the stop; covers a running scrape.
 pub const CONTROL_PLANE_STOP_GRACE: Duration = Duration::from_secs(2);
 
+/// Time in which the same signal again does not count as a second one: `timeout` sends it to the process and to its group
+/// within a millisecond, and a person who wants to abort waits longer.
+pub const REPEATED_SIGNAL_WINDOW: Duration = Duration::from_millis(500);
+
 /// Pause after a failed accept (for example without free file descriptors), so that the loop does not spin.
 pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);

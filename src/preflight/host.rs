@@ -211,10 +211,13 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
 /// What will listen where, by the variable that chose the port.
 pub(crate) fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
     let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-    let mut listeners = vec![
-        ("GRPC_PORT", everywhere(config.grpc_port)),
-        ("METRICS_PORT", everywhere(config.metrics_port)),
-    ];
+    let grpc = match config.grpc_address() {
+        // A kernel without IPv6 has no `::`; then the server listens on IPv4.
+        address if address.ip().is_unspecified() => everywhere(address.port()),
+        address => address,
+    };
+    let mut listeners =
+        vec![("GRPC_PORT", grpc), ("METRICS_PORT", everywhere(config.metrics_port))];
     listeners.extend(config.admin.map(|address| ("ADMIN_PORT", address)));
     listeners
 }

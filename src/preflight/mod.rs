@@ -90,10 +90,15 @@ impl fmt::Display for PreflightReport {
                 writeln!(f, "{:width$}  {:5}  {cure}", "", "cure")?;
             }
         }
-        match self.wrong() {
+        let wrong = self.checks.iter().filter(|check| check.verdict == CheckResult::Wrong);
+        let mut names: Vec<&str> = wrong.map(|check| check.name).collect();
+        let count = names.len();
+        names.dedup();
+        let names = names.join(", ");
+        match count {
             0 => write!(f, "\nready to serve"),
-            1 => write!(f, "\none thing is wrong ({})", self.facts),
-            n => write!(f, "\n{n} things are wrong ({})", self.facts),
+            1 => write!(f, "\none thing is wrong: {names}\nmachine: {}", self.facts),
+            n => write!(f, "\n{n} things are wrong: {names}\nmachine: {}", self.facts),
         }
     }
 }

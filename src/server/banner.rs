@@ -8,10 +8,11 @@ use crate::build_info;
 use crate::config::Config;
 use crate::output::{self, OutputError};
 
-pub(super) fn serving(config: &Config, at: ServerAddresses) {
+/// `endpoint` is that of DynamoDB.
+pub(super) fn serving(config: &Config, at: ServerAddresses, endpoint: &str) {
     let tables = &config.store.tables;
     print(&format!(
-        "inventory-api {}\n{}\n  store     DynamoDB in {}: {}, {}, {}\n  shards    {}",
+        "inventory-api {}\n{}\n  store     DynamoDB in {} at {endpoint}: {}, {}, {}\n  shards    {}",
         build_info::version_text(),
         addresses(at),
         config.store.region_text(),
@@ -56,9 +57,25 @@ fn print(banner: &str) {
 fn addresses(at: ServerAddresses) -> String {
     let admin = at.admin.map_or("off".to_owned(), |admin| reachable(admin).to_string());
     format!(
-        "  gRPC      {}\n  metrics   http://{}/metrics\n  admin     {admin}",
+        "  gRPC      {}\n  metrics   http://{}/metrics\n  admin     {admin}\n  network   {}",
         reachable(at.grpc),
-        reachable(at.metrics)
+        reachable(at.metrics),
+        network(at)
+    )
+}
+
+/// Who can reach the ports: the addresses above are those of this machine.
+fn network(at: ServerAddresses) -> String {
+    let on = |address: SocketAddr| match address.ip() {
+        ip if ip.is_unspecified() => "all interfaces".to_owned(),
+        ip if ip.is_loopback() => "loopback".to_owned(),
+        ip => ip.to_string(),
+    };
+    let admin = at.admin.map_or_else(String::new, |admin| format!(", admin on {}", on(admin)));
+    format!(
+        "gRPC on {} (GRPC_HOST), metrics on {}{admin}; no authentication",
+        on(at.grpc),
+        on(at.metrics)
     )
 }
 

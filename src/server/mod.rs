@@ -68,7 +68,7 @@ use crate::telemetry::trace::{self, SpanSink};
 use inventory_core::counters::Counters;
 use inventory_grpc::tonic_bridge::{self, TonicBridge};
 use inventory_grpc::{GrpcSettings, HealthState, InventoryServer, InventoryServiceServer};
-use inventory_store::StoreSettings;
+use inventory_store::{AwsAccess, StoreSettings};
 
 /// Addresses of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +143,9 @@ impl CounterReader {
 pub(crate) fn run_serve(mut config: Config) -> Result<(), Explanation> {
     start_log(&config)?;
     let store = resolve_store(&mut config.store)?;
+    let endpoint = store.aws().map_or_else(String::new, AwsAccess::endpoint);
     let server = Server::start(&config, store, true)?;
-    banner::serving(&config, server.addresses());
+    banner::serving(&config, server.addresses(), &endpoint);
     let stopped = server.run_until_signal();
     log::close();
     stopped.outcome()
@@ -367,8 +368,9 @@ struct Listeners {
 
 impl Listeners {
     fn bind(config: &Config) -> Result<Self, Explanation> {
-        let grpc = ports::bind_shared(config.grpc_port, config.shard_cpus.len())
-            .map_err(|e| explain_listen_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
+        let address = config.grpc_address();
+        let grpc = ports::bind_shared(address, config.shard_cpus.len())
+            .map_err(|e| explain_listen_error(&e, "GRPC_PORT", address))?;
         let metrics = ports::bind_any(config.metrics_port)
             .map_err(|e| explain_listen_error(&e, "METRICS_PORT", port_of(config.metrics_port)))?;
         let admin = config.admin.map(|address| {

@@ -7,22 +7,22 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
 
-/// One listening socket per shard, all on the same port of every address (IPv4 and, if the kernel has it,
-/// IPv6). Port 0 selects a free port.
+/// One listening socket per shard, all on the same port of `address`; `::` is every address of IPv6, if the kernel has
+/// it, and of IPv4. Port 0 selects a free port.
 ///
 /// # Errors
 /// `AddrInUse` also if another process listens with SO_REUSEPORT: half of its connections would silently come
 /// here.
-pub(crate) fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
-    if port != 0 {
+pub(crate) fn bind_shared(mut address: SocketAddr, shards: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
         // Without SO_REUSEPORT, bind fails if any process listens on the port. Closed again at once.
-        drop(listen(any_address(port), false)?);
+        drop(listen(address, false)?);
     }
-    let first = listen(any_address(port), true)?;
-    let port = first.local_addr()?.port();
+    let first = listen(address, true)?;
+    address.set_port(first.local_addr()?.port());
     let mut listeners = vec![first];
     for _ in 1..shards {
-        listeners.push(listen(any_address(port), true)?);
+        listeners.push(listen(address, true)?);
     }
     Ok(listeners)
 }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn shards_share_one_free_port() {
-        let listeners = bind_shared(0, 3).expect("a free port");
+        let listeners = bind_shared(any_address(0), 3).expect("a free port");
         let ports: Vec<u16> =
             listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
         assert_eq!(ports.len(), 3);
@@ -93,11 +93,21 @@ mod tests {
 
     #[test]
     fn a_port_shared_by_another_server_is_in_use() {
-        let held = bind_shared(0, 1).expect("a free port");
+        let held = bind_shared(any_address(0), 1).expect("a free port");
         let port = held[0].local_addr().expect("bound").port();
-        let error = bind_shared(port, 2).expect_err("taken");
+        let error = bind_shared(any_address(port), 2).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(held);
-        bind_shared(port, 2).expect("free again");
+        bind_shared(any_address(port), 2).expect("free again");
+    }
+
+    #[test]
+    fn shards_share_one_address() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners = bind_shared(loopback, 2).expect("a free port");
+        for listener in &listeners {
+            let address = listener.local_addr().expect("bound");
+            assert!(address.ip().is_loopback(), "{address}");
+        }
     }
 }

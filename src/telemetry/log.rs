@@ -78,6 +78,8 @@ impl LogLevel {
             // Every failed call of the SDK logs here that the SDK's own connector, which is not in use, cannot close its
             // connection. The pool of this server drops it.
             .with_target("aws_smithy_runtime::client::http::connection_poisoning", LevelFilter::OFF)
+            // Logs each failed attempt as a debug dump with headers and body; the store logs the same error as text.
+            .with_target("aws_config::meta::credentials", LevelFilter::OFF)
             // The embedded store warns of every failed condition, which is how a sale is refused.
             .with_target("dynoxide", LevelFilter::ERROR)
             .with_default(self.filter().min(LevelFilter::WARN))

@@ -27,6 +27,16 @@ fn first_signal_requests_drain_and_second_one_abort() {
         *shutdown.borrow_and_update()
     };
     assert_eq!(send(libc::SIGTERM), ShutdownSignal::Drain { by: "SIGTERM" });
+    // The sender signals the process and its group.
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGTERM) }, 0);
+    let mut unchanged = control_plane.shutdown();
+    unchanged.mark_unchanged();
+    let change = async {
+        tokio::time::timeout(limits::REPEATED_SIGNAL_WINDOW / 4, unchanged.changed()).await.is_ok()
+    };
+    let has_changed = client(change);
+    assert!(!has_changed, "the same signal at once is no second one");
     assert_eq!(send(libc::SIGINT), ShutdownSignal::Abort { by: "SIGINT" });
     assert_eq!(
         get(control_plane.metrics_address(), "/healthz").0,

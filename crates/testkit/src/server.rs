@@ -105,7 +105,7 @@ impl ServerCommand {
             let (out, log) = (out.text(), log.text());
             panic!("no banner (complete: {is_complete}):\n{out}\n{log}");
         };
-        TestServer { child, grpc, metrics, admin, log }
+        TestServer { child, grpc, metrics, admin, log, banner: out.text() }
     }
 
     /// Runs a command to its end.
@@ -187,6 +187,8 @@ pub struct TestServer {
     pub admin: String,
     /// Standard error.
     pub log: ProcessLog,
+    /// What it printed at its start.
+    pub banner: String,
 }
 
 impl TestServer {

@@ -111,6 +111,8 @@ fn level_filters_own_lines_and_library_lines_start_at_warn() {
         tracing::trace!("t");
         tracing::info!(target: "h2::proto", "library info");
         tracing::warn!(target: "h2::proto", "library warn");
+        // The store logs what failed.
+        tracing::warn!(target: "aws_config::meta::credentials::chain", "debug dump");
     };
     let messages = |level| -> String {
         let lines = logged(level, all);
