@@ -10,6 +10,7 @@ pub mod build_info;
 pub mod cli;
 mod config;
 pub mod control_plane;
+mod currency;
 mod demo;
 mod exit;
 pub mod limits;

@@ -969,6 +969,54 @@ pub struct ImportSeatsResponse {
     /// Of those, seats that existed with the same attributes and were not written again.
     #[prost(int64, tag = "3")]
     pub unchanged: i64,
+    /// Of those, seats that did not exist, according to the seat map of the server.
+    #[prost(int64, tag = "4")]
+    pub added: i64,
+    /// Of those, seats that existed with other attributes.
+    #[prost(int64, tag = "5")]
+    pub changed: i64,
+    /// Of the changed seats, those that a reservation held before the write.
+    #[prost(int64, tag = "6")]
+    pub changed_held: i64,
+    /// Of the changed seats, those that were sold before the write. The reservation keeps its price.
+    #[prost(int64, tag = "7")]
+    pub changed_sold: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSeatsRequest {
+    #[prost(string, tag = "1")]
+    pub event_id: ::prost::alloc::string::String,
+    /// Lists only seats in this state; SEAT_STATE_UNSPECIFIED lists all.
+    #[prost(enumeration = "SeatState", tag = "2")]
+    pub state: i32,
+}
+/// Some seats of an event.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSeatsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub seats: ::prost::alloc::vec::Vec<StoredSeat>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoredSeat {
+    #[prost(string, tag = "1")]
+    pub seat_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub section: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub row: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub number: ::prost::alloc::string::String,
+    /// Absent if the seat has none.
+    #[prost(message, optional, tag = "5")]
+    pub price: ::core::option::Option<Price>,
+    #[prost(enumeration = "SeatState", tag = "6")]
+    pub state: i32,
+    /// The reservation that holds or has the seat; empty if none.
+    #[prost(string, tag = "7")]
+    pub reservation_id: ::prost::alloc::string::String,
+    /// End of the hold, in milliseconds since the Unix epoch; 0 unless the seat is held.
+    #[prost(int64, tag = "8")]
+    pub hold_expires_at_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlockSeatsRequest {
@@ -1015,6 +1063,9 @@ pub struct RefundReservationResponse {
     /// The reservation after the refund.
     #[prost(message, optional, tag = "1")]
     pub reservation: ::core::option::Option<Reservation>,
+    /// True if this call refunded the reservation and returned its stock; false if that was done before.
+    #[prost(bool, tag = "2")]
+    pub refunded: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReservationRequest {
@@ -1058,6 +1109,10 @@ pub struct Reservation {
     /// Time of the first write, in milliseconds since the Unix epoch; 0 if not recorded.
     #[prost(int64, tag = "11")]
     pub created_at_ms: i64,
+    /// Prices recorded with the reservation, one per seat in the order of seat_ids; empty if none was
+    /// recorded. A price without currency stands for a seat without price.
+    #[prost(message, repeated, tag = "12")]
+    pub seat_prices: ::prost::alloc::vec::Vec<Price>,
 }
 /// Units that a reservation drew from one stripe.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1150,6 +1205,41 @@ pub struct SetLogLevelResponse {
     /// Level before this call.
     #[prost(string, tag = "2")]
     pub before: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SeatState {
+    Unspecified = 0,
+    Available = 1,
+    Held = 2,
+    Sold = 3,
+    Blocked = 4,
+}
+impl SeatState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEAT_STATE_UNSPECIFIED",
+            Self::Available => "SEAT_STATE_AVAILABLE",
+            Self::Held => "SEAT_STATE_HELD",
+            Self::Sold => "SEAT_STATE_SOLD",
+            Self::Blocked => "SEAT_STATE_BLOCKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEAT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEAT_STATE_AVAILABLE" => Some(Self::Available),
+            "SEAT_STATE_HELD" => Some(Self::Held),
+            "SEAT_STATE_SOLD" => Some(Self::Sold),
+            "SEAT_STATE_BLOCKED" => Some(Self::Blocked),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1389,10 +1479,11 @@ pub mod inventory_admin_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Creates a quantity event or a seated event. Idempotent: a repeat with the same total, stripes and
-        /// seat_keys succeeds and changes nothing; the stored name and venue stay.
+        /// Creates a quantity event or a seated event. Idempotent: a repeat with the same total, stripes,
+        /// seat_keys, name and venue succeeds and changes nothing. An empty name or venue matches any.
         ///
-        /// Errors: ALREADY_EXISTS if the event exists with another total, stripes or seat_keys.
+        /// Errors: ALREADY_EXISTS (EVENT_EXISTS) if the event exists with another total, stripes, seat_keys,
+        /// name or venue; the message has those that are stored.
         pub async fn create_event(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateEventRequest>,
@@ -1592,6 +1683,34 @@ pub mod inventory_admin_client {
                     ),
                 );
             self.inner.streaming(req, path, codec).await
+        }
+        /// Streams the seats of a seated event by section, row and number, at most 500 per message, read with
+        /// strong consistency. A hold that has expired is not shown.
+        ///
+        /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION if the event is a quantity event.
+        pub async fn list_seats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSeatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ListSeatsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inventory.v1.InventoryAdmin/ListSeats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inventory.v1.InventoryAdmin", "ListSeats"));
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Takes available seats out of the sale. Returns one outcome per seat.
         ///
@@ -1800,10 +1919,11 @@ pub mod inventory_admin_server {
     /// Generated trait containing gRPC methods that should be implemented for use with InventoryAdminServer.
     #[async_trait]
     pub trait InventoryAdmin: std::marker::Send + std::marker::Sync + 'static {
-        /// Creates a quantity event or a seated event. Idempotent: a repeat with the same total, stripes and
-        /// seat_keys succeeds and changes nothing; the stored name and venue stay.
+        /// Creates a quantity event or a seated event. Idempotent: a repeat with the same total, stripes,
+        /// seat_keys, name and venue succeeds and changes nothing. An empty name or venue matches any.
         ///
-        /// Errors: ALREADY_EXISTS if the event exists with another total, stripes or seat_keys.
+        /// Errors: ALREADY_EXISTS (EVENT_EXISTS) if the event exists with another total, stripes, seat_keys,
+        /// name or venue; the message has those that are stored.
         async fn create_event(
             &self,
             request: tonic::Request<super::CreateEventRequest>,
@@ -1885,6 +2005,20 @@ pub mod inventory_admin_server {
             tonic::Response<Self::ImportSeatsWithProgressStream>,
             tonic::Status,
         >;
+        /// Server streaming response type for the ListSeats method.
+        type ListSeatsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ListSeatsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Streams the seats of a seated event by section, row and number, at most 500 per message, read with
+        /// strong consistency. A hold that has expired is not shown.
+        ///
+        /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION if the event is a quantity event.
+        async fn list_seats(
+            &self,
+            request: tonic::Request<super::ListSeatsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ListSeatsStream>, tonic::Status>;
         /// Takes available seats out of the sale. Returns one outcome per seat.
         ///
         /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION if the event is a quantity event.
@@ -2360,6 +2494,52 @@ pub mod inventory_admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inventory.v1.InventoryAdmin/ListSeats" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSeatsSvc<T: InventoryAdmin>(pub Arc<T>);
+                    impl<
+                        T: InventoryAdmin,
+                    > tonic::server::ServerStreamingService<super::ListSeatsRequest>
+                    for ListSeatsSvc<T> {
+                        type Response = super::ListSeatsResponse;
+                        type ResponseStream = T::ListSeatsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSeatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryAdmin>::list_seats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSeatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::shard_pool::{JobError, ShardPool};
 use crate::control_plane::admin::{
-    AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
+    AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock,
 };
 use crate::control_plane::{MetricsSource, Readiness};
 use crate::limits;
@@ -25,13 +25,13 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult};
-use inventory_core::seats::SeatFacts;
+use inventory_core::seats::{SeatFacts, SeatItem};
 use inventory_core::time::Micros;
-use inventory_core::transaction::{StockTotals, StripesRead};
+use inventory_core::transaction::{ReservationState, SeatsRead, StockTotals, StripesRead};
 use inventory_runtime::clock;
 use inventory_store::{
-    AwsAccess, CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatOutcome,
-    SetTotalOutcome, StoreError, StoredRecord,
+    AwsAccess, CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatComparison,
+    SeatOutcome, SetTotalOutcome, StoreError, StoredRecord,
 };
 
 /// Access of the control plane to the shards.
@@ -100,6 +100,7 @@ impl ShardGateway {
 impl AdminBackend for ShardGateway {
     async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError> {
         let id = event.event.clone();
+        let (total, name, venue) = (event.total, event.name.clone(), event.venue.clone());
         let created = self
             .on_shard(async move |driver| match driver.store().create_event(&event).await {
                 Ok(CreateEventOutcome::Created(_)) => Ok(true),
@@ -121,6 +122,18 @@ impl AdminBackend for ShardGateway {
             })
             .await?;
         let stock = self.changed_event(id).await?;
+        let about = &stock.about;
+        let differs = |given: &str, stored: &str| !given.is_empty() && given != stored;
+        if !created && (differs(&name, &about.name) || differs(&venue, &about.venue)) {
+            return Err(AdminError::EventExists(Box::new(NewEvent {
+                event: about.event.clone(),
+                total,
+                stripes: about.stripes,
+                seat_keys: about.seat_keys,
+                name: about.name.clone(),
+                venue: about.venue.clone(),
+            })));
+        }
         Ok(EventCreation { stock, created })
     }
 
@@ -196,15 +209,27 @@ impl AdminBackend for ShardGateway {
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
         may_exist: bool,
-    ) -> Result<usize, AdminError> {
+    ) -> Result<SeatComparison, AdminError> {
         self.on_shard(async move |driver| {
-            let (store, count) = (driver.store(), seats.len());
-            let seats = match may_exist {
-                true => store.changed_seats(&event, seat_keys, seats).await,
-                false => seats,
+            let store = driver.store();
+            let found = match may_exist {
+                true => store.compare_seats(&event, seat_keys, seats).await.map_err(store_error)?,
+                false => SeatComparison::of_new_seats(seats),
             };
-            store.put_seats(&event, seat_keys, &seats).await.map_err(store_error)?;
-            Ok(count - seats.len())
+            store.put_seats(&event, seat_keys, &found.to_write).await.map_err(store_error)?;
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn list_seats(&self, event: EventId) -> Result<Vec<SeatItem>, AdminError> {
+        self.on_shard(async move |driver| {
+            let seat_keys = about(&driver, &event).await?.seat_keys;
+            match driver.store().read_seats(&event, seat_keys).await {
+                SeatsRead::Found(seats) => Ok(seats),
+                SeatsRead::Unavailable => Err(unavailable()),
+                SeatsRead::Throttled => Err(busy()),
+            }
         })
         .await
     }
@@ -243,10 +268,11 @@ impl AdminBackend for ShardGateway {
         outcomes
     }
 
-    async fn refund(&self, reservation: ReservationId) -> Result<StoredRecord, AdminError> {
+    async fn refund(&self, reservation: ReservationId) -> Result<Refund, AdminError> {
         let id = reservation.clone();
         let refunded = self.on_shard(async move |driver| {
-            let event = read_reservation(&driver, &reservation).await?.event;
+            let before = read_reservation(&driver, &reservation).await?;
+            let (event, refunded) = (before.event, before.view.state != ReservationState::Refunded);
             let (selection, deadline) = (Selection::AsRecorded, clock::monotonic().plus(CALL_TIME));
             let id = reservation.clone();
             let operation = Operation {
@@ -254,7 +280,10 @@ impl AdminBackend for ShardGateway {
                 ..Operation::new(Verb::Refund, id, event, selection, deadline)
             };
             match driver.submit(operation, None).await {
-                Ok(Answer::Refunded) => read_reservation(&driver, &reservation).await,
+                Ok(Answer::Refunded) => {
+                    let record = read_reservation(&driver, &reservation).await?;
+                    Ok(Refund { record, refunded })
+                }
                 Ok(Answer::Rejected(rejection)) => Err(admin_error(&rejection)),
                 Ok(other) => {
                     tracing::error!(answer = ?other, "unexpected answer to a refund");

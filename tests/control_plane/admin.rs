@@ -245,10 +245,12 @@ fn seat_import_can_be_repeated() {
             import("", of(0..chunk)),
             import("evt", of(chunk..chunk + 7)),
         ];
-        for _ in 0..2 {
+        for repeat in [false, true] {
             let done = admin.import_seats(stream::iter(messages.clone())).await;
             let done = done.unwrap().into_inner();
             assert_eq!((&*done.event_id, done.written), ("evt", chunk + 7));
+            let (added, unchanged) = if repeat { (0, chunk + 7) } else { (chunk + 7, 0) };
+            assert_eq!((done.added, done.changed, done.unchanged), (added, 0, unchanged));
             let event_id = "evt".to_owned();
             let read = admin.get_event(pb::GetEventRequest { event_id }).await;
             let event = read.unwrap().into_inner().event.unwrap();
@@ -258,6 +260,58 @@ fn seat_import_can_be_repeated() {
             let section = &event.sections[0];
             assert_eq!((price(&section.min_price), price(&section.max_price)), (0, chunk + 6));
         }
+    });
+}
+
+#[test]
+fn seats_are_listed_by_section_row_and_number() {
+    with_admin(async |mut admin| {
+        admin.create_event(seated("evt", 4)).await.unwrap();
+        admin.create_event(create("units", 10, 1)).await.unwrap();
+        let count = limits::SEATS_PER_CHUNK_MAX as i64 + 1;
+        let of = |number: i64| pb::NewSeat { number: number.to_string(), ..seat(number, number) };
+        for part in [0..count - 1, count - 1..count] {
+            let seats = part.map(of).collect();
+            admin.import_seats(stream::iter([import("evt", seats)])).await.unwrap();
+        }
+        let block = pb::BlockSeatsRequest {
+            event_id: "evt".to_owned(),
+            seat_ids: vec!["3".to_owned(), "20".to_owned()],
+        };
+        admin.block_seats(block).await.unwrap();
+        let request = |event_id: &str, state: pb::SeatState| pb::ListSeatsRequest {
+            event_id: event_id.to_owned(),
+            state: state.into(),
+        };
+        let mut pages = Vec::new();
+        let all = admin.list_seats(request("evt", pb::SeatState::Unspecified)).await.unwrap();
+        let mut all = all.into_inner();
+        while let Some(page) = all.message().await.unwrap() {
+            pages.push(page.seats);
+        }
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [count as usize - 1, 1]);
+        // 2 before 10.
+        let numbers: Vec<i64> = pages.concat().iter().map(|s| s.number.parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        let blocked = admin.list_seats(request("evt", pb::SeatState::Blocked)).await.unwrap();
+        let blocked = blocked.into_inner().message().await.unwrap().unwrap().seats;
+        let expected = pb::StoredSeat {
+            seat_id: "3".to_owned(),
+            section: "A".to_owned(),
+            row: "1".to_owned(),
+            number: "3".to_owned(),
+            price: Some(pb::Price { amount: 3, currency: "KRW".to_owned() }),
+            state: pb::SeatState::Blocked.into(),
+            ..pb::StoredSeat::default()
+        };
+        assert_eq!((blocked.len(), &blocked[0]), (2, &expected));
+        let error = admin.list_seats(request("units", pb::SeatState::Unspecified)).await;
+        assert_error(&error.unwrap_err(), Code::FailedPrecondition, "EVENT_NOT_SEATED");
+        let error = admin.list_seats(request("nowhere", pb::SeatState::Unspecified)).await;
+        assert_error(&error.unwrap_err(), Code::NotFound, "EVENT_NOT_FOUND");
+        let wrong = pb::ListSeatsRequest { event_id: String::new(), state: 5 };
+        let error = admin.list_seats(wrong).await.unwrap_err();
+        assert_eq!(violated_fields(&error), ["event_id", "state"]);
     });
 }
 
@@ -378,6 +432,7 @@ fn reservation_is_read_and_refunded() {
             draws: vec![pb::StripeDraw { stripe: 2, units: 3 }],
             payment_intent_id: "pi_1".to_owned(),
             created_at_ms: 1_704_110_300_000,
+            seat_prices: Vec::new(),
         };
         assert_eq!(found.into_inner().reservation, Some(expected));
         let error = admin.get_reservation(read("none")).await.unwrap_err();
@@ -386,6 +441,10 @@ fn reservation_is_read_and_refunded() {
         assert_eq!(metadata["reservation_id"], "none");
 
         let refund = |id: &str| pb::RefundReservationRequest { reservation_id: id.to_owned() };
+        for (id, by_this_call) in [("confirmed", true), ("refunded", false)] {
+            let answer = admin.refund_reservation(refund(id)).await.unwrap();
+            assert_eq!(answer.into_inner().refunded, by_this_call);
+        }
         let refunded = admin.refund_reservation(refund("confirmed")).await.unwrap();
         let refunded = refunded.into_inner().reservation.unwrap();
         assert_eq!(refunded.status(), pb::ReservationStatus::Refunded);

@@ -62,7 +62,7 @@ pub use connector::{CaBundleError, ProxyError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use page::{Page, PageToken};
-pub use seats::SeatOutcome;
+pub use seats::{SeatComparison, SeatOutcome};
 pub use settings::{
     CredentialSource, DEFAULT_REGION, StoreConnectError, StoreRegion, StoreSettings, TableNames,
 };

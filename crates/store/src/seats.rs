@@ -34,6 +34,29 @@ pub enum SeatOutcome {
     NotFound,
 }
 
+/// How seats differ from those that are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeatComparison {
+    /// Seats that are not stored with these facts.
+    pub to_write: Vec<(SeatId, SeatFacts)>,
+    /// Seats that are not stored.
+    pub added: usize,
+    /// Seats that are stored with other facts.
+    pub changed: usize,
+    /// Of the changed seats, those that a reservation holds.
+    pub changed_held: usize,
+    /// Of the changed seats, those that are sold.
+    pub changed_sold: usize,
+    pub unchanged: usize,
+}
+
+impl SeatComparison {
+    /// Seats none of which is stored.
+    pub fn of_new_seats(seats: Vec<(SeatId, SeatFacts)>) -> Self {
+        Self { added: seats.len(), to_write: seats, ..Self::default() }
+    }
+}
+
 /// A change between a blocked seat and an available one.
 #[derive(Clone, Copy)]
 enum SeatBlocking {
@@ -151,33 +174,55 @@ impl Store {
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 
-    /// Those of these seats, at most [`limits::TRANSACTION_ACTIONS_MAX`], that are not stored with these facts: all of
-    /// them if they cannot be read.
-    pub async fn changed_seats(
+    /// Compares these seats, at most [`limits::TRANSACTION_ACTIONS_MAX`], with those that are stored. A seat that cannot be
+    /// understood counts as changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Throttled`] or [`StoreError::Unavailable`] if the seats cannot be read.
+    pub async fn compare_seats(
         &self,
         event: &EventId,
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
-    ) -> Vec<(SeatId, SeatFacts)> {
-        let mut unchanged = HashSet::new();
-        let facts: HashMap<&SeatId, &SeatFacts> =
-            seats.iter().map(|(id, facts)| (id, facts)).collect();
+    ) -> Result<SeatComparison, StoreError> {
+        let now = clock::now().unix;
+        let mut stored = HashMap::new();
         let keys = seats.iter().map(|(id, _)| codec::seat_item_key(event, id, seat_keys)).collect();
         let table = &self.tables().seats;
         let read = self.get_distinct(table, keys, event, |progress| {
             let BatchProgress::Found(item) = progress else {
                 return;
             };
-            if let (Some(seat), None) = codec::seat(&item)
-                && facts.get(&seat.id).is_some_and(|facts| **facts == seat.facts)
-            {
-                unchanged.insert(seat.id);
+            if let (Some(seat), fault) = codec::seat(&item) {
+                stored.insert(seat.id, (fault.is_none().then_some(seat.facts), seat.state));
             }
         });
-        if read.await.is_err() {
-            return seats;
+        read.await.map_err(|failure| match failure {
+            ReadFailure::Throttled => StoreError::Throttled(format!("reading seats of {event}")),
+            ReadFailure::Unavailable => {
+                StoreError::Unavailable(format!("seats of {event} cannot be read"))
+            }
+        })?;
+        let mut found = SeatComparison::default();
+        for (id, facts) in seats {
+            match stored.get(&id) {
+                None => found.added += 1,
+                Some((Some(known), _)) if *known == facts => {
+                    found.unchanged += 1;
+                    continue;
+                }
+                Some((_, state)) => {
+                    found.changed += 1;
+                    match state {
+                        SeatState::Hold { until, .. } if *until > now => found.changed_held += 1,
+                        SeatState::Sold { .. } => found.changed_sold += 1,
+                        SeatState::Hold { .. } | SeatState::Available | SeatState::Blocked => {}
+                    }
+                }
+            }
+            found.to_write.push((id, facts));
         }
-        seats.into_iter().filter(|(id, _)| !unchanged.contains(id)).collect()
+        Ok(found)
     }
 
     /// Writes all of these seats or none. A seat that exists gets these facts and keeps its state, so that an

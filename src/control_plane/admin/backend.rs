@@ -10,10 +10,10 @@ use futures::stream::BoxStream;
 use crate::telemetry::membership::MembershipReport;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::query::EventStatus;
-use inventory_core::seats::SeatFacts;
+use inventory_core::seats::{SeatFacts, SeatItem};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::StripeView;
-use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
+use inventory_store::{EventAbout, NewEvent, SeatComparison, SeatOutcome, StoredRecord};
 
 /// A listing in pages of bounded size; ends after the first error. Dropping the stream stops the listing.
 pub type Pages<T> = BoxStream<'static, Result<Vec<T>, AdminError>>;
@@ -22,7 +22,8 @@ pub type Pages<T> = BoxStream<'static, Result<Vec<T>, AdminError>>;
 /// a write that has started must still complete.
 #[tonic::async_trait]
 pub trait AdminBackend: Send + Sync + 'static {
-    /// Creates the event, or finds it with the same total, stripes and seat keys.
+    /// Creates the event, or finds it with the same total, stripes, seat keys, name and venue; an empty name or venue
+    /// matches any.
     async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError>;
 
     /// Stock of an event: all stripes with strong consistency for a quantity event, cached counts for a seated event.
@@ -48,15 +49,18 @@ pub trait AdminBackend: Send + Sync + 'static {
     ) -> Result<usize, AdminError>;
 
     /// Writes at most [`crate::limits::SEATS_WRITTEN_AT_ONCE_MAX`] distinct seats; existing seats keep their state. With
-    /// `may_exist`, seats that are stored with these facts are not written. Returns how many were not. Does not
-    /// notify the shards, see [`AdminBackend::seats_changed`].
+    /// `may_exist`, the seats are compared with those that are stored, and seats with these facts are not written. Does
+    /// not notify the shards, see [`AdminBackend::seats_changed`].
     async fn put_seats(
         &self,
         event: EventId,
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
         may_exist: bool,
-    ) -> Result<usize, AdminError>;
+    ) -> Result<SeatComparison, AdminError>;
+
+    /// All seats of an event, in no particular order, with strong consistency.
+    async fn list_seats(&self, event: EventId) -> Result<Vec<SeatItem>, AdminError>;
 
     /// Makes every shard read the seats of the event again.
     async fn seats_changed(&self, event: EventId);
@@ -70,8 +74,8 @@ pub trait AdminBackend: Send + Sync + 'static {
         block: bool,
     ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError>;
 
-    /// Refunds a confirmed reservation and returns the record after the refund. Idempotent.
-    async fn refund(&self, reservation: ReservationId) -> Result<StoredRecord, AdminError>;
+    /// Refunds a confirmed reservation. Idempotent.
+    async fn refund(&self, reservation: ReservationId) -> Result<Refund, AdminError>;
 
     /// Reads one reservation with strong consistency.
     async fn get_reservation(&self, reservation: ReservationId)
@@ -90,6 +94,15 @@ pub struct EventCreation {
     pub stock: EventStock,
     /// False if the event existed with the same arguments.
     pub created: bool,
+}
+
+/// Result of [`AdminBackend::refund`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refund {
+    /// The record after the refund.
+    pub record: StoredRecord,
+    /// False if the reservation had been refunded before.
+    pub refunded: bool,
 }
 
 /// An event with its stock.

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic_types::ErrorDetails;
 
 use super::status::invalid;
+use crate::currency;
 use crate::limits;
 use crate::telemetry::log::LogLevel;
 use crate::text::control_character;
@@ -214,8 +215,8 @@ fn new_seat(check: &mut Check, at: usize, seat: pb::NewSeat) -> Option<(SeatId, 
             let (amount, max) = (price.amount, limits::PRICE_AMOUNT_MAX);
             check.wrong(field("price.amount"), format!("is {amount}; want 0 to {max}"));
         }
-        if !is_currency(&price.currency) {
-            let wrong = "is no currency; want three capital letters, as in KRW";
+        if !currency::is_currency(&price.currency) {
+            let wrong = format!("is {:?}; want {}", price.currency, currency::WANTED);
             check.wrong(field("price.currency"), wrong);
         }
     }
@@ -228,9 +229,17 @@ fn new_seat(check: &mut Check, at: usize, seat: pb::NewSeat) -> Option<(SeatId, 
     Some((id?, facts))
 }
 
-/// Whether `text` has the form of an ISO 4217 code.
-pub(crate) fn is_currency(text: &str) -> bool {
-    text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
+/// Of which event, and in which state, seats are to be listed; [`pb::SeatState::Unspecified`] for all.
+pub(super) fn seat_listing(
+    request: pb::ListSeatsRequest,
+) -> Result<(EventId, pb::SeatState), Status> {
+    let mut check = Check::default();
+    let event = check.id("event_id", EventId::try_from(request.event_id));
+    let state = pb::SeatState::try_from(request.state).unwrap_or_else(|_unknown| {
+        check.wrong("state", format!("is {}; want 0 to 4", request.state));
+        pb::SeatState::Unspecified
+    });
+    check.done(event.map(|event| (event, state)))
 }
 
 /// Of which event, and in which state, reservations are to be listed.

@@ -16,6 +16,7 @@ use super::status::{self, Subject, in_time};
 use crate::limits;
 use inventory_core::ids::{EventId, SeatId};
 use inventory_core::seats::SeatFacts;
+use inventory_store::SeatComparison;
 
 /// Executes one import call and returns the number of seats stored. Calls `progress` after each write.
 pub(super) async fn run(
@@ -81,7 +82,7 @@ fn bad(field: &str, wrong: String) -> Status {
 /// A completed write.
 struct SeatWrite {
     seats: usize,
-    unchanged: usize,
+    found: SeatComparison,
     took: Duration,
 }
 
@@ -119,8 +120,10 @@ impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
                 let (seats, began) = (part.len(), Instant::now());
                 // No time limit: a slow store slows the import down and does not end it.
                 let put = backend.put_seats(event, seat_keys, part, may_exist).await;
-                let unchanged = put.map_err(|error| status::of(&error, &subject))?;
-                Ok(SeatWrite { seats, unchanged, took: began.elapsed() })
+                let mut found = put.map_err(|error| status::of(&error, &subject))?;
+                // They are stored.
+                found.to_write = Vec::new();
+                Ok(SeatWrite { seats, found, took: began.elapsed() })
             });
         }
         Ok(())
@@ -156,7 +159,12 @@ impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
         }
         .clamp(1, limits::SEAT_WRITES_IN_FLIGHT_MAX);
         self.stored.written += write.seats as i64;
-        self.stored.unchanged += write.unchanged as i64;
+        let found = &write.found;
+        self.stored.unchanged += found.unchanged as i64;
+        self.stored.added += found.added as i64;
+        self.stored.changed += found.changed as i64;
+        self.stored.changed_held += found.changed_held as i64;
+        self.stored.changed_sold += found.changed_sold as i64;
         (self.progress)(self.stored.clone());
         Ok(())
     }

@@ -4,10 +4,11 @@ use inventory_proto::inventory::v1 as pb;
 
 use super::backend::{EventStock, Stock};
 use crate::telemetry::membership::{MemberReport, MembershipReport, MembershipSource};
-use inventory_core::ids::SeatId;
+use inventory_core::ids::{SeatId, Seats};
+use inventory_core::natural_order;
 use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
-use inventory_core::seats::Price;
-use inventory_core::time::Micros;
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
 
@@ -100,6 +101,47 @@ pub(super) fn seat_result((seat, outcome): (SeatId, SeatOutcome)) -> pb::SeatRes
     pb::SeatResult { seat_id: seat.into_string(), outcome: outcome.into() }
 }
 
+/// The seats in this state by section, row and number, the empty texts first.
+pub(super) fn seats(
+    mut seats: Vec<SeatItem>,
+    state: pb::SeatState,
+    now: UnixMillis,
+) -> Vec<pb::StoredSeat> {
+    seats.sort_by(|a, b| {
+        let order = |text: fn(&SeatFacts) -> &str| natural_order(text(&a.facts), text(&b.facts));
+        order(|facts| &facts.section)
+            .then_with(|| order(|facts| &facts.row))
+            .then_with(|| order(|facts| &facts.number))
+            .then_with(|| natural_order(a.id.as_str(), b.id.as_str()))
+    });
+    let seats = seats.into_iter().map(|item| seat(item, now));
+    let all = state == pb::SeatState::Unspecified;
+    seats.filter(|seat| all || seat.state() == state).collect()
+}
+
+fn seat(item: SeatItem, now: UnixMillis) -> pb::StoredSeat {
+    let (state, reservation, until) = match item.state {
+        SeatState::Hold { until, .. } if until <= now => (pb::SeatState::Available, None, None),
+        SeatState::Available => (pb::SeatState::Available, None, None),
+        SeatState::Hold { reservation, until } => {
+            (pb::SeatState::Held, Some(reservation), Some(until))
+        }
+        SeatState::Sold { reservation } => (pb::SeatState::Sold, Some(reservation), None),
+        SeatState::Blocked => (pb::SeatState::Blocked, None, None),
+    };
+    let SeatFacts { section, row, number, price } = item.facts;
+    pb::StoredSeat {
+        seat_id: item.id.into_string(),
+        section,
+        row,
+        number,
+        price: price.map(|Price { amount, currency }| pb::Price { amount, currency }),
+        state: state.into(),
+        reservation_id: reservation.map_or_else(String::new, |id| id.to_string()),
+        hold_expires_at_ms: until.map_or(0, |at| signed(at.0)),
+    }
+}
+
 pub(super) fn status(state: ReservationState) -> pb::ReservationStatus {
     match state {
         ReservationState::Held => pb::ReservationStatus::Held,
@@ -108,6 +150,14 @@ pub(super) fn status(state: ReservationState) -> pb::ReservationStatus {
         ReservationState::Expired => pb::ReservationStatus::Expired,
         ReservationState::Refunded => pb::ReservationStatus::Refunded,
     }
+}
+
+fn seat_prices(seats: &Seats) -> Option<Vec<pb::Price>> {
+    let price = |price: Option<Price>| match price {
+        Some(Price { amount, currency }) => pb::Price { amount, currency },
+        None => pb::Price::default(),
+    };
+    Some(seats.prices.as_ref()?.iter().map(price).collect())
 }
 
 pub(super) fn reservation(stored: &StoredRecord) -> pb::Reservation {
@@ -130,6 +180,7 @@ pub(super) fn reservation(stored: &StoredRecord) -> pb::Reservation {
         draws: record.draws.iter().map(draw).collect(),
         payment_intent_id: stored.payment_intent.clone(),
         created_at_ms: signed(stored.created_at.0),
+        seat_prices: record.seats.as_ref().and_then(seat_prices).unwrap_or_default(),
     }
 }
 

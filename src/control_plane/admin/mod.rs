@@ -31,7 +31,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use backend::{AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock};
+pub use backend::{AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock};
 
 use self::status::{Subject, in_time};
 use super::connections::LimitedListener;
@@ -39,6 +39,7 @@ use super::readiness::Readiness;
 use super::{auxiliary, stop_requested};
 use crate::limits;
 use crate::telemetry::log;
+use inventory_runtime::clock;
 use inventory_store::StoredRecord;
 
 /// `google.rpc.ErrorInfo.domain` of all errors of this service.
@@ -79,7 +80,8 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stopping: watch
 
 struct Admin {
     backend: Arc<dyn AdminBackend>,
-    /// Limits concurrent imports, since each one buffers several hundred seats and has several writes in flight.
+    /// Limits concurrent imports and lists of seats: an import has several writes in flight, and a list has all seats of
+    /// an event in memory.
     imports: Arc<Semaphore>,
 }
 
@@ -129,6 +131,7 @@ impl InventoryAdmin for Admin {
     type ListEventsStream = BoxStream<'static, Result<pb::ListEventsResponse, Status>>;
     type ImportSeatsWithProgressStream =
         BoxStream<'static, Result<pb::ImportSeatsResponse, Status>>;
+    type ListSeatsStream = BoxStream<'static, Result<pb::ListSeatsResponse, Status>>;
     type ListReservationsStream = BoxStream<'static, Result<pb::ListReservationsResponse, Status>>;
 
     async fn create_event(
@@ -247,6 +250,32 @@ impl InventoryAdmin for Admin {
         Ok(Response::new(response.boxed()))
     }
 
+    async fn list_seats(
+        &self,
+        request: Request<pb::ListSeatsRequest>,
+    ) -> Result<Response<Self::ListSeatsStream>, Status> {
+        let (event, state) = check::seat_listing(request.into_inner())?;
+        let subject = Subject::Event(event.clone());
+        let Ok(place) = Arc::clone(&self.imports).try_acquire_owned() else {
+            return Err(status::crowded(&subject));
+        };
+        let about = in_time(&subject, self.backend.describe_event(event.clone())).await?;
+        if !about.is_seated() {
+            return Err(status::of(&AdminError::NotSeated, &subject));
+        }
+        // A large hall in a slow store takes longer than other calls; the client has its own limit.
+        let seats = self.backend.list_seats(event).await;
+        let seats = seats.map_err(|error| status::of(&error, &subject))?;
+        let mut seats = message::seats(seats, state, clock::now().unix).into_iter().peekable();
+        let pages = std::iter::from_fn(move || {
+            let _place = &place;
+            seats.peek()?;
+            let page = seats.by_ref().take(limits::SEATS_PER_CHUNK_MAX).collect();
+            Some(Ok(pb::ListSeatsResponse { seats: page }))
+        });
+        Ok(Response::new(futures::stream::iter(pages).boxed()))
+    }
+
     async fn block_seats(
         &self,
         request: Request<pb::BlockSeatsRequest>,
@@ -273,7 +302,8 @@ impl InventoryAdmin for Admin {
         let subject = Subject::Reservation(id.clone());
         let refunded = in_time(&subject, self.backend.refund(id)).await?;
         Ok(Response::new(pb::RefundReservationResponse {
-            reservation: Some(message::reservation(&refunded)),
+            reservation: Some(message::reservation(&refunded.record)),
+            refunded: refunded.refunded,
         }))
     }
 

@@ -75,9 +75,10 @@ pub(super) fn no_log() -> Status {
     refused(Code::Unimplemented, "NO_LOG", &Subject::AllEvents, [], said)
 }
 
-/// The maximum number of concurrent imports is reached.
+/// The maximum number of concurrent imports and lists of seats is reached.
 pub(super) fn crowded(subject: &Subject) -> Status {
-    let said = format!("{} imports are running (the maximum)", limits::IMPORTS_MAX);
+    let said =
+        format!("{} imports or lists of seats are running (the maximum)", limits::IMPORTS_MAX);
     again(Code::ResourceExhausted, "IMPORTS_BUSY", subject, limits::IMPORTS_RETRY_AFTER, &said)
 }
 
@@ -160,7 +161,9 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
 
 fn described(event: &NewEvent) -> String {
     let mut said = match event.seat_keys {
+        0 if event.stripes == 1 => format!("total {} over 1 stripe", event.total),
         0 => format!("total {} over {} stripes", event.total, event.stripes),
+        1 => "seats over 1 key".to_owned(),
         keys => format!("seats over {keys} keys"),
     };
     for (what, text) in [("name", &event.name), ("venue", &event.venue)] {

@@ -15,9 +15,9 @@ use super::*;
 use crate::telemetry::membership::MembershipReport;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::query::EventStatus;
-use inventory_core::seats::SeatFacts;
+use inventory_core::seats::{SeatFacts, SeatItem};
 use inventory_core::time::Micros;
-use inventory_store::{EventAbout, NewEvent, SeatOutcome};
+use inventory_store::{EventAbout, NewEvent, SeatComparison, SeatOutcome};
 
 /// A backend with a seated event without seats. Writes complete when notified; all other calls hang.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl AdminBackend for ManualBackend {
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
         _: bool,
-    ) -> Result<usize, AdminError> {
+    ) -> Result<SeatComparison, AdminError> {
         assert_eq!(seat_keys, 3);
         assert!(seats.len() <= limits::SEATS_WRITTEN_AT_ONCE_MAX);
         let writing = self.writing.fetch_add(1, Ordering::Relaxed) + 1;
@@ -96,9 +96,13 @@ impl AdminBackend for ManualBackend {
             Some(_) => turn.await,
         }
         self.writing.fetch_sub(1, Ordering::Relaxed);
-        let ids = seats.into_iter().map(|(id, _)| id);
+        let ids = seats.iter().map(|(id, _)| id.clone());
         self.written.lock().unwrap().extend(ids);
-        Ok(0)
+        Ok(SeatComparison::of_new_seats(seats))
+    }
+
+    async fn list_seats(&self, _: EventId) -> Result<Vec<SeatItem>, AdminError> {
+        std::future::pending().await
     }
 
     async fn seats_changed(&self, _: EventId) {
@@ -114,7 +118,7 @@ impl AdminBackend for ManualBackend {
         std::future::pending().await
     }
 
-    async fn refund(&self, _: ReservationId) -> Result<StoredRecord, AdminError> {
+    async fn refund(&self, _: ReservationId) -> Result<Refund, AdminError> {
         std::future::pending().await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use inventory_api::control_plane::admin::{
-    AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
+    AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock,
 };
 use inventory_api::telemetry::membership::{
     BeatReport, MemberReport, MembershipReport, MembershipSource,
@@ -14,10 +14,10 @@ use inventory_api::telemetry::membership::{
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
 use inventory_core::membership::{Announcement, ClockOffset, MemberEntry, ProcessId};
 use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
-use inventory_core::seats::{Price, SeatFacts};
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{RecordView, ReservationState, StripeAllocation, StripeView};
-use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
+use inventory_store::{EventAbout, NewEvent, SeatComparison, SeatOutcome, StoredRecord};
 
 /// Events in memory; some event ids cause errors. Every stripe has one unit sold.
 #[derive(Default)]
@@ -218,25 +218,44 @@ impl AdminBackend for Events {
         &self,
         event: EventId,
         seat_keys: u16,
-        mut seats: Vec<(SeatId, SeatFacts)>,
+        seats: Vec<(SeatId, SeatFacts)>,
         may_exist: bool,
-    ) -> Result<usize, AdminError> {
+    ) -> Result<SeatComparison, AdminError> {
         self.with(&event, |current| {
             assert_eq!(seat_keys, current.new.seat_keys);
             if seats.iter().any(|(id, _)| id.as_str() == "busy") {
                 return Err(injected_error(&"busy".parse().unwrap()).unwrap_err());
             }
-            let count = seats.len();
-            let is_stored = |id: &SeatId, facts: &SeatFacts| {
-                current.seats.get(id).is_some_and(|(of, _)| of == facts)
-            };
-            seats.retain(|(id, facts)| !(may_exist && is_stored(id, facts)));
-            let unchanged = count - seats.len();
+            let mut found = SeatComparison::default();
             for (id, facts) in seats {
-                let blocked = current.seats.get(&id).is_some_and(|(_, blocked)| *blocked);
+                let blocked = match current.seats.get(&id) {
+                    Some((stored, _)) if *stored == facts && may_exist => {
+                        found.unchanged += 1;
+                        continue;
+                    }
+                    Some((_, blocked)) => {
+                        found.changed += 1;
+                        *blocked
+                    }
+                    None => {
+                        found.added += 1;
+                        false
+                    }
+                };
                 current.seats.insert(id, (facts, blocked));
             }
-            Ok(unchanged)
+            Ok(found)
+        })
+    }
+
+    async fn list_seats(&self, event: EventId) -> Result<Vec<SeatItem>, AdminError> {
+        self.with(&event, |current| {
+            let seats = current.seats.iter().map(|(id, (facts, blocked))| SeatItem {
+                id: id.clone(),
+                facts: facts.clone(),
+                state: if *blocked { SeatState::Blocked } else { SeatState::Available },
+            });
+            Ok(seats.collect())
         })
     }
 
@@ -269,13 +288,13 @@ impl AdminBackend for Events {
         })
     }
 
-    async fn refund(&self, id: ReservationId) -> Result<StoredRecord, AdminError> {
-        let mut found = reservation(id.as_str())?;
-        match found.view.state {
+    async fn refund(&self, id: ReservationId) -> Result<Refund, AdminError> {
+        let mut record = reservation(id.as_str())?;
+        match record.view.state {
             ReservationState::Held => Err(AdminError::ReservationNotConfirmed),
-            _ => {
-                found.view.state = ReservationState::Refunded;
-                Ok(found)
+            before => {
+                record.view.state = ReservationState::Refunded;
+                Ok(Refund { record, refunded: before == ReservationState::Confirmed })
             }
         }
     }

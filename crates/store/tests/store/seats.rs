@@ -10,7 +10,7 @@ use inventory_core::transaction::{
     TransactionOutcome,
 };
 use inventory_store::limits;
-use inventory_store::{SeatOutcome, Store, StoreError};
+use inventory_store::{SeatComparison, SeatOutcome, Store, StoreError};
 
 use crate::fixture::*;
 use crate::transitions::{applied, refused, stored};
@@ -239,13 +239,27 @@ fn repeated_import_keeps_states_and_clears_omitted_facts() {
         store.put_seats(&event(), 3, &seats).await.unwrap();
         assert_eq!(all(&store, 3).await, before);
         // None of them needs a write, whatever its state; a seat that is not stored does.
-        assert_eq!(store.changed_seats(&event(), 3, seats.clone()).await, []);
+        let same = store.compare_seats(&event(), 3, seats.clone()).await.unwrap();
+        let expected = SeatComparison { unchanged: seats.len(), ..SeatComparison::default() };
+        assert_eq!(same, expected);
         let new = (seat_id("B-1"), SeatFacts::default());
         let mut others = seats.clone();
-        others[0].1.row = "B".to_owned();
+        for at in 0..3 {
+            others[at].1.row = "B".to_owned();
+        }
         others.push(new.clone());
-        let changed = store.changed_seats(&event(), 3, others.clone()).await;
-        assert_eq!(changed, [others[0].clone(), new]);
+        let found = store.compare_seats(&event(), 3, others.clone()).await.unwrap();
+        let to_write: Vec<_> = others[..3].iter().cloned().chain([new]).collect();
+        // Of the three, one is held, one is sold and one is blocked.
+        let expected = SeatComparison {
+            to_write,
+            added: 1,
+            changed: 3,
+            changed_held: 1,
+            changed_sold: 1,
+            unchanged: seats.len() - 3,
+        };
+        assert_eq!(found, expected);
 
         for (_, facts) in &mut seats {
             facts.row = "B".to_owned();
