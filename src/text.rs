@@ -48,14 +48,50 @@ fn escape_if(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// `text` as a cell that a spreadsheet displays and does not evaluate: control characters are escaped, and an
-/// apostrophe stands before a character that begins a formula.
+/// `text` as a cell that a spreadsheet displays and neither evaluates nor changes: control characters are escaped, and
+/// an apostrophe stands before a formula and before a text that is read as another number, a date or a time.
 pub(crate) fn spreadsheet_cell(text: &str) -> Cow<'_, str> {
     let escaped = escape(text);
     // The full-width forms begin formulas in spreadsheets with an East Asian locale.
-    match escaped.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) {
+    let is_formula = escaped.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']);
+    match is_formula || is_changed_by_spreadsheets(&escaped) {
         true => Cow::Owned(format!("'{escaped}")),
         false => escaped,
+    }
+}
+
+/// Whether a spreadsheet takes `text` for a value and shows another one: `00123` becomes 123, `1e5` becomes 100000, `1-2`
+/// becomes a day, and of 20 digits the first 15 stay. Some texts that no spreadsheet changes are included.
+fn is_changed_by_spreadsheets(text: &str) -> bool {
+    /// Spreadsheets calculate with 15 digits.
+    const DIGITS_KEPT: usize = 15;
+    const MONTHS: [&str; 12] = [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ];
+    let is_separator = |c: char| matches!(c, '.' | ',' | ':' | '/' | '-' | '+' | ' ' | '%');
+    let is_known = |c: char| c.is_ascii_alphanumeric() || is_separator(c);
+    if !text.contains(|c: char| c.is_ascii_digit()) || !text.chars().all(is_known) {
+        return false;
+    }
+    let letters: String = text.chars().filter(char::is_ascii_alphabetic).collect();
+    match letters.to_ascii_lowercase().as_str() {
+        "" => {
+            let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
+            !is_whole || text.len() > DIGITS_KEPT || (text.len() > 1 && text.starts_with('0'))
+        }
+        "e" => text.starts_with(|c: char| c.is_ascii_digit()),
+        name => name.len() >= 3 && MONTHS.iter().any(|month| month.starts_with(name)),
     }
 }
 
@@ -97,6 +133,45 @@ mod tests {
             ("a=1", "a=1"),
         ] {
             assert_eq!(spreadsheet_cell(text), cell);
+        }
+    }
+
+    #[test]
+    fn ids_that_a_spreadsheet_would_change_are_text() {
+        for id in [
+            "00123",
+            "00012345678901234567",
+            "1234567890123456",
+            "1e5",
+            "12E-3",
+            "1.10",
+            "1-2",
+            "2025-10-01",
+            "10:30",
+            "3/4",
+            "MAR-1",
+            "1-dec",
+            "sept5",
+            "1 1/2",
+        ] {
+            assert_eq!(spreadsheet_cell(id), format!("'{id}"));
+        }
+        for id in [
+            "0",
+            "7",
+            "123456789012345",
+            "A-1",
+            "1A-1-01",
+            "rsv_1",
+            "e5",
+            "ord_00123",
+            "1.000_a",
+            "2025-11-29T22:43:03.431Z",
+            "marble-1",
+            "A-1 A-2",
+            "",
+        ] {
+            assert_eq!(spreadsheet_cell(id), id);
         }
     }
 }

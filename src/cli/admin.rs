@@ -33,15 +33,41 @@ pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
     }
 }
 
+/// The message for an event that does not exist.
+pub(super) fn no_event(args: &ServerArgs, event: &impl Display) -> String {
+    format!("there is no event {event}: `{}` lists the events", args.command("event list"))
+}
+
+/// The message for an answer that no admin port gives; `None` for any other.
+pub(super) fn explain_foreign(server: &Uri, status: &Status) -> Option<String> {
+    let at = client::shown(server);
+    match status.code() {
+        Code::Unimplemented => Some(format!(
+            "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by default"
+        )),
+        _ if client::is_connection_lost(status) => Some(format!(
+            "{at} closed the connection without an answer: the server stops, or this is not an admin port, which is \
+             ADMIN_PORT, 8081 by default"
+        )),
+        _ => None,
+    }
+}
+
 /// The admin port of one server.
-pub(super) struct AdminPort {
+pub(super) struct AdminPort<'a> {
+    args: &'a ServerArgs,
     url: Uri,
 }
 
-impl AdminPort {
+impl<'a> AdminPort<'a> {
     /// As [`address`].
-    pub(super) fn find(args: &ServerArgs) -> Result<Self, CommandError> {
-        address(args).map(|url| Self { url })
+    pub(super) fn find(args: &'a ServerArgs) -> Result<Self, CommandError> {
+        address(args).map(|url| Self { args, url })
+    }
+
+    /// `command` as it must be typed to reach this server.
+    pub(super) fn command(&self, command: impl Display) -> String {
+        self.args.command(command)
     }
 
     /// Makes one call, about `subject`, within [`COMMAND_CALL_TIMEOUT`].
@@ -90,23 +116,22 @@ impl AdminPort {
         let reason = info.as_ref().map_or("", |info| info.reason.as_str());
         let said = status.message();
         CommandError::failed(match (status.code(), reason) {
-            (_, "EVENT_NOT_FOUND") => format!(
-                "there is no event {subject}: create it with `inventory-api event create \
-                 {subject}`, or see `inventory-api event list`"
-            ),
+            (_, "EVENT_NOT_FOUND") => self.no_event(subject),
             (_, "EVENT_NOT_SEATED") => format!(
                 "the event {subject} has no seats: it was created with a number of tickets; \
                  a seated one is created with --seated"
             ),
             // The server's message names the subject and the numbers.
             (Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition, _) => said.to_owned(),
-            (Code::Unimplemented, _) => format!(
-                "{} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
-                 default",
-                self.shown()
-            ),
-            (code, _) => format!("the server at {} refused: {said} ({code:?})", self.shown()),
+            (code, _) => explain_foreign(&self.url, status).unwrap_or_else(|| {
+                format!("the server at {} refused: {said} ({code:?})", self.shown())
+            }),
         })
+    }
+
+    /// The message for an event that does not exist.
+    pub(super) fn no_event(&self, event: &impl Display) -> String {
+        no_event(self.args, event)
     }
 
     /// The error for an answer that violates the contract.

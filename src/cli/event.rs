@@ -1,12 +1,17 @@
 //! `event`: creating, showing, listing, restocking and closing events.
 
+use std::io::{self, IsTerminal as _};
+
 use inventory_proto::inventory::v1 as pb;
 
 use super::admin::AdminPort;
-use super::args::{AboutArgs, AdminArgs, CreateArgs, EventArgs, EventCommand, RestockArgs};
-use super::views::{CreatedEventView, EventListView, EventView};
+use super::args::{
+    AboutArgs, AdminArgs, CloseArgs, CreateArgs, EventArgs, EventCommand, RestockArgs,
+};
+use super::views::{CreatedEventView, EventListView, EventView, counted};
 use super::{CommandError, show};
 use crate::limits::{COMMAND_CALL_TIMEOUT, EVENTS_LISTED_MAX};
+use crate::output;
 
 pub(super) fn run(command: &EventCommand) -> Result<(), CommandError> {
     match command {
@@ -47,7 +52,7 @@ fn create(args: &CreateArgs) -> Result<(), CommandError> {
 
 /// The event, and whether it is new.
 pub(super) fn create_at(
-    port: &AdminPort,
+    port: &AdminPort<'_>,
     wanted: pb::CreateEventRequest,
 ) -> Result<(pb::EventStock, bool), CommandError> {
     let id = wanted.event_id.clone();
@@ -63,7 +68,7 @@ fn show_event(args: &EventArgs) -> Result<(), CommandError> {
 }
 
 /// How the event stands.
-pub(super) fn read(port: &AdminPort, event: &str) -> Result<pb::EventStock, CommandError> {
+pub(super) fn read(port: &AdminPort<'_>, event: &str) -> Result<pb::EventStock, CommandError> {
     let request = pb::GetEventRequest { event_id: event.to_owned() };
     let answer =
         port.call(event, request, async |admin, request| admin.get_event(request).await)?;
@@ -96,7 +101,7 @@ fn list(args: &AdminArgs) -> Result<(), CommandError> {
 }
 
 /// A server that stopped in the middle of a listing.
-pub(super) fn silent(port: &AdminPort) -> CommandError {
+pub(super) fn silent(port: &AdminPort<'_>) -> CommandError {
     CommandError::failed(format!(
         "the server at {} has said nothing more for {COMMAND_CALL_TIMEOUT:?}",
         port.shown()
@@ -112,7 +117,8 @@ fn restock(args: &RestockArgs) -> Result<(), CommandError> {
             let event = read(&port, id)?;
             if event.seated {
                 return Err(CommandError::failed(format!(
-                    "event {id} has seats: bring more with `inventory-api seats import`"
+                    "event {id} has seats: add more with `{}`",
+                    port.command(format_args!("seats import {id} FILE"))
                 )));
             }
             event.total.saturating_add(added.unwrap_or(0))
@@ -121,14 +127,46 @@ fn restock(args: &RestockArgs) -> Result<(), CommandError> {
     let request = pb::SetTotalRequest { event_id: id.to_owned(), total };
     let answer = port.call(id, request, async |admin, request| admin.set_total(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
+    if event.closed {
+        output::report(format_args!(
+            "note: event {id} is closed and cannot be opened again: none of its tickets is on sale"
+        ));
+    }
     show(&EventView::from(event), args.admin.json)
 }
 
-fn close(args: &EventArgs) -> Result<(), CommandError> {
+fn close(args: &CloseArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
+    if !args.yes && io::stdin().is_terminal() {
+        let event = read(&port, args.event.as_str())?;
+        if !event.closed {
+            confirm_close(&event)?;
+        }
+    }
     let request = pb::CloseEventRequest { event_id: args.event.to_string() };
     let answer =
         port.call(&args.event, request, async |admin, request| admin.close_event(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
     show(&EventView::from(event), args.admin.json)
+}
+
+/// Asks whether an event is to be closed.
+fn confirm_close(event: &pb::EventStock) -> Result<(), CommandError> {
+    let thing = if event.seated { "seat" } else { "ticket" };
+    let left = counted(event.remaining, thing);
+    let name = match event.name.as_str() {
+        "" => String::new(),
+        name => format!(" ({name})"),
+    };
+    output::report(format_args!(
+        "Event {}{name} has {left} available. A closed event cannot be opened again.\n\
+         Close it? Type yes to confirm:",
+        event.event_id
+    ));
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(CommandError::failed)?;
+    match line.trim() {
+        "yes" => Ok(()),
+        _ => Err(CommandError::failed("nothing was changed; --yes closes without a question")),
+    }
 }

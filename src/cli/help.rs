@@ -19,20 +19,49 @@ Exit codes: 0 success, 1 failure, 64 usage or configuration error, 70 stalled sh
 const _: () =
     assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64 && exit::STALLED == 70);
 
+/// Below `dev`.
+pub(super) const DEV: &str = "\
+Ports and all other settings are environment variables, as for `serve`, for example:
+  GRPC_PORT=8090 GRPC_HOST=127.0.0.1 inventory-api dev
+
+`inventory-api serve --help` lists them. The gRPC and metrics ports listen on all interfaces, without
+authentication, unless GRPC_HOST names another address for gRPC.";
+
+/// Below the error about an option that a command with settings does not have.
+pub(super) const NO_OPTION: &str = "
+Ports and all other settings are environment variables, such as GRPC_PORT=8090; see
+`inventory-api serve --help`.
+";
+
 /// Below `top`.
 pub(super) const TOP: &str = "\
 Keys: q quits, p pauses, s sorts the events, ? explains the columns. NO_COLOR is respected.
 
 Exit codes: 0 success, 1 no metrics with --once, 64 usage error";
 
+/// Below `event list`.
+pub(super) const EVENT_LIST: &str = "\
+Column `items`: over how many stripes the tickets of an event are split, or over how many partition keys
+its seats; more of them sell more per second.";
+
 /// Below `event create`.
 pub(super) const CREATE: &str = "\
+An event that exists with another total, stripes, seat keys, name or venue is refused and not changed. A
+name or venue that is not given matches any.
+
 Exit codes: 0 created, or exists with the same arguments; 1 failure; 64 usage error";
+
+/// Below `event close`.
+pub(super) const CLOSE: &str = "\
+A closed event cannot be opened again: what is not sold stays unsold. Existing holds can be confirmed and
+released, and orders refunded. On a terminal the command asks first.
+
+Exit codes: 0 closed, also if it was closed before; 1 failure, or not confirmed; 64 usage error";
 
 /// Below `event restock`.
 pub(super) const RESTOCK: &str = "\
 A total below the held and sold tickets is rejected. --add reads the current total and sends the sum;
-running it twice adds twice.
+running it twice adds twice. Tickets of a closed event are not on sale, also those that are added.
 
 Exit codes: 0 success, 1 failure, 64 usage error";
 
@@ -53,10 +82,22 @@ Files are read as spreadsheets write them: UTF-8, UTF-16 or CP949; separated by 
 tabs; with empty columns, rows and lines. Notes on stderr say what was done. docs/files.md has the rules.
 
 Every line is checked before the first one is sent; nothing is sent if a line is wrong. A seat that
-exists gets the section, row, number and price of the file and keeps its state. Seats that are not in
-the file do not change.
+exists gets the section, row, number and price of the file and keeps its state, also if it is sold; the
+result says how many seats are new, changed and unchanged, and how many of the changed seats are held
+or sold. Seats that are not in the file do not change.
 
 Exit codes: 0 all seats written, 1 failure, 64 usage error or wrong line";
+
+/// Below `seats list`.
+pub(super) const SEAT_LIST: &str = "\
+The list is sorted by section, row and number. Without --format and --out it is text; CSV and JSON lines
+have the columns or keys seat_id, section, row, number, price, currency, state, reservation_id and
+hold_expires_at (UTC). A price is decimal, as in a seat file. A CSV file can be imported again after the
+last three columns are removed. Cells are safe to open in a spreadsheet, as those of `export`.
+
+A list during a sale is no consistent snapshot.
+
+Exit codes: 0 success, 1 failure, 64 usage error";
 
 /// Below `seats block` and `seats unblock`.
 pub(super) const BLOCK: &str = "\
@@ -69,11 +110,15 @@ Exit codes: 0 all seats have the requested state, 1 some do not, 64 usage error"
 /// Below `export`.
 pub(super) const EXPORT: &str = "\
 Columns or keys: reservation_id, event_id, status, quantity, seat_ids, order_id, payment_intent_id,
-expires_at, created_at, changed_at. Times are UTC. Missing values are empty in CSV and null in JSON. In
-CSV, spaces separate the seat_ids.
+expires_at, created_at, changed_at, amount, currency, event_name, venue, seat_names; in JSON also draws,
+the units per stripe. The amount is the sum of the prices that were recorded with the seats; it is
+missing if there are none, or in several currencies. Seat names are section, row and number as they are
+now. Times are UTC. Missing values are empty in CSV and null in JSON. In CSV, spaces separate the
+seat_ids, and semicolons the seat_names.
 
-A CSV file is safe to open in a spreadsheet: an apostrophe stands before a cell that would be a formula
-(=, +, -, @), and control characters are written as \\u202e. --raw writes the cells as they are stored.
+A CSV file is safe to open in a spreadsheet: it begins with a byte order mark; an apostrophe stands
+before a cell that would be a formula (=, +, -, @) or that would be read as another number or a date
+(00123, 1e5, 1-2); control characters are written as \\u202e. --raw writes the cells as they are stored.
 
 The order of the reservations is undefined. An export during a sale is no consistent snapshot.
 

@@ -16,23 +16,24 @@ mod members;
 mod money;
 mod reservation;
 mod seats;
+mod table_file;
 mod tables;
 mod top;
 mod verify;
 mod views;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::FromArgMatches as _;
+use clap::error::ErrorKind;
 use clap_complete::Shell;
 use serde::Serialize;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::demo::{self, DemoError};
 use crate::exit::{self, Exit};
-use crate::output::{self, OutputError};
+use crate::output::{self, OutputError, OutputStream};
 use crate::{preflight, server};
 use args::{Cli, CliCommand, DevArgs};
 use inventory_store::embedded;
@@ -128,22 +129,31 @@ fn parse() -> Result<Option<CliCommand>, CommandError> {
         Ok(cli) => return Ok(cli.command),
         Err(error) => error,
     };
-    let text = |is_terminal| match is_terminal {
+    let text = |is_coloured| match is_coloured {
         true => error.render().ansi().to_string(),
         false => error.render().to_string(),
     };
     if error.use_stderr() {
-        output::report_verbatim(&text(io::stderr().is_terminal()));
+        output::report_verbatim(&text(output::is_coloured(OutputStream::Error)));
+        if error.kind() == ErrorKind::UnknownArgument && reads_settings() {
+            output::report_verbatim(help::NO_OPTION);
+        }
         return Err(CommandError::reported(exit::USAGE));
     }
-    output::print_verbatim(&text(output::is_terminal()))?;
+    output::print_verbatim(&text(output::is_coloured(OutputStream::Output)))?;
     Err(CommandError::reported(exit::OK))
+}
+
+/// Whether the command of the command line has settings.
+fn reads_settings() -> bool {
+    let command = std::env::args().nth(1);
+    matches!(command.as_deref(), Some("serve" | "dev" | "demo" | "check" | "tables"))
 }
 
 fn dispatch(command: Option<CliCommand>) -> Result<(), CommandError> {
     let Some(command) = command else {
         let help = args::command().render_help();
-        return Ok(output::print_verbatim(&match output::is_terminal() {
+        return Ok(output::print_verbatim(&match output::is_coloured(OutputStream::Output) {
             true => help.ansi().to_string(),
             false => help.to_string(),
         })?);

@@ -1,25 +1,7 @@
 //! Amounts of money as people write them, and in a currency's smallest unit.
 
+use crate::currency::decimals;
 use crate::limits::PRICE_AMOUNT_MAX;
-
-/// Currencies that do not have two decimals, by ISO 4217.
-const DECIMALS: [(&[&str], usize); 3] = [
-    (
-        &[
-            "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI",
-            "VND", "VUV", "XAF", "XOF", "XPF",
-        ],
-        0,
-    ),
-    (&["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
-    (&["CLF", "UYW"], 4),
-];
-
-/// How many decimals amounts of `currency` have; two when it is not known better.
-pub(super) fn decimals(currency: &str) -> usize {
-    let known = DECIMALS.iter().find(|(names, _)| names.contains(&currency));
-    known.map_or(2, |(_, decimals)| *decimals)
-}
 
 /// `45.50` of USD is 4550.
 ///
@@ -32,16 +14,34 @@ pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
              separators between thousands"
         )
     };
+    let ambiguous = |one: String, other: String| {
+        format!(
+            "is {text:?}, which may be {one} or {other}; want a decimal number without separators between thousands"
+        )
+    };
+    if text.starts_with(['-', '\u{2212}']) || (text.starts_with('(') && text.ends_with(')')) {
+        return Err(format!("is {text:?}; want 0 or more"));
+    }
+    if let Some((whole, fraction)) = text.split_once(',')
+        && is_number(whole)
+        && is_number(fraction)
+        && fraction.len() == 3
+    {
+        return Err(ambiguous(text.replace(',', ""), text.replace(',', ".")));
+    }
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
         Some(_) => return Err(wrong()),
         None => (text, ""),
     };
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+    if !is_number(whole) || !(fraction.is_empty() || is_number(fraction)) {
         return Err(wrong());
     }
     let places = decimals(currency);
+    // Some spreadsheets separate thousands by a point.
+    if fraction == "000" && places != 3 && whole.len() <= 3 {
+        return Err(ambiguous(format!("{whole}000"), whole.to_owned()));
+    }
     // Spreadsheets write 120000.00 for any currency.
     let shorter = fraction.trim_end_matches('0');
     let fraction = if shorter.len() <= places { shorter } else { fraction };
@@ -55,10 +55,14 @@ pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("is too much; want at most {}", decimal(PRICE_AMOUNT_MAX, currency)))
 }
 
-/// A price with separators that have one meaning: `1,200,000` is 1200000, `1,200.50` is 1200.50, and `45,50` is 45.50.
-/// `None` for any other text: `120,000` may be either.
-pub(super) fn without_separators(text: &str) -> Option<String> {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A price with separators that have one meaning: `1,200,000` is 1200000, `1,200.50` is 1200.50, `45,50` is 45.50, and
+/// `120,000` is 120000 in a currency without decimals. `None` for any other text: in other currencies `120,000` may be
+/// either.
+pub(super) fn without_separators(text: &str, currency: &str) -> Option<String> {
     let (whole, point) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
     let groups: Vec<&str> = whole.split(',').collect();
     if !groups.iter().copied().chain(point).all(is_number) {
@@ -68,6 +72,7 @@ pub(super) fn without_separators(text: &str) -> Option<String> {
     let is_thousands = first.len() <= 3 && others.iter().all(|group| group.len() == 3);
     match (others, point) {
         ([fraction], None) if fraction.len() < 3 => Some(format!("{first}.{fraction}")),
+        ([_], None) if is_thousands && decimals(currency) == 0 => Some(text.replace(',', "")),
         ([_, _, ..], None) | ([_, ..], Some(_)) if is_thousands => Some(text.replace(',', "")),
         _ => None,
     }
@@ -124,8 +129,11 @@ mod tests {
             (",50", None),
             ("a,b", None),
         ] {
-            assert_eq!(without_separators(text).as_deref(), expected, "{text}");
+            assert_eq!(without_separators(text, "USD").as_deref(), expected, "{text}");
         }
+        // A currency without decimals has no decimal comma.
+        assert_eq!(without_separators("120,000", "KRW").as_deref(), Some("120000"));
+        assert_eq!(without_separators("0,500", "KWD"), None);
     }
 
     #[test]
@@ -134,9 +142,14 @@ mod tests {
             ("", "USD", "decimal number"),
             (".5", "USD", "decimal number"),
             ("5.", "USD", "decimal number"),
-            ("-1", "USD", "decimal number"),
+            ("-1", "USD", "want 0 or more"),
+            ("-5000", "KRW", "want 0 or more"),
+            ("\u{2212}1", "USD", "want 0 or more"),
+            ("(45.50)", "USD", "want 0 or more"),
             ("+1", "USD", "decimal number"),
-            ("1,000", "USD", "decimal number"),
+            ("1,000", "USD", "may be 1000 or 1.000"),
+            ("120.000", "KRW", "may be 120000 or 120"),
+            ("1.000", "EUR", "may be 1000 or 1"),
             ("1e3", "USD", "decimal number"),
             ("45.505", "USD", "at most 2 in USD"),
             ("45.5", "KRW", "at most 0 in KRW"),

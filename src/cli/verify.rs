@@ -15,8 +15,8 @@ use pb::verify_update::Update as Verifying;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use super::admin::address;
-use super::args::{ReconcileArgs, VerifyArgs};
+use super::admin::{address, explain_foreign, no_event};
+use super::args::{ReconcileArgs, ServerArgs, VerifyArgs};
 use super::{CommandError, client};
 use crate::exit;
 use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
@@ -33,7 +33,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
         let mut client = connect(&server).await?;
         let request = Request::new(pb::VerifyRequest { event_id: args.event.to_string() });
         let started = client.verify(request).await;
-        let explain = |status| explain(&server, args.event.as_str(), &status);
+        let explain = |status| explain(&args.admin.server, &server, args.event.as_str(), &status);
         let mut updates = started.map_err(explain)?.into_inner();
         let mut progress = VerifyProgress::new();
         while let Some(update) = next(&mut updates).await.map_err(explain)? {
@@ -63,7 +63,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
             apply: args.apply,
         });
         let started = client.reconcile(request).await;
-        let explain = |status| explain(&server, args.event.as_str(), &status);
+        let explain = |status| explain(&args.admin.server, &server, args.event.as_str(), &status);
         let mut updates = started.map_err(explain)?.into_inner();
         let mut progress = VerifyProgress::new();
         while let Some(update) = next(&mut updates).await.map_err(explain)? {
@@ -95,6 +95,8 @@ struct ReconciliationSummary {
     plan: Option<pb::RepairPlan>,
     done: Option<pb::RepairsDone>,
     after: Option<pb::AuditReport>,
+    /// Whether a part was printed.
+    has_printed: bool,
     /// The first error of the output. It does not stop the repairs.
     unprinted: Option<OutputError>,
 }
@@ -113,7 +115,9 @@ impl ReconciliationSummary {
                 shown
             }
             Reconciling::Plan(plan) => {
-                let shown = text::plan(&plan, args.apply, args.event.as_str());
+                let apply = format!("reconcile {} --apply", args.event);
+                let apply = (!args.apply).then(|| args.admin.server.command(apply));
+                let shown = text::plan(&plan, apply.as_deref());
                 self.plan = Some(plan);
                 shown
             }
@@ -124,7 +128,9 @@ impl ReconciliationSummary {
             }
         };
         if !args.admin.json {
-            let printed = output::print(format_args!("{shown}\n"));
+            // An empty line between the parts, none after the last one.
+            let gap = if std::mem::replace(&mut self.has_printed, true) { "\n" } else { "" };
+            let printed = output::print(format_args!("{gap}{shown}"));
             self.unprinted = self.unprinted.take().or(printed.err());
         }
     }
@@ -157,17 +163,13 @@ async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {
     updates.message().await
 }
 
-fn explain(server: &Uri, event: &str, status: &Status) -> CommandError {
+fn explain(args: &ServerArgs, server: &Uri, event: &str, status: &Status) -> CommandError {
     let at = client::shown(server);
     CommandError::failed(match status.code() {
-        Code::NotFound => format!("there is no event {event}"),
-        Code::Unimplemented => format!(
-            "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
-             default"
-        ),
-        code => {
+        Code::NotFound => no_event(args, &event),
+        code => explain_foreign(server, status).unwrap_or_else(|| {
             format!("nothing was proven: the server at {at} said: {} ({code:?})", status.message())
-        }
+        }),
     })
 }
 

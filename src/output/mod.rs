@@ -77,6 +77,27 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// A standard stream of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputStream {
+    Output,
+    Error,
+}
+
+/// Whether output to `stream` is coloured: on a terminal, unless the user wants none.
+pub(crate) fn is_coloured(stream: OutputStream) -> bool {
+    let is_terminal = match stream {
+        OutputStream::Output => io::stdout().is_terminal(),
+        OutputStream::Error => io::stderr().is_terminal(),
+    };
+    is_terminal && wants_colours()
+}
+
+/// False if NO_COLOR is set and not empty (<https://no-color.org>).
+pub(crate) fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
 /// Prints `text` and a line end. Control characters other than line ends are escaped.
 pub(crate) fn print(text: impl fmt::Display) -> Result<(), OutputError> {
     let text = text.to_string();

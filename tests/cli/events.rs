@@ -1,10 +1,14 @@
 //! Events without seats: create, show, list, restock, close.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use tonic_types::StatusExt as _;
 
 use crate::live::LiveServer;
+use crate::output::open_terminal;
 use crate::reservations::{commit, try_commit};
 use crate::{FAILED, OK, assert_has};
 
@@ -19,7 +23,7 @@ fn event_is_created_shown_restocked_and_closed() {
     let made = live.ok(&create);
     assert!(made.starts_with("created\n"), "{made}");
     assert_has(&made, &["total      5,000", "remaining  5,000", "stripe"]);
-    assert_has(&live.ok(&create), &["it was there already, with the same stock"]);
+    assert_has(&live.ok(&create), &["exists with the same arguments; nothing was changed"]);
     let again = live.json(&create);
     assert_eq!(again["created"], false);
     assert_eq!(numbers(&again["event"]), [&json!(5_000), &json!(5_000), &json!(0)]);
@@ -32,7 +36,8 @@ fn event_is_created_shown_restocked_and_closed() {
     assert_eq!(shown["closed"], false);
     let none = live.run(&["event", "show", "evt_2"]);
     assert_eq!(none.code, FAILED);
-    assert_has(&none.err, &["no event evt_2", "event create evt_2"]);
+    let lists = format!("`inventory-api event list --admin {}` lists", live.server.admin);
+    assert_has(&none.err, &["no event evt_2", &lists]);
 
     let more = live.ok(&["event", "restock", "evt_1", "--total", "6000"]);
     assert_has(&more, &["total      6,000", "remaining  6,000"]);
@@ -41,13 +46,53 @@ fn event_is_created_shown_restocked_and_closed() {
     let less = live.json(&["event", "restock", "evt_1", "--total", "10"]);
     assert_eq!(numbers(&less), [&json!(10), &json!(10), &json!(0)]);
 
+    // Another name or venue is another event.
+    let name = ["--name", "Other", "--venue", "There"];
+    live.ok(&[&["event", "create", "evt_3", "--total", "7"][..], &name].concat());
+    live.ok(&["event", "create", "evt_3", "--total", "7"]);
+    live.ok(&["event", "create", "evt_3", "--total", "7", "--name", "Other"]);
+    for other in [["--name", "Another"], ["--venue", "Here"]] {
+        let ran = live.run(&[&["event", "create", "evt_3", "--total", "7"][..], &other].concat());
+        assert_eq!(ran.code, FAILED);
+        assert_has(&ran.err, &["evt_3 exists with total 7 over 1 stripe, name \"Other\""]);
+    }
+
     let closed = live.ok(&["event", "close", "evt_1"]);
-    assert_has(&closed, &["sale       closed"]);
+    assert_has(&closed, &["sale       closed for good"]);
     assert_eq!(live.json(&["event", "close", "evt_1"])["closed"], true);
     assert_eq!(live.json(&["event", "show", "evt_1"])["closed"], true);
+    let late = live.run(&["event", "restock", "evt_1", "--total", "20"]);
+    assert_eq!(late.code, OK);
+    assert_has(&late.err, &["note: event evt_1 is closed and cannot be opened again"]);
     let none = live.run(&["event", "close", "evt_2"]);
     assert_eq!(none.code, FAILED);
     assert_has(&none.err, &["no event evt_2"]);
+}
+
+#[test]
+fn close_asks_on_a_terminal() {
+    let live = LiveServer::start();
+    live.ok(&["event", "create", "evt_1", "--total", "20", "--name", "Opening night"]);
+    let is_closed = || live.json(&["event", "show", "evt_1"])["closed"].as_bool().unwrap();
+    for (answer, options, code) in
+        [("no\n", &[][..], FAILED), ("yes\n", &[], OK), ("", &[], OK), ("", &["--yes"], OK)]
+    {
+        let (terminal, slave) = open_terminal();
+        std::fs::File::from(terminal.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();
+        let mut command = live.command(&[&["event", "close", "evt_1"], options].concat());
+        let command = command.stdin(slave).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), code, "{answer:?}: {err}");
+        assert_eq!(is_closed(), code == OK);
+        // A closed event is not asked about.
+        match answer {
+            "" => assert_eq!(err, ""),
+            _ => assert_has(&err, &["(Opening night) has 20 tickets", "cannot be opened again"]),
+        }
+        drop(terminal);
+    }
+    assert_has(&live.ok(&["event", "close", "--help"]), &["cannot be opened again", "--yes"]);
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn every_command_has_help() {
         &["event", "close"],
         &["seats"],
         &["seats", "import"],
+        &["seats", "list"],
         &["seats", "block"],
         &["seats", "unblock"],
         &["reservation"],
@@ -138,6 +139,18 @@ fn closed_pipe_does_not_panic() {
 }
 
 #[test]
+fn unknown_option_of_a_server_names_the_settings() {
+    for args in [&["dev", "--port", "8090"][..], &["serve", "--port=8090"]] {
+        let ran = run(args);
+        assert_eq!(ran.code, USAGE);
+        assert_has(&ran.err, &["--port", "environment variables", "GRPC_PORT=8090"]);
+    }
+    let ran = run(&["event", "list", "--port", "1"]);
+    assert!(!ran.err.contains("environment variables"), "{}", ran.err);
+    assert_has(&run(&["dev", "--help"]).out, &["GRPC_PORT=8090", "GRPC_HOST"]);
+}
+
+#[test]
 fn usage_errors_exit_with_64() {
     for (args, needle) in [
         (&["sell"][..], "sell"),
@@ -168,6 +181,9 @@ fn usage_errors_exit_with_64() {
         (&["seats", "block", "e", "A-1", "--file", "x"], "--file"),
         (&["reservation", "show", "a b"], "[A-Za-z0-9._:-]"),
         (&["export", "e", "--format", "xml"], "jsonl"),
+        (&["export", "e", "--raw"], "--raw goes with --format csv"),
+        (&["export", "e", "--out", "x.jsonl", "--no-bom"], "--no-bom goes with --format csv"),
+        (&["seats", "list", "e", "--state", "taken"], "available"),
         (&["export", "e", "--status", "sold"], "confirmed"),
         (&["completions", "tcsh"], "bash, zsh, fish"),
         (&["dev", "--memory", "--data", "x"], "--memory"),
@@ -255,10 +271,46 @@ fn refused_connection_says_how_to_start_a_server() {
     ] {
         let ran = run_with(args, &[(name, &port)]);
         assert_eq!(ran.code, FAILED, "{}", ran.err);
-        let expected = format!("no server answers at http://127.0.0.1:{port}: start one with");
-        assert_has(&ran.err, &[&expected, "inventory-api dev"]);
+        let expected = format!("no server answers at http://127.0.0.1:{port}: start one, with");
+        assert_has(&ran.err, &[&expected, "`inventory-api serve`", "`inventory-api dev`"]);
         assert_eq!(ran.out, "");
     }
+}
+
+#[test]
+fn address_of_another_port_is_named() {
+    let live = live::LiveServer::start();
+    let (metrics, grpc) = (&live.server.metrics, &live.server.grpc);
+    for (args, expected) in [
+        (&["event", "list", "--admin", metrics][..], "is not an admin port"),
+        (&["event", "list", "--admin", grpc], "is not an admin port"),
+        (&["export", "evt_1", "--admin", metrics], "is not an admin port"),
+        (&["verify", "evt_1", "--admin", metrics], "is not an admin port"),
+        (&["health", "--server", metrics], "is not a gRPC port"),
+        (&["top", "--once", "--metrics", grpc], "METRICS_PORT"),
+    ] {
+        let ran = run(args);
+        assert_eq!(ran.code, FAILED, "{args:?}");
+        assert_has(&ran.err, &[expected]);
+        assert!(!ran.err.contains("transport error"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn server_on_loopback_says_so() {
+    let banner = |variables: &[(&str, &str)]| {
+        let mut command = ServerCommand::dev_in_memory();
+        for (name, value) in variables {
+            command = command.env(name, value);
+        }
+        let server = command.start();
+        (server.grpc.clone(), server.banner.clone())
+    };
+    let (_, everywhere) = banner(&[]);
+    assert_has(&everywhere, &["network   gRPC on all interfaces (GRPC_HOST)", "no authentication"]);
+    let (grpc, loopback) = banner(&[("GRPC_HOST", "127.0.0.2")]);
+    assert!(grpc.starts_with("127.0.0.2:"), "{grpc}");
+    assert_has(&loopback, &["network   gRPC on loopback (GRPC_HOST)"]);
 }
 
 #[test]
@@ -412,6 +464,7 @@ fn check_reports_a_port_in_use() {
     assert_eq!(ran.code, FAILED);
     let lines = lines_of(&ran.out, "METRICS_PORT").join("\n");
     assert_has(&lines, &["wrong", &port, &format!("ss -ltnp 'sport = :{port}'"), "METRICS_PORT=0"]);
+    assert_has(&ran.out, &["things are wrong: METRICS_PORT, DynamoDB", "\nmachine: kernel"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -100,6 +101,21 @@ fn unwritable_output_is_reported_by_every_command() {
 }
 
 #[test]
+fn large_exports_end_with_their_reader() {
+    let live = LiveServer::start();
+    live.ok(&["event", "create", "evt_1", "--total", "1000"]);
+    // More than the buffers of a writer hold.
+    for number in 0..150 {
+        commit(&live, "evt_1", &format!("{number:0>128}"), 1, &[]);
+    }
+    let csv = ["export", "evt_1", "--format", "csv"];
+    for args in [&["export", "evt_1"][..], &csv, &[&csv[..], &["--out", "-"]].concat()] {
+        assert_quiet(args, run_into(live.command(args), closed_pipe()));
+        assert_unwritten(args, run_into(live.command(args), full_device()));
+    }
+}
+
+#[test]
 fn demo_ends_with_its_reader() {
     let demo = ["demo", "--tickets", "500"];
     assert_quiet(&demo, run_into(ServerCommand::new(&demo).command, closed_pipe()));
@@ -158,7 +174,9 @@ fn export_replaces_files_and_writes_through_everything_else() {
     let at = |name: &str| dir.path().join(name);
     let is_export = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
-        text.starts_with("reservation_id,") && text.contains("res_1") && text.lines().count() == 2
+        text.starts_with("\u{feff}reservation_id,")
+            && text.contains("res_1")
+            && text.lines().count() == 2
     };
 
     // A file keeps its mode, and gets another content at once.
@@ -198,7 +216,9 @@ fn export_replaces_files_and_writes_through_everything_else() {
     let pipe = at("pipe");
     let reader = std::thread::spawn(move || fs::read_to_string(pipe).unwrap());
     assert_eq!(export_to(&live, &at("pipe")).code, OK);
-    assert!(reader.join().unwrap().contains("res_1"));
+    // A program reads the pipe.
+    let piped = reader.join().unwrap();
+    assert!(piped.starts_with("reservation_id,") && piped.contains("res_1"), "{piped}");
 
     // Standard output, under three names.
     for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
@@ -345,6 +365,76 @@ fn exported_cells_are_no_formulas_and_control_no_terminal() {
         line.to_owned()
     };
     assert_has(&column("evt_2"), &["봄 음악회  예술의전당"]);
+}
+
+#[test]
+fn ids_that_a_spreadsheet_would_change_are_exported_as_text() {
+    let live = LiveServer::start();
+    live.ok(&["event", "create", "evt_1", "--total", "100"]);
+    commit(&live, "evt_1", "00012345678901234567", 1, &[]);
+    let args = ["export", "evt_1", "--format", "csv"];
+    assert_has(&live.ok(&args), &["\n'00012345678901234567,evt_1,CONFIRMED,1,"]);
+    let raw = live.ok(&[&args[..], &["--raw"]].concat());
+    assert_has(&raw, &["\n00012345678901234567,"]);
+}
+
+#[test]
+fn file_name_decides_the_format_and_the_rows_are_counted() {
+    let live = live_event();
+    let dir = tempfile::tempdir().unwrap();
+    let export = |name: &str, options: &[&str]| {
+        let path = dir.path().join(name);
+        let args = [&["export", "evt_1", "--out", path.to_str().unwrap()], options].concat();
+        let ran = live.run(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (OK, ""), "{}", ran.err);
+        assert_has(&ran.err, &[&format!("1 reservation written to {}", path.display())]);
+        fs::read_to_string(path).unwrap()
+    };
+    for (name, options, start) in [
+        ("a.csv", &[][..], "\u{feff}reservation_id,"),
+        ("b.CSV", &["--no-bom"], "reservation_id,"),
+        ("c.csv", &["--format", "jsonl"], "{\"reservation_id\""),
+        ("d.jsonl", &[], "{\"reservation_id\""),
+        ("e", &["--format", "csv"], "\u{feff}reservation_id,"),
+    ] {
+        let text = export(name, options);
+        assert!(text.starts_with(start), "{name}: {text}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    for (variable, is_coloured) in [("", true), ("1", false)] {
+        let (terminal, slave) = open_terminal();
+        let mut command = command(&["event", "show"]);
+        command.env("NO_COLOR", variable).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(slave).spawn().unwrap();
+        drop(command);
+        assert_eq!(child.wait().unwrap().code(), USAGE);
+        let text = text_on(terminal);
+        assert_eq!(text.contains("\u{1b}["), is_coloured, "NO_COLOR={variable:?}: {text:?}");
+        assert_has(&text, &["Usage"]);
+    }
+}
+
+/// Both ends of a new terminal.
+pub(crate) fn open_terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: both numbers live through the call, which fills them in; the other arguments may be null.
+    let result =
+        unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) };
+    assert_eq!(result, 0);
+    // SAFETY: the call returned open descriptors that nothing else owns.
+    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
+}
+
+/// What was written to a terminal that no process has open.
+fn text_on(terminal: OwnedFd) -> String {
+    let mut text = Vec::new();
+    // The end of a terminal is an error.
+    let _ = File::from(terminal).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[test]

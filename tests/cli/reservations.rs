@@ -1,8 +1,9 @@
 //! Reservations: show, refund, export.
 
 use inventory_client::connect;
-use inventory_proto::inventory::v1::{CommitReq, ReleaseReq, SeatRef};
+use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
 use serde_json::Value;
+use tonic_types::StatusExt as _;
 
 use crate::live::LiveServer;
 use inventory_testkit::DEADLINE;
@@ -70,6 +71,25 @@ pub(crate) fn commit_paid(live: &LiveServer, event: &str, id: &str, payment: &st
     }
 }
 
+/// Holds seats through the gRPC port.
+#[track_caller]
+pub(crate) fn hold(live: &LiveServer, event: &str, id: &str, seats: &[&str]) {
+    try_hold(live, event, id, seats).unwrap();
+}
+
+fn try_hold(live: &LiveServer, event: &str, id: &str, seats: &[&str]) -> Result<(), tonic::Status> {
+    let request = PlaceHoldReq {
+        reservation_id: id.to_owned(),
+        event_id: event.to_owned(),
+        seat_ids: seat_refs(seats),
+        ..PlaceHoldReq::default()
+    };
+    block_on(async {
+        let mut inventory = connect(&live.server.grpc).await.unwrap();
+        inventory.place_hold(patient(request)).await.map(drop)
+    })
+}
+
 fn send_commit(live: &LiveServer, request: CommitReq) -> Result<String, tonic::Status> {
     block_on(async {
         let mut inventory = connect(&live.server.grpc).await.unwrap();
@@ -99,12 +119,21 @@ fn reservation_is_shown_and_refunded_once() {
     let shown = live.ok(&["reservation", "show", "res_1"]);
     assert_has(&shown, &["status       CONFIRMED", "quantity     3", &order, "pi_1"]);
     assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 17);
-    for _ in 0..2 {
+    for first in [true, false] {
         let refunded = live.json(&["reservation", "refund", "res_1"]);
-        assert_eq!(refunded["status"], "REFUNDED");
+        assert_eq!(
+            (&refunded["status"], &refunded["refunded"]),
+            (&"REFUNDED".into(), &first.into())
+        );
         assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 20);
     }
     assert_eq!(live.json(&["reservation", "show", "res_1"])["status"], "REFUNDED");
+
+    let again = live.ok(&["reservation", "refund", "res_1"]);
+    assert!(again.starts_with("refunded before; nothing was changed\n"), "{again}");
+    commit(&live, "evt_1", "res_4", 2, &[]);
+    let done = live.ok(&["reservation", "refund", "res_4"]);
+    assert!(done.starts_with("refunded: 2 units back on sale\n"), "{done}");
 
     release(&live, "evt_1", "res_2");
     let refused = live.run(&["reservation", "refund", "res_2"]);
@@ -114,6 +143,35 @@ fn reservation_is_shown_and_refunded_once() {
         let none = live.run(&["reservation", verb, "res_3"]);
         assert_eq!(none.code, FAILED);
         assert_has(&none.err, &["there is no reservation res_3"]);
+    }
+}
+
+#[test]
+fn rejections_say_what_is_wrong() {
+    let live = LiveServer::start();
+    live.ok(&["event", "create", "units", "--total", "20"]);
+    let import = ["seats", "import", "hall", "-", "--create"];
+    assert_eq!(live.run_with_input(&import, "seat_id\nA-1\nA-2\n").code, OK);
+    commit(&live, "hall", "res_1", 0, &["A-1"]);
+    let reason = |status: &tonic::Status| status.get_details_error_info().unwrap().reason;
+    let expect = |status: tonic::Status, expected: &str, texts: &[&str]| {
+        assert_eq!(reason(&status), expected, "{status}");
+        assert_has(status.message(), texts);
+    };
+    let held_again = try_hold(&live, "hall", "res_1", &["A-1"]).unwrap_err();
+    expect(held_again, "RESERVATION_COMMITTED", &["confirmed; it can be neither held again"]);
+    live.ok(&["reservation", "refund", "res_1"]);
+    let refunded = try_commit(&live, "hall", "res_1", 0, &["A-1"]).unwrap_err();
+    expect(refunded, "RESERVATION_RELEASED", &["was released or refunded"]);
+    let nothing = try_commit(&live, "hall", "res_2", 0, &[]).unwrap_err();
+    expect(nothing, "INVALID_ARGUMENT", &["qty is 0", "no seat_ids", "the seats of the hold"]);
+    let no_seats = try_commit(&live, "units", "res_3", 0, &["A-1"]).unwrap_err();
+    expect(no_seats, "SEAT_NOT_FOUND", &["the event has no seats; request qty"]);
+    // An unknown seat is reported also if another seat is taken.
+    commit(&live, "hall", "res_4", 0, &["A-1"]);
+    for _ in 0..2 {
+        let unknown = try_hold(&live, "hall", "res_5", &["ZZ-1", "A-1"]).unwrap_err();
+        expect(unknown, "SEAT_NOT_FOUND", &["seats not found: ZZ-1"]);
     }
 }
 
@@ -129,7 +187,7 @@ fn refunded_seats_can_be_sold_again() {
     let blocked = live.run(&["seats", "block", "evt_1", "A-1", "A-2"]);
     assert_eq!(blocked.code, FAILED);
     assert_has(&blocked.out, &["A-1   sold", "A-2   changed"]);
-    assert_has(&blocked.err, &["1 of 2 seats are not blocked"]);
+    assert_has(&blocked.err, &["1 of 2 seats not blocked"]);
     let refunded = live.json(&["reservation", "refund", "res_1"]);
     assert_eq!(refunded["seat_ids"], serde_json::json!(["A-1"]));
     let order = commit(&live, "evt_1", "res_2", 0, &["A-1"]);
@@ -168,7 +226,7 @@ fn reservations_of_one_event_are_exported() {
     let out = ["--format", "csv", "--out", file.to_str().unwrap()];
     assert_eq!(live.ok(&[&["export", "evt_1"], &out[..]].concat()), "");
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.starts_with("reservation_id,event_id,status,quantity,"), "{text}");
+    assert!(text.starts_with("\u{feff}reservation_id,event_id,status,quantity,"), "{text}");
     assert_eq!(text.lines().count(), 4);
     assert_has(&text, &["evt_1:a,evt_1,CONFIRMED,2,,ord_"]);
     // A failed export leaves no new file and keeps the old one.

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use inventory_testkit::server::ServerCommand;
+
 use crate::live::LiveServer;
+use crate::reservations::{commit, hold};
 use crate::{FAILED, OK, USAGE, assert_has};
 
 /// A file of `count` seats in sections of a thousand; the first seat of each section has a higher price.
@@ -47,7 +50,7 @@ fn seats_are_imported_twice_blocked_and_closed() {
     let import = ["seats", "import", "evt_1", text(&path)];
     let first = live.run(&import);
     assert_eq!(first.code, OK, "{}", first.err);
-    assert_has(&first.out, &["2,345 seats written in", "section", "S2", "345"]);
+    assert_has(&first.out, &["2,345 seats stored in", ": 2,345 new", "section", "S2", "345"]);
     // Without a terminal: plain lines instead of the progress bar.
     assert_has(&first.err, &["2,345 of 2,345 seats"]);
     assert!(!first.err.contains('\x1b') && !first.err.contains('\r'), "{}", first.err);
@@ -87,7 +90,105 @@ fn seats_are_imported_twice_blocked_and_closed() {
     assert_eq!(live.json(&["event", "show", "evt_1"])["closed"], true);
     let late = live.run(&import);
     assert_eq!(late.code, FAILED);
-    assert_has(&late.err, &["evt_1 is closed"]);
+    assert_has(&late.err, &["evt_1 is closed; nothing was written"]);
+}
+
+#[test]
+fn import_reports_what_is_new_changed_and_taken() {
+    let live = LiveServer::start();
+    let file = |lines: &[&str]| format!("seat_id,section,price,currency\n{}\n", lines.join("\n"));
+    let create = ["seats", "import", "evt_1", "-", "--create", "--name", "Opening night"];
+    let first = ["A-1,STALLS,100000,KRW", "A-2,STALLS,100000,KRW", "A-3,STALLS,100000,KRW"];
+    let ran = live.run_with_input(&create, &file(&first));
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    assert_has(&ran.out, &["3 seats stored in", ": 3 new\n"]);
+    commit(&live, "evt_1", "res_1", 0, &["A-1"]);
+    hold(&live, "evt_1", "res_2", &["A-2"]);
+
+    // Another name is refused before any seat is written.
+    let other = ["seats", "import", "evt_1", "-", "--create", "--name", "Closing night"];
+    let second = ["A-1,STALLS,120000,KRW", "A-2,STALLS,120000,KRW", first[2], "B-1,BALCONY,1,KRW"];
+    let ran = live.run_with_input(&other, &file(&second));
+    assert_eq!(ran.code, FAILED);
+    assert_has(&ran.err, &["evt_1 exists with seats over 1 key, name \"Opening night\""]);
+    assert_eq!(live.json(&["event", "show", "evt_1"])["total"], 3);
+
+    let ran = live.run_with_input(&create, &file(&second));
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    assert_has(
+        &ran.out,
+        &[
+            "4 seats stored in",
+            ": 1 new, 2 changed, 1 unchanged",
+            "changed while taken: 1 held, 1 sold",
+        ],
+    );
+    assert_has(&ran.err, &["note: event evt_1 exists"]);
+    let again = live.run_with_input(&[&create[..], &["--json"]].concat(), &file(&second));
+    let again: Value = serde_json::from_str(&again.out).unwrap();
+    let numbers = ["written", "added", "changed", "unchanged", "changed_held", "changed_sold"];
+    assert_eq!(numbers.map(|name| again[name].as_i64().unwrap()), [4, 0, 0, 4, 0, 0]);
+}
+
+#[test]
+fn check_shows_sections_and_prices() {
+    let path = "-";
+    let check = ["seats", "import", "evt_1", path, "--create", "--name", "봄 음악회", "--check"];
+    let text = "seat_id,section,row,number,price,currency\n\
+                A-1,무대 앞,1열,1,120000,KRW\nA-2,무대 앞,2열,1,100000,KRW\nB-1,2층,1열,1,45.50,USD\nB-2,2층,1열,2,,\n";
+    let ran = ServerCommand::new(&check).run_with_input(text);
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    let expected = "\
+event  evt_1
+name   봄 음악회
+file   4 seats, and every line is good
+
+section  seats  rows  price                  first seat  row  number
+2층          2     1  45.50 USD, 1 without   B-1         1열  1
+무대 앞      2     2  100000 to 120000 KRW  A-1         1열  1
+
+Nothing was sent.
+";
+    let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(squeezed(&ran.out), squeezed(expected), "{}", ran.out);
+}
+
+#[test]
+fn seats_are_listed_with_price_state_and_reservation() {
+    let live = LiveServer::start();
+    let file = "seat_id,section,row,number,price,currency\n\
+                A-10,S,A,10,120000,KRW\nA-2,S,A,2,120000,KRW\nA-1,S,A,1,45.50,USD\nB-1,S,B,1,,\n";
+    let ran = live.run_with_input(&["seats", "import", "evt_1", "-", "--create"], file);
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    commit(&live, "evt_1", "res_1", 0, &["A-2"]);
+    live.ok(&["seats", "block", "evt_1", "B-1"]);
+    let list = ["seats", "list", "evt_1"];
+    let csv = live.ok(&[&list[..], &["--format", "csv"]].concat());
+    let expected = "\
+seat_id,section,row,number,price,currency,state,reservation_id,hold_expires_at
+A-1,S,A,1,45.50,USD,AVAILABLE,,
+A-2,S,A,2,120000,KRW,SOLD,res_1,
+A-10,S,A,10,120000,KRW,AVAILABLE,,
+B-1,S,B,1,,,BLOCKED,,
+";
+    assert_eq!(csv, expected);
+    let text = live.ok(&list);
+    assert_has(
+        &text,
+        &["A-2   S        A    2       120000  KRW  sold       res_1\n", "\n4 seats\n"],
+    );
+    let sold = live.ok(&[&list[..], &["--state", "sold", "--format", "jsonl"]].concat());
+    let sold: Value = serde_json::from_str(sold.trim()).unwrap();
+    assert_eq!((&sold["seat_id"], &sold["price"]), (&"A-2".into(), &"120000".into()));
+    let exported: Value = serde_json::from_str(live.ok(&["export", "evt_1"]).trim()).unwrap();
+    let expected = json!({ "amount": "120000", "currency": "KRW", "seat_names": ["S A 2"] });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&exported[key], value, "{exported}");
+    }
+    live.ok(&["event", "create", "tickets", "--total", "5"]);
+    let none = live.run(&["seats", "list", "tickets"]);
+    assert_eq!(none.code, FAILED);
+    assert_has(&none.err, &["tickets has no seats"]);
 }
 
 #[test]
@@ -148,10 +249,11 @@ fn file_with_an_invalid_line_writes_nothing() {
     let good = "seat_id,section\nA-1,A\n";
     let ran = live.run_with_input(&["seats", "import", "evt_2", "-", "--check"], good);
     assert_eq!(ran.code, OK, "{}", ran.err);
-    assert_has(&ran.out, &["1 seats, and every line is good"]);
+    assert_has(&ran.out, &["1 seat, and every line is good", "Nothing was sent"]);
     let ran = live.run_with_input(&["seats", "import", "evt_2", "-"], good);
     assert_eq!(ran.code, FAILED);
-    assert_has(&ran.err, &["no event evt_2", "what was written stays"]);
+    assert_has(&ran.err, &["no event evt_2: add --create to create it; nothing was written"]);
+    assert!(!ran.err.contains("same command"), "{}", ran.err);
     let create = ["seats", "import", "evt_2", "-", "--create", "--name", "Opening night"];
     let lines =
         "{\"seat_id\": \"A-1\", \"section\": \"A\", \"price\": 45.5, \"currency\": \"USD\"}";

@@ -1,5 +1,6 @@
 //! The commands that run events, over the admin port.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
@@ -20,6 +21,16 @@ pub(in crate::cli) struct ServerArgs {
     /// Address of the server's admin port [default: 127.0.0.1 and ADMIN_PORT, 8081]
     #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
     pub(in crate::cli) address: Option<Uri>,
+}
+
+impl ServerArgs {
+    /// `command` as it must be typed to reach the same server.
+    pub(in crate::cli) fn command(&self, command: impl Display) -> String {
+        match self.address.as_ref().and_then(Uri::authority) {
+            Some(address) => format!("inventory-api {command} --admin {address}"),
+            None => format!("inventory-api {command}"),
+        }
+    }
 }
 
 /// The server to call, and the format of the output.
@@ -46,7 +57,8 @@ pub(in crate::cli) enum EventCommand {
     /// Show the stock of an event by stripe or by section
     Show(EventArgs),
 
-    /// List all events
+    /// List all events; `event show` has the stock of one
+    #[command(after_help = help::EVENT_LIST)]
     List(AdminArgs),
 
     /// Change the number of tickets of an event
@@ -56,8 +68,9 @@ pub(in crate::cli) enum EventCommand {
     )]
     Restock(RestockArgs),
 
-    /// Close the sale: no new reservations; existing holds can still be confirmed
-    Close(EventArgs),
+    /// Close the sale for good: no new reservations; existing holds can still be confirmed
+    #[command(after_help = help::CLOSE)]
+    Close(CloseArgs),
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +138,20 @@ pub(in crate::cli) struct EventArgs {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct CloseArgs {
+    /// Event id
+    #[arg(value_name = "ID")]
+    pub(in crate::cli) event: EventId,
+
+    /// Do not ask on a terminal
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct RestockArgs {
     /// Event id
     #[arg(value_name = "ID")]
@@ -149,6 +176,10 @@ pub(in crate::cli) enum SeatsCommand {
     #[command(after_help = help::IMPORT)]
     Import(ImportArgs),
 
+    /// List the seats of an event with price, state and reservation
+    #[command(after_help = help::SEAT_LIST)]
+    List(SeatListArgs),
+
     /// Block available seats
     #[command(after_help = help::BLOCK)]
     Block(BlockArgs),
@@ -168,12 +199,12 @@ pub(in crate::cli) struct ImportArgs {
     #[arg(value_name = "FILE")]
     pub(in crate::cli) file: PathBuf,
 
-    /// Create the seated event first
+    /// Create the seated event first, if it does not exist; another name or venue is refused
     #[arg(long)]
     pub(in crate::cli) create: bool,
 
-    /// Only check the file; send nothing
-    #[arg(long, conflicts_with = "create")]
+    /// Only check the file and show its sections and prices; send nothing
+    #[arg(long)]
     pub(in crate::cli) check: bool,
 
     #[command(flatten)]
@@ -198,6 +229,31 @@ pub(in crate::cli) struct ImportAboutArgs {
     /// With --create: venue of the event
     #[arg(long, value_name = "TEXT", requires = "create")]
     pub(in crate::cli) venue: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SeatListArgs {
+    /// Event id
+    #[arg(value_name = "EVENT")]
+    pub(in crate::cli) event: EventId,
+
+    /// Only seats in this state
+    #[arg(long, value_enum)]
+    pub(in crate::cli) state: Option<SeatListState>,
+
+    #[command(flatten)]
+    pub(in crate::cli) table: TableArgs,
+
+    #[command(flatten)]
+    pub(in crate::cli) server: ServerArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum SeatListState {
+    Available,
+    Held,
+    Sold,
+    Blocked,
 }
 
 #[derive(Debug, Args)]
@@ -243,17 +299,8 @@ pub(in crate::cli) struct ExportArgs {
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// Format of the output
-    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
-    pub(in crate::cli) format: ExportFormat,
-
-    /// Output file instead of standard output, complete or not at all; - is standard output
-    #[arg(long, value_name = "FILE")]
-    pub(in crate::cli) out: Option<PathBuf>,
-
-    /// With --format csv: write cells as they are stored, also those that a spreadsheet would evaluate
-    #[arg(long)]
-    pub(in crate::cli) raw: bool,
+    #[command(flatten)]
+    pub(in crate::cli) table: TableArgs,
 
     /// Only reservations with this status
     #[arg(long, value_enum)]
@@ -263,8 +310,28 @@ pub(in crate::cli) struct ExportArgs {
     pub(in crate::cli) server: ServerArgs,
 }
 
+/// Where rows are written, and how.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TableArgs {
+    /// Format of the output [default: csv if the name of --out ends in .csv, otherwise jsonl]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) format: Option<TableFormat>,
+
+    /// Output file instead of standard output, complete or not at all; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) out: Option<PathBuf>,
+
+    /// In CSV: write cells as they are stored, also those that a spreadsheet would evaluate or change
+    #[arg(long)]
+    pub(in crate::cli) raw: bool,
+
+    /// In a CSV file of --out: no byte order mark, which spreadsheets need to read UTF-8
+    #[arg(long)]
+    pub(in crate::cli) no_bom: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum ExportFormat {
+pub(in crate::cli) enum TableFormat {
     Jsonl,
     Csv,
 }

@@ -55,6 +55,7 @@ pub(super) fn command() -> Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum CliCommand {
     /// Run the server on an embedded database, without any setup
+    #[command(after_help = help::DEV)]
     Dev(DevArgs),
 
     /// Sell out an event with real clients and verify every promise
@@ -73,7 +74,7 @@ pub(super) enum CliCommand {
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
 
-    /// Import, block or unblock the seats of an event
+    /// Import, list, block or unblock the seats of an event
     #[command(subcommand, arg_required_else_help = true)]
     Seats(SeatsCommand),
 

@@ -2,6 +2,7 @@
 
 use super::value::clean;
 use super::{Record, RecordPlace, RecordSink};
+use crate::cli::views::counted;
 
 /// Separators that spreadsheets write, the first one preferred.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
@@ -22,6 +23,12 @@ pub(super) fn records(
         take(RecordPlace::Line(1), Err(problem));
         return;
     };
+    if let Some(line) = unclosed_quote(text, start, separator) {
+        let problem = "has a quotation mark that is not closed; a value with a quotation mark in it needs two of them, \
+                       and quotation marks around it";
+        take(RecordPlace::Line(line), Err(problem.to_owned()));
+        return;
+    }
     let mut lines = RecordLines::new(text, start);
     let mut reader = csv::ReaderBuilder::new()
         // Counted here, so that an invalid line is reported and the next ones are checked.
@@ -30,7 +37,7 @@ pub(super) fn records(
         .delimiter(delimiter)
         .from_reader(text.get(start..).unwrap_or_default().as_bytes());
     let mut header: Option<Vec<Option<usize>>> = None;
-    let mut dropped = 0_usize;
+    let mut dropped = 0_i64;
     let mut row = csv::StringRecord::new();
     // The text is in memory and is UTF-8: reading cannot fail.
     while reader.read_record(&mut row).is_ok_and(|has_row| has_row) {
@@ -40,7 +47,7 @@ pub(super) fn records(
         }
         let place = RecordPlace::Line(lines.of(&row));
         let Some(header) = &header else {
-            match header_of(&row, columns, key) {
+            match header_of(&row, columns, key, separator) {
                 Ok(found) => header = Some(found),
                 Err(problem) => {
                     take(place, Err(problem));
@@ -54,16 +61,38 @@ pub(super) fn records(
         }
     }
     if separator != ',' {
-        let name = match separator {
-            '\t' => "a tab".to_owned(),
-            ';' => "a semicolon".to_owned(),
-            other => format!("{other:?}"),
-        };
-        notes.push(format!("read with {name} as the separator"));
+        notes.push(format!("read with {} as the separator", separator_name(separator)));
     }
     if dropped > 0 {
-        notes.push(format!("{dropped} lines without a value skipped"));
+        notes.push(format!("{} without a value skipped", counted(dropped, "line")));
     }
+}
+
+fn separator_name(separator: char) -> String {
+    match separator {
+        ',' => "a comma".to_owned(),
+        '\t' => "a tab".to_owned(),
+        ';' => "a semicolon".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The line of a quotation mark that opens a value and is not closed.
+fn unclosed_quote(text: &str, start: usize, separator: char) -> Option<u64> {
+    let mut line = 1 + text.get(..start).unwrap_or_default().matches('\n').count() as u64;
+    let mut opened = None;
+    let mut is_value_start = true;
+    for c in text.get(start..).unwrap_or_default().chars() {
+        // Two marks in a value close it and open it again.
+        opened = match (c, opened) {
+            ('"', Some(_)) => None,
+            ('"', None) if is_value_start => Some(line),
+            (_, opened) => opened,
+        };
+        is_value_start = opened.is_none() && (c == separator || c == '\n' || c == '"');
+        line += u64::from(c == '\n');
+    }
+    opened
 }
 
 /// Passes the values of a list to `take`, each as a record with the key only: one or more a line.
@@ -102,16 +131,15 @@ fn separator(text: &str, columns: &[&str]) -> (char, usize) {
         return (separator, start);
     }
     let header = first_line(text);
-    let known = |separator: char| {
+    // The most known names; in a header without any, the most names.
+    let names = |separator: char| {
         let cells = header.split(separator).map(column_name);
-        cells.filter(|cell| columns.contains(&cell.as_str())).count()
+        let known = cells.filter(|cell| columns.contains(&cell.as_str())).count();
+        (known, header.matches(separator).count())
     };
     // Of equally good ones the first.
-    let best = SEPARATORS.iter().rev().max_by_key(|separator| known(**separator));
-    match best {
-        Some(best) if known(*best) > 0 => (*best, 0),
-        _ => (SEPARATORS[0], 0),
-    }
+    let best = SEPARATORS.iter().rev().max_by_key(|separator| names(**separator));
+    (best.copied().unwrap_or(SEPARATORS[0]), 0)
 }
 
 /// The first line with more than separators.
@@ -131,21 +159,16 @@ fn header_of(
     row: &csv::StringRecord,
     columns: &[&str],
     key: &str,
+    separator: char,
 ) -> Result<Vec<Option<usize>>, String> {
-    let all = || columns.join(", ");
     let mut found = Vec::with_capacity(row.len());
+    let mut unknown = Vec::new();
     for cell in row {
         let name = column_name(cell);
         let at = columns.iter().position(|column| **column == name);
         match at {
             None if name.is_empty() => {}
-            None => {
-                return Err(format!(
-                    "{:?} is no column; want a first line that names some of {}",
-                    cell.trim(),
-                    all()
-                ));
-            }
+            None => unknown.push(format!("{:?}", cell.trim())),
             Some(_) if found.contains(&at) => {
                 return Err(format!("names the column {name} twice"));
             }
@@ -153,10 +176,24 @@ fn header_of(
         }
         found.push(at);
     }
+    let others: Vec<_> = columns.iter().copied().filter(|column| *column != key).collect();
+    let wanted = || {
+        format!("want a first line with {key}, which is required, and any of {}", others.join(", "))
+    };
+    if !unknown.is_empty() {
+        let (is, column) = match unknown.len() {
+            1 => ("is", "column"),
+            _ => ("are", "columns"),
+        };
+        return Err(format!(
+            "{} {is} no {column} (separated by {}); {}",
+            unknown.join(", "),
+            separator_name(separator),
+            wanted()
+        ));
+    }
     let has_key = found.iter().flatten().any(|at| columns.get(*at) == Some(&key));
-    has_key.then_some(found).ok_or_else(|| {
-        format!("has no column {key}; want a first line that names it, and some of {}", all())
-    })
+    has_key.then_some(found).ok_or_else(|| format!("has no column {key}; {}", wanted()))
 }
 
 fn record(

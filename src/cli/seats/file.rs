@@ -1,14 +1,16 @@
 //! Seat files: all records are checked, invalid ones are reported with their place.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use inventory_proto::inventory::v1::{NewSeat, Price};
 
 use crate::cli::input::{FileProblems, InputFile, Record, RecordPlace, clean};
+use crate::cli::views::counted;
 use crate::cli::{CommandError, money};
-use crate::control_plane::admin::check::{is_currency, text_problem};
+use crate::control_plane::admin::check::text_problem;
+use crate::currency::{self, is_currency};
 use crate::limits::{
     IMPORT_FILE_BYTES_MAX, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX, SEATS_PER_EVENT_MAX,
 };
@@ -36,6 +38,7 @@ fn seats_of(file: &mut InputFile) -> Result<Vec<NewSeat>, CommandError> {
     let mut reader = SeatReader::default();
     file.records(&COLUMNS, KEY, &mut |place, record| reader.take(place, record));
     reader.cleaned.report(file);
+    report_currencies(file, &reader.seats);
     reader.problems.end(file.place())?;
     if reader.seats.is_empty() {
         return Err(CommandError::usage(format!(
@@ -45,6 +48,27 @@ fn seats_of(file: &mut InputFile) -> Result<Vec<NewSeat>, CommandError> {
         )));
     }
     Ok(reader.seats)
+}
+
+/// Notes sections with prices in several currencies: they have no price range.
+fn report_currencies(file: &mut InputFile, seats: &[NewSeat]) {
+    let mut currencies: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for seat in seats {
+        if let Some(price) = &seat.price {
+            currencies.entry(&seat.section).or_default().insert(&price.currency);
+        }
+    }
+    let mixed: Vec<_> = currencies.into_iter().filter(|(_, of)| of.len() > 1).collect();
+    if let Some((section, of)) = mixed.first() {
+        let of = of.iter().copied().collect::<Vec<_>>().join(" and ");
+        let others = match mixed.len() {
+            1 => String::new(),
+            count => format!(", and {} more like it", counted(count as i64 - 1, "section")),
+        };
+        file.note(format!(
+            "section {section:?} has prices in {of}{others}; its price is shown as \"-\" and `seats list` has each"
+        ));
+    }
 }
 
 /// The seat ids of a list or of a seat file. Notes about the file are reported on standard error.
@@ -94,26 +118,44 @@ struct SeatReader {
     problems: FileProblems,
 }
 
-/// Values that were read as something else than what the file has.
+/// Values that were read as something else than what the file has, by what was done.
 #[derive(Default)]
 struct ChangedValues {
-    count: usize,
+    /// Invisible characters were dropped.
+    invisible: ChangedValue,
+    /// Separators in prices were read.
+    separators: ChangedValue,
+    /// Currencies were read in capital letters.
+    case: ChangedValue,
+}
+
+/// Values to which one thing was done, and the first of them.
+#[derive(Default)]
+struct ChangedValue {
+    count: i64,
     first: Option<(RecordPlace, String, String)>,
 }
 
-impl ChangedValues {
+impl ChangedValue {
     fn add(&mut self, place: RecordPlace, before: &str, after: &str) {
         self.count += 1;
         self.first.get_or_insert_with(|| (place, before.to_owned(), after.to_owned()));
     }
+}
 
+impl ChangedValues {
     fn report(&self, file: &mut InputFile) {
-        if let Some((place, before, after)) = &self.first {
-            file.note(format!(
-                "{} values read without invisible characters or separators, the first one on {place}: \
-                 \"{before}\" as {after:?}",
-                self.count
-            ));
+        for (changed, name, how) in [
+            (&self.invisible, "value", "without invisible characters"),
+            (&self.separators, "price", "as numbers without separators"),
+            (&self.case, "currency code", "in capital letters"),
+        ] {
+            let Some((place, before, after)) = &changed.first else {
+                continue;
+            };
+            let count = counted(changed.count, name);
+            let first = if changed.count == 1 { "" } else { "the first one " };
+            file.note(format!("{count} read {how}, {first}on {place}: \"{before}\" as {after:?}"));
         }
     }
 }
@@ -141,25 +183,34 @@ impl SeatReader {
 
     /// The values of a record as they are meant.
     fn line(&mut self, place: RecordPlace, record: &Record) -> SeatLine {
-        let mut value = |column: usize, meaning: fn(&str) -> Option<String>| {
+        let changed = &mut self.cleaned;
+        let mut value = |column: usize| {
             let written = record.get(column).map_or("", String::as_str);
             let cleaned = clean(written);
-            let read = meaning(&cleaned).unwrap_or_else(|| cleaned.into_owned());
-            if read != written.trim_matches(|c: char| c.is_ascii_whitespace()) {
-                self.cleaned.add(place, written, &read);
+            if cleaned != written.trim_matches(|c: char| c.is_ascii_whitespace()) {
+                changed.invisible.add(place, written, &cleaned);
             }
-            read
+            cleaned.into_owned()
         };
-        let as_it_is = |_: &str| None;
-        SeatLine {
-            seat_id: value(0, as_it_is),
-            section: value(1, as_it_is),
-            row: value(2, as_it_is),
-            number: value(3, as_it_is),
-            price: value(4, money::without_separators),
-            price_amount: value(5, as_it_is),
-            currency: value(6, |text| Some(text.to_ascii_uppercase())),
+        let mut line = SeatLine {
+            seat_id: value(0),
+            section: value(1),
+            row: value(2),
+            number: value(3),
+            price: value(4),
+            price_amount: value(5),
+            currency: value(6),
+        };
+        let currency = line.currency.to_ascii_uppercase();
+        if currency != line.currency {
+            changed.case.add(place, &line.currency, &currency);
+            line.currency = currency;
         }
+        if let Some(price) = money::without_separators(&line.price, &line.currency) {
+            changed.separators.add(place, &line.price, &price);
+            line.price = price;
+        }
+        line
     }
 
     /// Compares a valid seat with those before it.
@@ -263,9 +314,7 @@ impl SeatLine {
         let amount = match (self.price.as_str(), self.price_amount.as_str()) {
             ("", "") => return Ok(None),
             (_, _) if !is_currency(&currency) => {
-                return Err(format!(
-                    "currency is {currency:?}; want three capital letters, as in KRW"
-                ));
+                return Err(format!("currency is {currency:?}; want {}", currency::WANTED));
             }
             (price, "") => {
                 let amount = money::smallest_unit(price, &currency);

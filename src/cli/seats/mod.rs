@@ -1,6 +1,8 @@
-//! `seats import`, `seats block` and `seats unblock`.
+//! `seats import`, `seats list`, `seats block` and `seats unblock`.
 
+mod check;
 mod file;
+pub(super) mod list;
 mod progress;
 mod send;
 
@@ -11,7 +13,7 @@ use serde::Serialize;
 
 use super::admin::AdminPort;
 use super::args::{BlockArgs, ImportArgs, SeatsCommand};
-use super::views::{EventView, grouped, short_name};
+use super::views::{EventView, counted, grouped, short_name};
 use super::{CommandError, View, event, show};
 use crate::limits::SEATS_PER_CHUNK_MAX;
 use crate::output::{self, Align, TextTable};
@@ -20,6 +22,7 @@ use inventory_core::ids::SeatId;
 pub(super) fn run(command: &SeatsCommand) -> Result<(), CommandError> {
     match command {
         SeatsCommand::Import(args) => import(args),
+        SeatsCommand::List(args) => list::run(args),
         SeatsCommand::Block(args) => block(args, SeatChange::Block),
         SeatsCommand::Unblock(args) => block(args, SeatChange::Unblock),
     }
@@ -28,23 +31,28 @@ pub(super) fn run(command: &SeatsCommand) -> Result<(), CommandError> {
 // ---- Import -------------------------------------------------------------------------------------
 
 fn import(args: &ImportArgs) -> Result<(), CommandError> {
-    let port = AdminPort::find(&args.admin.server)?;
     let seats = file::seats(&args.file)?;
-    let count = seats.len();
     if args.check {
-        let view = CheckedFileView { event_id: args.event.to_string(), seats: count };
-        return show(&view, args.admin.json);
+        return show(&check::CheckedFileView::of(args, &seats), args.admin.json);
     }
-    if args.create {
-        create(&port, args)?;
+    let port = AdminPort::find(&args.admin.server)?;
+    let created = match args.create {
+        true => Some(create(&port, args)?),
+        false => None,
+    };
+    if created == Some(false) {
+        output::report(format_args!(
+            "note: event {} exists; its seats stay, and those of the file are added or changed",
+            args.event
+        ));
     }
     let begun = Instant::now();
-    let bar = progress::ImportProgress::new(count, args.admin.json);
+    let bar = progress::ImportProgress::new(seats.len(), args.admin.json);
     let answer = port.long(async |admin| {
         send::SeatSender::new(&port, &args.event, seats, &bar).send(admin).await
     });
     bar.finish(answer.is_ok());
-    let pb::ImportSeatsResponse { written, unchanged, .. } = answer?;
+    let stored = answer?;
     // The server also reads the seats here, so that the next query does not wait.
     let took = begun.elapsed();
     let event = event::read(&port, args.event.as_str());
@@ -52,53 +60,78 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
         output::report(format_args!("the event cannot be read: {}", error.message));
     }
     let event = event.ok().map(EventView::from);
-    let view = ImportView { event_id: args.event.to_string(), written, unchanged, event, took };
-    show(&view, args.admin.json)
-}
-
-/// A seat file that was checked and not sent.
-#[derive(Debug, Serialize)]
-struct CheckedFileView {
-    event_id: String,
-    seats: usize,
-}
-
-impl View for CheckedFileView {
-    fn text(&self) -> String {
-        format!("{} seats, and every line is good", count_text(self.seats))
-    }
+    show(&ImportView::of(args, &stored, event, took), args.admin.json)
 }
 
 /// A completed import.
 #[derive(Debug, Serialize)]
 struct ImportView {
     event_id: String,
-    /// Seats of the file that are stored.
+    /// Seats of the file that are stored: the sum of the next three.
     written: i64,
-    /// Of those, seats that were stored already.
+    added: i64,
+    changed: i64,
     unchanged: i64,
+    /// Of the changed seats.
+    changed_held: i64,
+    changed_sold: i64,
     /// After the import, if it could be read.
     event: Option<EventView>,
     #[serde(skip)]
     took: Duration,
 }
 
+impl ImportView {
+    fn of(
+        args: &ImportArgs,
+        stored: &pb::ImportSeatsResponse,
+        event: Option<EventView>,
+        took: Duration,
+    ) -> Self {
+        Self {
+            event_id: args.event.to_string(),
+            written: stored.written,
+            added: stored.added,
+            changed: stored.changed,
+            unchanged: stored.unchanged,
+            changed_held: stored.changed_held,
+            changed_sold: stored.changed_sold,
+            event,
+            took,
+        }
+    }
+}
+
 impl View for ImportView {
     fn text(&self) -> String {
-        let Self { written, unchanged, event, took, .. } = self;
-        let text = format!("{} seats written in {:.1} s", grouped(*written), took.as_secs_f64());
-        let text = match unchanged {
-            0 => text,
-            unchanged => format!("{text}, {} of them stored before", grouped(*unchanged)),
-        };
-        match event {
+        let parts = [("new", self.added), ("changed", self.changed), ("unchanged", self.unchanged)];
+        let parts = parts.iter().filter(|(_, number)| *number > 0);
+        let parts = parts.map(|(name, number)| format!("{} {name}", grouped(*number)));
+        let mut text = format!(
+            "{} stored in {:.1} s: {}",
+            counted(self.written, "seat"),
+            self.took.as_secs_f64(),
+            parts.collect::<Vec<_>>().join(", ")
+        );
+        let taken = [("held", self.changed_held), ("sold", self.changed_sold)];
+        let taken = taken.iter().filter(|(_, number)| *number > 0);
+        let taken: Vec<_> =
+            taken.map(|(name, number)| format!("{} {name}", grouped(*number))).collect();
+        if !taken.is_empty() {
+            text.push_str(&format!(
+                "\nchanged while taken: {}; their reservations keep the price that they recorded",
+                taken.join(", ")
+            ));
+        }
+        match &self.event {
             Some(event) => format!("{text}\n\n{}", event.text()),
             None => text,
         }
     }
 }
 
-fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), CommandError> {
+/// Creates the event; false if it existed.
+fn create(port: &AdminPort<'_>, args: &ImportArgs) -> Result<bool, CommandError> {
     let about = &args.about;
     let wanted = pb::CreateEventRequest {
         event_id: args.event.to_string(),
@@ -108,11 +141,7 @@ fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), CommandError> {
         name: about.name.clone().unwrap_or_default(),
         venue: about.venue.clone().unwrap_or_default(),
     };
-    event::create_at(port, wanted).map(drop)
-}
-
-fn count_text(count: usize) -> String {
-    grouped(count as i64)
+    event::create_at(port, wanted).map(|(_, created)| created)
 }
 
 // ---- Block and unblock --------------------------------------------------------------------------
@@ -147,9 +176,9 @@ fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
     match wrong {
         0 => Ok(()),
         _ => Err(CommandError::failed(format!(
-            "{} of {} seats are not {}",
-            count_text(wrong),
-            count_text(results.len()),
+            "{} of {} not {}",
+            grouped(wrong as i64),
+            counted(results.len() as i64, "seat"),
             match change {
                 SeatChange::Block => "blocked",
                 SeatChange::Unblock => "unblocked",
@@ -159,7 +188,7 @@ fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
 }
 
 fn change_seats(
-    port: &AdminPort,
+    port: &AdminPort<'_>,
     args: &BlockArgs,
     seats: &[SeatId],
     change: SeatChange,

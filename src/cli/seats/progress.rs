@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::count_text;
+use crate::cli::views::{counted, grouped};
 use crate::output;
 
 /// Most plain lines of one import.
@@ -55,8 +55,8 @@ impl ImportProgress {
     }
 
     fn line(&self, sent: usize) {
-        let (sent, seats) = (count_text(sent), count_text(self.seats));
-        output::report(format_args!("{sent} of {seats} seats"));
+        let (sent, seats) = (grouped(sent as i64), counted(self.seats as i64, "seat"));
+        output::report(format_args!("{sent} of {seats}"));
     }
 
     pub(super) fn finish(&self, well: bool) {

@@ -12,6 +12,7 @@ use tonic_types::StatusExt as _;
 use super::progress::ImportProgress;
 use crate::cli::CommandError;
 use crate::cli::admin::{AdminClient, AdminPort};
+use crate::cli::views::{counted, grouped};
 use crate::limits::{IMPORT_RETRY_PAUSE, IMPORT_STALL_MAX, SEATS_PER_CHUNK_MAX};
 use crate::output;
 use inventory_core::ids::EventId;
@@ -24,7 +25,7 @@ enum ImportError {
 
 /// An import with all that its attempts have in common.
 pub(super) struct SeatSender<'a> {
-    port: &'a AdminPort,
+    port: &'a AdminPort<'a>,
     event: &'a EventId,
     seats: Arc<[pb::NewSeat]>,
     progress: &'a ImportProgress,
@@ -32,16 +33,26 @@ pub(super) struct SeatSender<'a> {
     stored: i64,
     /// When that number last grew.
     grew: Instant,
+    /// What the attempts that failed had reported, so that a seat counts as what the first attempt found.
+    failed: pb::ImportSeatsResponse,
 }
 
 impl<'a> SeatSender<'a> {
     pub(super) fn new(
-        port: &'a AdminPort,
+        port: &'a AdminPort<'a>,
         event: &'a EventId,
         seats: Vec<pb::NewSeat>,
         progress: &'a ImportProgress,
     ) -> Self {
-        Self { port, event, seats: seats.into(), progress, stored: 0, grew: Instant::now() }
+        Self {
+            port,
+            event,
+            seats: seats.into(),
+            progress,
+            stored: 0,
+            grew: Instant::now(),
+            failed: pb::ImportSeatsResponse::default(),
+        }
     }
 
     /// Sends all seats until they are stored. After an interruption the seats are sent again, as long as some are
@@ -54,7 +65,7 @@ impl<'a> SeatSender<'a> {
         let mut reported = String::new();
         loop {
             let error = match self.attempt(&mut admin).await {
-                Ok(stored) => return Ok(stored),
+                Ok(stored) => return Ok(self.sum(stored)),
                 Err(error) => error,
             };
             let is_passing = matches!(&error, ImportError::Refused(status) if is_passing(status));
@@ -83,10 +94,15 @@ impl<'a> SeatSender<'a> {
         loop {
             let left = IMPORT_STALL_MAX.saturating_sub(self.grew.elapsed());
             let next = tokio::time::timeout(left, answers.message()).await;
-            let Ok(next) = next else {
-                return Err(ImportError::Stalled);
+            let next = next.map_err(|_| ImportError::Stalled);
+            let next = match next.and_then(|next| next.map_err(ImportError::Refused)) {
+                Ok(next) => next,
+                Err(error) => {
+                    add(&mut self.failed, &last);
+                    return Err(error);
+                }
             };
-            let Some(stored) = next.map_err(ImportError::Refused)? else {
+            let Some(stored) = next else {
                 break;
             };
             // A message of the progress may come after the last one.
@@ -116,10 +132,60 @@ impl<'a> SeatSender<'a> {
 
     /// [`SeatSender::explain`] at the end of an import.
     fn give_up(&self, error: ImportError) -> CommandError {
+        let reason = match &error {
+            ImportError::Refused(status) => reason_of(status),
+            ImportError::Stalled => String::new(),
+        };
+        let is_passing = match &error {
+            ImportError::Refused(status) => is_passing(status),
+            ImportError::Stalled => true,
+        };
         let mut error = self.explain(error);
-        error.message.push_str("\nwhat was written stays; the same command goes on from there");
+        match reason.as_str() {
+            "EVENT_NOT_FOUND" if self.stored == 0 => {
+                let event = self.event;
+                error.message = format!(
+                    "there is no event {event}: add --create to create it; nothing was written"
+                );
+            }
+            "EVENT_NOT_SEATED" | "EVENT_CLOSED" if self.stored == 0 => {
+                error.message.push_str("; nothing was written");
+            }
+            _ => {
+                let (stored, seats) =
+                    (grouped(self.stored), counted(self.seats.len() as i64, "seat"));
+                error
+                    .message
+                    .push_str(&format!("\nat least {stored} of {seats} are stored and stay"));
+                if is_passing {
+                    error.message.push_str("; the same command goes on from there");
+                }
+            }
+        }
         error
     }
+
+    /// The result of all attempts: a seat that an attempt before stored is not unchanged.
+    fn sum(&self, last: pb::ImportSeatsResponse) -> pb::ImportSeatsResponse {
+        let mut sum = last;
+        let by_others = self.failed.added + self.failed.changed;
+        let (written, unchanged) = (sum.written, sum.unchanged);
+        add(&mut sum, &self.failed);
+        sum.written = written;
+        sum.unchanged = (unchanged - by_others).max(0);
+        sum
+    }
+}
+
+fn add(sum: &mut pb::ImportSeatsResponse, part: &pb::ImportSeatsResponse) {
+    sum.added += part.added;
+    sum.changed += part.changed;
+    sum.changed_held += part.changed_held;
+    sum.changed_sold += part.changed_sold;
+}
+
+fn reason_of(status: &Status) -> String {
+    status.get_details_error_info().map_or_else(String::new, |info| info.reason)
 }
 
 impl ImportError {

@@ -60,7 +60,11 @@ async fn body(address: &Uri) -> Result<String, String> {
     let answer = send
         .send_request(request)
         .await
-        .map_err(|why| format!("what listens there does not speak HTTP: {why}"))?;
+        .map_err(|why| {
+            format!(
+                "what listens there does not speak HTTP/1.1 ({why}); the metrics are on METRICS_PORT, 9090 by default"
+            )
+        })?;
     if answer.status() != StatusCode::OK {
         return Err(format!("/metrics is answered by {}", answer.status()));
     }

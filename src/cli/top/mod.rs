@@ -152,7 +152,7 @@ fn live(
     let lost = |why: io::Error| CommandError::failed(format!("the terminal is gone: {why}"));
     let mut screen = Screen {
         server: client::shown(server),
-        colours: std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
+        colours: output::wants_colours(),
         keys: true,
         ..Screen::default()
     };

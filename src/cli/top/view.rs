@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 
 use super::model::{EventRow, MethodRow, ShardRow, TopModel};
-use super::words::{bytes, count, ms, rate, span};
+use super::words::{bytes, count, method_name, ms, rate, span};
 
 /// A smaller terminal shows only a line that asks for more space.
 pub(super) const SMALLEST: (u16, u16) = (72, 12);
@@ -215,7 +215,7 @@ impl Screen {
             false => Style::new(),
         };
         self.shards(&figures.shards).style(stale).render(shards, buffer);
-        self.methods(&figures.methods).style(stale).render(methods, buffer);
+        self.methods(&figures.methods, area.width).style(stale).render(methods, buffer);
         self.operations(figures).style(stale).render(store, buffer);
         Paragraph::new(self.lanes(figures)).style(stale).render(lanes, buffer);
         self.events(figures).style(stale).render(events, buffer);
@@ -255,11 +255,15 @@ impl Screen {
         self.table(&names, &[9, 8, 6, 6, 6, 6, 7, 6], rows.collect())
     }
 
-    fn methods(&self, methods: &[MethodRow]) -> Table<'static> {
+    fn methods(&self, methods: &[MethodRow], width: u16) -> Table<'static> {
+        const WIDTHS: [u16; 8] = [12, 8, 6, 6, 6, 6, 7, 6];
+        // What the other columns and the spaces between them leave.
+        let others = WIDTHS.iter().skip(1).map(|width| width + 1).sum();
+        let name_width = usize::from(width.saturating_sub(others).max(WIDTHS[0]));
         let rows = methods.iter().map(|method| {
             let [p50, p95, p99, p999] = method.quantiles_ms;
             Row::new([
-                left(method.name.clone(), Style::new()),
+                left(method_name(&method.name, name_width), Style::new()),
                 right(rate(method.calls_per_second), Style::new()),
                 right(ms(p50), Style::new()),
                 right(ms(p95), self.bad(p95.is_some_and(|p95| p95 > P95_MS_MAX))),
@@ -270,7 +274,7 @@ impl Screen {
             ])
         });
         let names = ["METHODS (ms)", "calls/s", "p50", "p95", "p99", "p99.9", "refused", "errors"];
-        self.table(&names, &[12, 8, 6, 6, 6, 6, 7, 6], rows.collect())
+        self.table(&names, &WIDTHS, rows.collect())
     }
 
     fn operations(&self, figures: &TopModel) -> Table<'static> {

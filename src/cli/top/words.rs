@@ -36,6 +36,21 @@ pub(super) fn ms(ms: Option<f64>) -> String {
     }
 }
 
+/// A method in `width` columns: whole, without the package, or the end of that.
+pub(super) fn method_name(name: &str, width: usize) -> String {
+    if name.len() <= width {
+        return name.to_owned();
+    }
+    let (service, method) = name.split_once('/').unwrap_or(("", name));
+    let service = service.rsplit('.').next().unwrap_or_default();
+    let short = format!("{service}/{method}");
+    match short.len().checked_sub(width) {
+        None | Some(0) => short,
+        // One more for the mark.
+        Some(over) => format!("…{}", short.get(over + 1..).unwrap_or_default()),
+    }
+}
+
 /// Memory.
 pub(super) fn bytes(bytes: f64) -> String {
     let mib = bytes / f64::from(1 << 20);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use inventory_proto::inventory::v1 as pb;
 
-use crate::cli::views::grouped;
+use crate::cli::views::{counted, grouped};
 use crate::limits::{AUDIT_ITEMS_SHOWN_MAX, AUDIT_OVERDUE_MAX};
 use crate::output::{Align, TextTable};
 
@@ -49,7 +49,8 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         "held",
         "confirmed",
         "blocked",
-        "difference",
+        // What there is beyond what there can be: the difference of the report with the other sign.
+        "surplus",
     ];
     let mut table = TextTable::new(&[Align::Right; 7]).separated_by("   ");
     table.row(names);
@@ -86,11 +87,12 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     let _ = writeln!(text, "{table}");
 }
 
-/// `None` as the difference: it moved.
+/// `None` as the difference of the report: it moved.
 fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> [String; 7] {
     let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
-    let difference = difference.map_or_else(|| "moving".to_owned(), grouped);
-    [name.to_owned(), capacity, remaining, held, confirmed, blocked, difference]
+    let surplus =
+        difference.map_or_else(|| "moving".to_owned(), |missing| grouped(missing.saturating_neg()));
+    [name.to_owned(), capacity, remaining, held, confirmed, blocked, surplus]
 }
 
 fn states(report: &pb::AuditReport, text: &mut String) {
@@ -150,8 +152,8 @@ fn overdue(report: &pb::AuditReport, text: &mut String) {
     let late = |hold: &pb::OverdueHold| format!("{:.1} s", hold.late_ms as f64 / 1_000.0);
     let _ = writeln!(
         text,
-        "overdue       {} holds past their expiry, by up to {}; a breach from {} s on",
-        grouped(report.overdue_count),
+        "overdue       {} past the expiry, by up to {}; a breach from {} s on",
+        counted(report.overdue_count, "hold"),
         late(latest),
         AUDIT_OVERDUE_MAX.as_secs()
     );
@@ -181,13 +183,14 @@ fn verdict(report: &pb::AuditReport) -> String {
         let stripes: Vec<String> = report.moving_stripes.iter().map(i32::to_string).collect();
         let mut what = Vec::new();
         if !stripes.is_empty() {
-            what.push(format!("stripes {} were sold from at every reading", stripes.join(", ")));
+            let noun = if stripes.len() == 1 { "stripe" } else { "stripes" };
+            what.push(format!("sales from {noun} {} at every reading", stripes.join(", ")));
         }
         if report.moving_held && stripes.is_empty() {
             what.push("the held units changed at every reading".to_owned());
         }
         if report.moving_seats > 0 {
-            what.push(format!("{} seats changed hands", grouped(report.moving_seats)));
+            what.push(format!("{} changed hands", counted(report.moving_seats, "seat")));
         }
         what.join("; ")
     };
@@ -211,8 +214,8 @@ fn verdict(report: &pb::AuditReport) -> String {
     }
 }
 
-/// What would be done, or is done next.
-pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
+/// What would be done, or is done next. `apply` is the command that does it, if it is not done next.
+pub(super) fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
     if plan.moving {
         return "nothing planned: the event moved while it was read. Close it, or wait until fewer \
                 buy, and try again"
@@ -247,11 +250,10 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
             let _ = write!(text, "\n  … and {rest} more");
         }
     }
-    if count > 0 && !apply {
-        let _ = write!(
-            text,
-            "\n\nNothing was changed. To do it: inventory-api reconcile {event} --apply"
-        );
+    if count > 0
+        && let Some(command) = apply
+    {
+        let _ = write!(text, "\n\nNothing was changed. To do it: {command}");
     }
     text
 }
@@ -315,14 +317,14 @@ mod tests {
         let expected = "\
 event evt_1   units, open
 
-stripe   capacity   remaining   held   confirmed   blocked   difference
-     0      5,000       4,985      3          12         0            0
-     1      5,000       4,980      3          12         0            5
-   all     10,000       9,965      6          24         0            5
+stripe   capacity   remaining   held   confirmed   blocked   surplus
+     0      5,000       4,985      3          12         0         0
+     1      5,000       4,980      3          12         0        -5
+   all     10,000       9,965      6          24         0        -5
 
 reservations  2 HELD · 1,234 CONFIRMED
 orders        1,234 distinct
-overdue       7 holds past their expiry, by up to 1.5 s; a breach from 60 s on
+overdue       7 holds past the expiry, by up to 1.5 s; a breach from 60 s on
               r0  1.5 s
               r1  1.5 s
               r2  1.5 s
@@ -361,8 +363,8 @@ BROKEN: 51 breaches";
         let expected = "\
 event hall   seats, closed
 
-        capacity   remaining   held   confirmed   blocked   difference
-seats         10           6      1           2         1            0
+        capacity   remaining   held   confirmed   blocked   surplus
+seats         10           6      1           2         1         0
 
 seats         6 AVAILABLE · 1 HOLD · 2 SOLD · 1 BLOCKED
 reservations  none
@@ -381,12 +383,13 @@ CLEAN: every number adds up";
         of.moving_seats = 2;
         assert!(report(&of).contains("moving\n"));
         assert!(report(&of).ends_with(
-            "BROKEN: 51 breaches; not judged: stripes 1 were sold from at every reading; 2 seats \
+            "BROKEN: 51 breaches; not judged: sales from stripe 1 at every reading; 2 seats \
              changed hands"
         ));
         of.verdict = pb::AuditVerdict::Moving.into();
         assert!(
-            report(&of).contains("\nSTILL MOVING: no breach in what did not change; stripes 1")
+            report(&of)
+                .contains("\nSTILL MOVING: no breach in what did not change; sales from stripe 1")
         );
     }
 
@@ -407,19 +410,19 @@ CLEAN: every number adds up";
             left_count: 1,
             ..pb::RepairPlan::default()
         };
-        let shown = plan(&of, false, "hall");
+        let shown = plan(&of, Some("inventory-api reconcile hall --apply --admin 127.0.0.1:18081"));
         for line in [
             "repairs       52\n  seat s0  SOLD to r1 → AVAILABLE\n",
             "… and 2 more; --json lists them all",
             "left to you   1\n  stripe 1  5 fewer than there can be\n      it is oversold\n",
-            "To do it: inventory-api reconcile hall --apply",
+            "To do it: inventory-api reconcile hall --apply --admin 127.0.0.1:18081",
         ] {
             assert!(shown.contains(line), "{line:?} in\n{shown}");
         }
         assert!(!shown.contains("s50"));
-        assert!(!plan(&of, true, "hall").contains("--apply"));
+        assert!(!plan(&of, None).contains("To do it"));
         of.moving = true;
-        assert!(plan(&of, true, "hall").contains("nothing planned"));
+        assert!(plan(&of, None).contains("nothing planned"));
     }
 
     #[test]

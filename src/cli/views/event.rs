@@ -3,7 +3,7 @@
 use inventory_proto::inventory::v1 as pb;
 use serde::Serialize;
 
-use super::{fields, grouped, or_dash, time};
+use super::{counted, fields, grouped, or_dash, time};
 use crate::cli::{View, money};
 use crate::output::{Align, TextTable};
 
@@ -123,7 +123,7 @@ impl View for EventView {
             ("event", self.event_id.clone()),
             ("name", self.name.clone()),
             ("venue", self.venue.clone()),
-            ("sale", if self.closed { "closed" } else { "" }.to_owned()),
+            ("sale", if self.closed { "closed for good" } else { "" }.to_owned()),
         ];
         let numbers = numbers.iter().map(|(name, n)| (*name, format!("{:>width$}", grouped(*n))));
         let mut text = fields(about.into_iter().chain(numbers));
@@ -192,7 +192,7 @@ impl View for CreatedEventView {
     fn text(&self) -> String {
         let head = match self.created {
             true => "created",
-            false => "it was there already, with the same stock",
+            false => "exists with the same arguments; nothing was changed",
         };
         format!("{head}\n\n{}", self.event.text())
     }
@@ -238,14 +238,17 @@ impl View for EventListView {
         }
         let left = Align::Left;
         let mut table = TextTable::new(&[left, left, left, Align::Right, left, left]);
-        table.row(["event", "sells", "sale", "spread", "name", "venue"]);
+        table.row(["event", "sells", "sale", "items", "name", "venue"]);
         for event in &self.events {
-            let spread = if event.seated { event.seat_keys } else { event.stripes };
+            let items = match event.seated {
+                true => counted(event.seat_keys.into(), "key"),
+                false => counted(event.stripes.into(), "stripe"),
+            };
             table.row([
                 event.event_id.as_str(),
                 if event.seated { "seats" } else { "tickets" },
                 if event.closed { "closed" } else { "open" },
-                &spread.to_string(),
+                &items,
                 or_dash(&event.name),
                 or_dash(&event.venue),
             ]);
@@ -330,7 +333,7 @@ stripe  capacity  remaining  writes
         let expected = "\
 event      evt_2
 name       봄 음악회
-sale       closed
+sale       closed for good
 total      3,000
 available  2,970
 held          12
@@ -393,9 +396,9 @@ Ränge    1,000        990     4     5        1  45.00 USD";
             ..pb::EventSummary::default()
         };
         let expected = "\
-event   sells    sale    spread  name       venue
-evt_2   seats    closed       4  봄 음악회  -
-evt_10  tickets  open        16  -          -";
+event   sells    sale         items  name       venue
+evt_2   seats    closed      4 keys  봄 음악회  -
+evt_10  tickets  open    16 stripes  -          -";
         assert_eq!(EventListView::from(vec![seated, tickets]).text(), expected);
         assert!(EventListView::from(Vec::new()).text().contains("event create"));
     }

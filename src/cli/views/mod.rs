@@ -7,7 +7,7 @@ mod event;
 mod reservation;
 
 pub(super) use event::{CreatedEventView, EventListView, EventView};
-pub(super) use reservation::ReservationView;
+pub(super) use reservation::{ExportedReservation, ReservationView};
 
 use crate::output::{Align, TextTable};
 
@@ -37,6 +37,12 @@ pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
+/// A number of things: `1 seat`, `2,000 seats`.
+pub(in crate::cli) fn counted(number: i64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(number))
+}
+
 /// A number with a comma between groups of three digits.
 pub(super) fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
@@ -56,6 +62,12 @@ pub(super) fn grouped(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_singular() {
+        let texts = [0, 1, 2_000].map(|number| counted(number, "seat"));
+        assert_eq!(texts, ["0 seats", "1 seat", "2,000 seats"]);
+    }
 
     #[test]
     fn numbers_are_grouped() {

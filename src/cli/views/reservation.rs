@@ -1,10 +1,13 @@
 //! Reservations.
 
+use std::collections::HashMap;
+
 use inventory_proto::inventory::v1 as pb;
 use serde::Serialize;
 
-use super::{fields, short_name, time};
-use crate::cli::View;
+use super::{counted, fields, short_name, time};
+use crate::cli::table_file::{TableCell, TableRow};
+use crate::cli::{View, money};
 
 /// A reservation as it is stored.
 #[derive(Debug, Serialize)]
@@ -16,6 +19,9 @@ pub(in crate::cli) struct ReservationView {
     seat_ids: Vec<String>,
     order_id: Option<String>,
     payment_intent_id: Option<String>,
+    /// Sum of the recorded prices, decimal; `None` if there are none, or in several currencies.
+    amount: Option<String>,
+    currency: Option<String>,
     expires_at: Option<String>,
     created_at: Option<String>,
     changed_at: Option<String>,
@@ -33,6 +39,7 @@ impl From<pb::Reservation> for ReservationView {
         let maybe = |text: String| (!text.is_empty()).then_some(text);
         let draw = |draw: pb::StripeDraw| DrawCell { stripe: draw.stripe, units: draw.units };
         let status = of.status().as_str_name();
+        let sum = sum_of(&of.seat_prices);
         Self {
             status: short_name(status, "RESERVATION_STATUS_").to_owned(),
             reservation_id: of.reservation_id,
@@ -41,6 +48,8 @@ impl From<pb::Reservation> for ReservationView {
             seat_ids: of.seat_ids,
             order_id: maybe(of.order_id),
             payment_intent_id: maybe(of.payment_intent_id),
+            amount: sum.map(|(amount, currency)| money::decimal(amount, currency)),
+            currency: sum.map(|(_, currency)| currency.to_owned()),
             expires_at: time(of.expires_at_ms),
             created_at: time(of.created_at_ms),
             changed_at: time(of.changed_at_ms),
@@ -49,9 +58,53 @@ impl From<pb::Reservation> for ReservationView {
     }
 }
 
+/// The sum of prices in one currency.
+fn sum_of(prices: &[pb::Price]) -> Option<(i64, &str)> {
+    let mut priced = prices.iter().filter(|price| !price.currency.is_empty());
+    let first = priced.next()?;
+    priced.try_fold((first.amount, first.currency.as_str()), |(sum, currency), price| {
+        (price.currency == currency).then_some((sum.checked_add(price.amount)?, currency))
+    })
+}
+
 impl ReservationView {
-    /// Names of the cells of [`ReservationView::cells`].
-    pub(in crate::cli) const COLUMNS: [&str; 10] = [
+    /// What the reservation has: `2 seats`.
+    pub(in crate::cli) fn stock(&self) -> String {
+        let thing = if self.seat_ids.is_empty() { "unit" } else { "seat" };
+        counted(self.quantity.into(), thing)
+    }
+}
+
+/// A reservation with what people call its event and its seats.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct ExportedReservation {
+    #[serde(flatten)]
+    reservation: ReservationView,
+    event_name: String,
+    venue: String,
+    /// Section, row and number of each seat.
+    seat_names: Vec<String>,
+}
+
+impl ExportedReservation {
+    /// `names` has the names of the event's seats.
+    pub(in crate::cli) fn new(
+        of: pb::Reservation,
+        event: &pb::EventStock,
+        names: &HashMap<String, String>,
+    ) -> Self {
+        let name = |id: &String| names.get(id).cloned().unwrap_or_default();
+        Self {
+            event_name: event.name.clone(),
+            venue: event.venue.clone(),
+            seat_names: of.seat_ids.iter().map(name).collect(),
+            reservation: of.into(),
+        }
+    }
+}
+
+impl TableRow for ExportedReservation {
+    const COLUMNS: &'static [&'static str] = &[
         "reservation_id",
         "event_id",
         "status",
@@ -62,22 +115,35 @@ impl ReservationView {
         "expires_at",
         "created_at",
         "changed_at",
+        // Added later: programs count columns.
+        "amount",
+        "currency",
+        "event_name",
+        "venue",
+        "seat_names",
     ];
 
-    /// One row of a table; missing values are empty.
-    pub(in crate::cli) fn cells(&self) -> [String; 10] {
-        let maybe = |text: &Option<String>| text.clone().unwrap_or_default();
-        [
-            self.reservation_id.clone(),
-            self.event_id.clone(),
-            self.status.clone(),
-            self.quantity.to_string(),
-            self.seat_ids.join(" "),
-            maybe(&self.order_id),
-            maybe(&self.payment_intent_id),
-            maybe(&self.expires_at),
-            maybe(&self.created_at),
-            maybe(&self.changed_at),
+    fn cells(&self) -> Vec<TableCell> {
+        let of = &self.reservation;
+        let text = |text: &str| TableCell::Text(text.to_owned());
+        let maybe = |of: &Option<String>| text(of.as_deref().unwrap_or_default());
+        let value = |of: &Option<String>| TableCell::Value(of.clone().unwrap_or_default());
+        vec![
+            text(&of.reservation_id),
+            text(&of.event_id),
+            text(&of.status),
+            TableCell::Value(of.quantity.to_string()),
+            text(&of.seat_ids.join(" ")),
+            maybe(&of.order_id),
+            maybe(&of.payment_intent_id),
+            maybe(&of.expires_at),
+            maybe(&of.created_at),
+            maybe(&of.changed_at),
+            value(&of.amount),
+            value(&of.currency),
+            text(&self.event_name),
+            text(&self.venue),
+            text(&self.seat_names.join("; ")),
         ]
     }
 }
@@ -86,30 +152,20 @@ impl View for ReservationView {
     fn text(&self) -> String {
         let draw = |draw: &DrawCell| format!("{} of stripe {}", draw.units, draw.stripe);
         let draws: Vec<_> = self.draws.iter().map(draw).collect();
-        let [
-            reservation,
-            event,
-            status,
-            quantity,
-            seats,
-            order,
-            payment,
-            expires,
-            created,
-            changed,
-        ] = self.cells();
+        let maybe = |text: &Option<String>| text.clone().unwrap_or_default();
         fields([
-            ("reservation", reservation),
-            ("event", event),
-            ("status", status),
-            ("quantity", quantity),
-            ("seats", seats),
+            ("reservation", self.reservation_id.clone()),
+            ("event", self.event_id.clone()),
+            ("status", self.status.clone()),
+            ("quantity", self.quantity.to_string()),
+            ("seats", self.seat_ids.join(" ")),
             ("units", draws.join(", ")),
-            ("order", order),
-            ("payment", payment),
-            ("hold ends", expires),
-            ("created", created),
-            ("changed", changed),
+            ("order", maybe(&self.order_id)),
+            ("payment", maybe(&self.payment_intent_id)),
+            ("price", [maybe(&self.amount), maybe(&self.currency)].join(" ").trim().to_owned()),
+            ("hold ends", maybe(&self.expires_at)),
+            ("created", maybe(&self.created_at)),
+            ("changed", maybe(&self.changed_at)),
         ])
     }
 }
@@ -130,14 +186,26 @@ mod tests {
             seat_ids: vec!["A-1".to_owned(), "A-2".to_owned()],
             expires_at_ms: 1_704_110_460_000,
             changed_at_ms: 1_704_110_400_000,
+            seat_prices: vec![
+                pb::Price { amount: 4_550, currency: "USD".to_owned() },
+                pb::Price::default(),
+            ],
             ..pb::Reservation::default()
         };
+        let mixed = pb::Reservation {
+            seat_prices: ["USD", "KRW"]
+                .map(|currency| pb::Price { amount: 1, currency: currency.to_owned() })
+                .to_vec(),
+            ..held.clone()
+        };
+        assert_eq!(ReservationView::from(mixed).amount, None);
         let expected = "\
 reservation  res_1
 event        evt_2
 status       HELD
 quantity     2
 seats        A-1 A-2
+price        45.50 USD
 hold ends    2024-01-01T12:01:00.000Z
 changed      2024-01-01T12:00:00.000Z";
         let view = ReservationView::from(held);

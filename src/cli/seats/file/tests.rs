@@ -112,7 +112,7 @@ fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
             "line 4: section has '\\n'; want no control characters",
             // A line break in quotes counts as a line.
             "line 6: seat_id is empty; must be 1 to 128 bytes of [A-Za-z0-9._:-]; price is \"x\"",
-            "line 7: currency is \"WON€\"; want three capital letters",
+            "line 7: currency is \"WON€\"; want an ISO 4217 code, such as KRW",
             "line 8: has 3 fields; want 4",
             "line 9: price has 1 decimals; want at most 0 in KRW",
         ],
@@ -168,9 +168,28 @@ fn twenty_problems_are_listed_and_the_rest_counted() {
 }
 
 #[test]
+fn unclosed_quotation_mark_is_reported_with_its_line() {
+    let text = "seat_id,section,row,number\nA-1,\"S \"\"1\"\"\",A,1\nA-2,\"S,A,2\nA-3,S,A,3\n";
+    assert_reported(text, &["line 3: has a quotation mark that is not closed"]);
+    // A mark inside a value opens nothing.
+    let seats = read("seat_id,section,row\nA-1,4\" pipe,A\n").unwrap();
+    assert_eq!(seats, [seat("A-1", "4\" pipe", "A", "", None)]);
+}
+
+#[test]
 fn missing_column_names_are_reported() {
-    assert_reported("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
-    assert_reported("section,row\nA,1\n", &["line 1: has no column seat_id"]);
+    assert_reported("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\", \"Balcony\" are no columns"]);
+    assert_reported("section,row\nA,1\n", &["line 1: has no column seat_id", "required"]);
+    // Two unknown names, as one file of an office has them.
+    let korean = EUC_KR.encode("구역;열;seat_id\nA;1;A-1\n").0.into_owned();
+    let said = "line 1: \"구역\", \"열\" are no columns (separated by a semicolon); want a first line with \
+                seat_id, which is required, and any of section, row";
+    assert_reported(korean, &[said]);
+    let korean = EUC_KR.encode("좌석;구역;열\nA-1;A;1\n").0.into_owned();
+    assert_reported(
+        korean,
+        &["\"좌석\", \"구역\", \"열\" are no columns (separated by a semicolon)"],
+    );
     assert_reported("seat_id,row,row\nA,1,2\n", &["line 1: names the column row twice"]);
     assert_reported("", &["seat_id"]);
     assert_reported("seat_id\n", &["has no seats"]);
@@ -291,7 +310,11 @@ fn empty_columns_and_rows_are_skipped() {
 fn header_names_are_read_in_any_case() {
     let text = "\u{a0}Seat ID ,SECTION,Row,Number,PRICE,Currency\nA-1,S,A,1,45.50,usd\n";
     let expected = [seat("A-1", "S", "A", "1", Some((4_550, "USD")))];
-    assert_taken(text, &expected, &["1 values", "\"usd\" as \"USD\""]);
+    assert_taken(
+        text,
+        &expected,
+        &["1 currency code read in capital letters, on line 2: \"usd\" as \"USD\""],
+    );
 }
 
 #[test]
@@ -324,7 +347,11 @@ fn values_that_look_equal_are_one_value() {
     let text = "seat_id,section,row,number\n\
                 A-1,STALLS,A,1\nA-2,STALLS\u{a0},A,2\nA-3,STA\u{200b}LLS,A,\u{feff}3\n";
     let expected = ["1", "2", "3"].map(|n| seat(&format!("A-{n}"), "STALLS", "A", n, None));
-    assert_taken(text, &expected, &["3 values", "first one on line 3", "as \"STALLS\""]);
+    assert_taken(
+        text,
+        &expected,
+        &["3 values read without invisible characters", "first one on line 3", "as \"STALLS\""],
+    );
     assert_reported("seat_id,section\nA-1,S\u{202e}A\n", &["line 2: section has '\\u{202e}'"]);
 }
 
@@ -335,6 +362,15 @@ fn sections_that_differ_only_in_case_are_refused_once() {
     let expected = "line 3: section \"Stalls\" differs only in case from \"STALLS\" on line 2";
     assert!(error.contains(expected), "{error}");
     assert_eq!(error.matches("differs only").count(), 1, "{error}");
+}
+
+#[test]
+fn several_currencies_in_a_section_are_noted() {
+    let text = "seat_id,section,price,currency\nA-1,S,1,KRW\nA-2,S,1,USD\nB-1,T,1,USD\n";
+    let expected =
+        [("A-1", "S", (1, "KRW")), ("A-2", "S", (100, "USD")), ("B-1", "T", (100, "USD"))];
+    let expected = expected.map(|(id, section, price)| seat(id, section, "", "", Some(price)));
+    assert_taken(text, &expected, &["section \"S\" has prices in KRW and USD"]);
 }
 
 #[test]
@@ -352,16 +388,20 @@ fn one_chair_under_two_ids_is_refused() {
 #[test]
 fn prices_of_spreadsheets_are_read_where_they_have_one_meaning() {
     let text =
-        "seat_id,price,currency\nA-1,120000.00,KRW\nA-2,\"1,200,000\",KRW\nA-3,\"45,50\",EUR\n";
+        "seat_id,price,currency\nA-1,120000.00,KRW\nA-2,\"120,000\",KRW\nA-3,\"45,50\",EUR\n";
     let expected = [
         seat("A-1", "", "", "", Some((120_000, "KRW"))),
-        seat("A-2", "", "", "", Some((1_200_000, "KRW"))),
+        seat("A-2", "", "", "", Some((120_000, "KRW"))),
         seat("A-3", "", "", "", Some((4_550, "EUR"))),
     ];
-    assert_taken(text, &expected, &["2 values", "\"1,200,000\" as \"1200000\""]);
+    assert_taken(text, &expected, &["2 prices", "\"120,000\" as \"120000\""]);
     assert_reported(
-        "seat_id,price,currency\nA-1,\"120,000\",KRW\n",
-        &["without separators between"],
+        "seat_id,price,currency\nA-1,\"120,000\",USD\nA-2,-5000,KRW\nA-3,5000,WON\n",
+        &[
+            "line 2: price is \"120,000\", which may be 120000 or 120.000",
+            "line 3: price is \"-5000\"; want 0 or more",
+            "line 4: currency is \"WON\"; want an ISO 4217 code, such as KRW",
+        ],
     );
     assert_reported("seat_id,price,currency\nA-1,120000.50,KRW\n", &["2 decimals; want at most 0"]);
 }
