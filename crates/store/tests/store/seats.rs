@@ -231,7 +231,9 @@ fn repeated_import_keeps_states_and_clears_omitted_facts() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         let mut seats = with_seats(&store, 3, 4).await;
-        let (kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
+        let (mut kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
+        // Not expired by the clock of this machine.
+        kept.expires_at = kept.expires_at.map(|at| UnixMillis(at.0 * 2));
         applied(&store, spread(3, vec![kept.clone(), sold.clone()])).await;
         let blocked = store.block_seats(&event(), 3, &[seat_id("A-3")]).await;
         blocked.unwrap();
@@ -244,8 +246,8 @@ fn repeated_import_keeps_states_and_clears_omitted_facts() {
         assert_eq!(same, expected);
         let new = (seat_id("B-1"), SeatFacts::default());
         let mut others = seats.clone();
-        for at in 0..3 {
-            others[at].1.row = "B".to_owned();
+        for (_, facts) in others.iter_mut().take(3) {
+            facts.row = "B".to_owned();
         }
         others.push(new.clone());
         let found = store.compare_seats(&event(), 3, others.clone()).await.unwrap();
