@@ -99,9 +99,9 @@ pub(crate) const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_D
 /// a sale then costs one read per interval, not one write per call.
 pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
 
-/// Fewest units of a stripe from which half is moved to a stripe that is short: a move then brings what a full
+/// Fewest units of a stripe from which half is moved to a stripe that is short: a move then brings what half a
 /// transaction of single tickets sells. Below it, transactions take what they need from where it is.
-pub(crate) const STOCK_MOVE_SOURCE_MIN: u64 = 2 * BATCH_ENTRIES_MAX as u64;
+pub(crate) const STOCK_MOVE_SOURCE_MIN: u64 = 100;
 
 /// Most units of one move: what one lane sells in about a second.
 pub(crate) const STOCK_MOVE_UNITS_MAX: u64 = 5_000;
@@ -109,9 +109,13 @@ pub(crate) const STOCK_MOVE_UNITS_MAX: u64 = 5_000;
 /// Most moves that follow from one read of all stripes: so many lanes of a shard sell again at once.
 pub(crate) const STOCK_MOVES_PER_READ_MAX: u64 = 8;
 
-/// Conflicts in a row after which a lane gives up a move and the stripes are read again: the owner of the other stripe
-/// is using it.
-pub(crate) const STOCK_MOVE_CONFLICTS_MAX: u32 = 3;
+/// Conflicts after which a lane gives up a move, and the stripes are read again. The owner of the other stripe may use
+/// it nine tenths of the time; then two of three moves succeed within ten attempts.
+pub(crate) const STOCK_MOVE_CONFLICTS_MAX: u32 = 10;
+
+/// Longest pause before a move is tried again: shorter than a transaction, so that the gaps between those of the owner
+/// are found.
+pub(crate) const STOCK_MOVE_PAUSE: Duration = Duration::from_millis(4);
 
 /// Reads of all stripes for one entry that the total has units for, while no stripe seems to have them: they are being
 /// moved, or other entries take them first.

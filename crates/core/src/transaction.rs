@@ -163,7 +163,7 @@ pub struct Transaction {
     pub seat_keys: u16,
     /// Distinct stripes; empty if no record moves units.
     pub stripes: Vec<StripeUpdate>,
-    /// Distinct reservations with distinct seats; never empty.
+    /// Distinct reservations with distinct seats. Empty only where `stripes` move units.
     pub records: Vec<RecordWrite>,
     /// `Some` if a record confirms counted units.
     pub counter: Option<CounterUpdate>,

@@ -98,6 +98,8 @@ struct Lane {
     groups: Vec<Vec<BatchEntry>>,
     /// Units that the next transaction moves to the stripe of the lane.
     incoming: Option<StockMove>,
+    /// Conflicts of this move. After the first the move is sent without entries.
+    move_conflicts: u32,
     in_flight: Option<InFlightTransaction>,
     /// What waited behind the transaction in flight has been rejected, because its outcome is unknown for too long.
     is_swept: bool,
@@ -121,6 +123,7 @@ impl Lane {
             own: Queue::default(),
             groups: Vec::new(),
             incoming: None,
+            move_conflicts: 0,
             in_flight: None,
             is_swept: false,
             consecutive_backoffs: 0,
@@ -156,6 +159,18 @@ impl Lane {
     fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
         self.own.foreground.len() + grouped
+    }
+
+    /// What a read of all stripes has allocated to entries of this lane, queued or in flight.
+    fn planned_allocations(&self) -> impl Iterator<Item = &StripeAllocation> {
+        let queued = self.own.foreground.iter().chain(self.groups.iter().flatten());
+        let queued = queued.map(|entry| (&entry.queue, &entry.write));
+        let in_flight = self.in_flight.iter();
+        let in_flight = in_flight.flat_map(|sent| sent.queue.iter().zip(&sent.transaction.records));
+        queued
+            .chain(in_flight)
+            .filter(|(queue, _)| queue.has_stripe_plan)
+            .flat_map(|(_, write)| &write.draws)
     }
 
     /// When [`Lane::wake`] is next due.
@@ -212,6 +227,15 @@ impl Lane {
             return;
         }
         let now = cx.now.mono;
+        if self.move_conflicts > 0 && self.groups.is_empty() {
+            match self.is_idle() && !state.has_waiting() {
+                true => self.give_up_move(state, now),
+                false => {
+                    self.send_move(state, cx);
+                    return;
+                }
+            }
+        }
         let batch = loop {
             let mut batch = match self.groups.pop() {
                 Some(group) => Batch::of_group(group),
@@ -231,8 +255,6 @@ impl Lane {
                 break batch;
             }
             if !found && self.groups.is_empty() {
-                // Nothing needs the units.
-                self.incoming = None;
                 return;
             }
         };
@@ -284,6 +306,36 @@ impl Lane {
             stock_move,
             unknown_since: None,
         });
+    }
+
+    /// Sends the move alone: it has conflicted with the owner of the other stripe, and may again.
+    fn send_move(&mut self, state: &PoolState, cx: &mut PoolContext<'_>) {
+        let Some(stock_move) = self.incoming.take() else {
+            return;
+        };
+        cx.counters.transactions += 1;
+        cx.counters.stock_moves += 1;
+        let (token, at) = (RequestToken(cx.rng.random()), cx.now.unix);
+        let batch = Batch::for_move(self.index, None);
+        let (queue, mut transaction) =
+            batch.into_transaction(&state.key.event, state.layout, token, at);
+        stock_move.add_to(&mut transaction.stripes, self.index);
+        let transaction = Rc::new(transaction);
+        cx.out.send.push((self.index, Rc::clone(&transaction)));
+        self.in_flight = Some(InFlightTransaction {
+            queue,
+            transaction,
+            sent: cx.now.mono,
+            stock_move: Some(stock_move),
+            unknown_since: None,
+        });
+    }
+
+    /// Gives up a move: the stripe does not get the units that entries were to take from it.
+    fn give_up_move(&mut self, state: &mut PoolState, now: Micros) {
+        self.incoming = None;
+        self.move_conflicts = 0;
+        state.record_remainder(self.index, 0, now);
     }
 
     /// Rejects entries whose deadline has passed.

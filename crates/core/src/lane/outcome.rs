@@ -3,9 +3,12 @@
 use crate::fault::{self, Fault};
 use std::rc::Rc;
 
+use rand::Rng;
+
 use super::batch_entry::BatchEntry;
 use super::capacity::{self, BackoffCause, RecordStatus};
 use super::pool_state::{PoolState, bit};
+use super::stock_move::StockMove;
 use super::{
     Completion, InFlightTransaction, Lane, PoolContext, PoolOutput, Redecision, RedecisionCause,
 };
@@ -14,7 +17,7 @@ use crate::backoff;
 use crate::limits;
 use crate::operation::Verb;
 use crate::rules::{self, Decision, StockChange};
-use crate::time::Now;
+use crate::time::{Micros, Now};
 use crate::transaction::{ActionOutcome, RecordView, RecordWrite, Transaction, TransactionOutcome};
 
 /// What becomes of an entry of a cancelled transaction, by its own record and seats.
@@ -43,6 +46,7 @@ impl Lane {
         match outcome {
             TransactionOutcome::Committed => {
                 self.consecutive_backoffs = 0;
+                self.move_conflicts = 0;
                 self.complete_all(in_flight, state, cx);
             }
             TransactionOutcome::Unknown => {
@@ -64,9 +68,9 @@ impl Lane {
                 return;
             }
             TransactionOutcome::Conflict => {
-                self.incoming = in_flight.stock_move;
+                let stock_move = in_flight.stock_move;
                 self.counter_conflicts += usize::from(in_flight.transaction.counter.is_some());
-                self.back_off(into_entries(in_flight), BackoffCause::Conflict, state, cx);
+                self.back_off_after_conflict(stock_move, into_entries(in_flight), state, cx);
             }
             TransactionOutcome::Throttled => {
                 self.incoming = in_flight.stock_move;
@@ -203,7 +207,10 @@ impl Lane {
             self.yield_queue(state, cx);
         }
         let mut remaining = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for mut entry in entries {
+            if state.layout.stripes > 1 && entry.stock_change() == StockChange::Reserve {
+                // Other stripes may have units, too: planned again, nothing has to wait for the pause.
+            }
             let may_move = state.has_several_lanes() && state.is_for_any(&entry);
             let by = if may_move { cx.now.mono } else { until };
             if entry.is_background() {
@@ -264,16 +271,28 @@ impl Lane {
         self.groups.push(entries);
     }
 
-    /// Whether a move is tried again after its transaction was cancelled, with this outcome for the stripe that it
-    /// takes from.
-    fn keeps_move(&self, of_source: Option<&ActionOutcome>) -> bool {
-        match of_source {
-            Some(ActionOutcome::Fine | ActionOutcome::Throttled) => true,
-            Some(ActionOutcome::Conflict) => {
-                self.consecutive_backoffs < limits::STOCK_MOVE_CONFLICTS_MAX
-            }
-            _ => false,
+    /// Handles a conflict. A move is tried again after a short pause, and without entries: each attempt costs little, and
+    /// the owner of the other stripe leaves short gaps between its transactions.
+    fn back_off_after_conflict(
+        &mut self,
+        stock_move: Option<StockMove>,
+        entries: Vec<BatchEntry>,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        let Some(stock_move) = stock_move else {
+            self.back_off(entries, BackoffCause::Conflict, state, cx);
+            return;
+        };
+        cx.counters.conflicts += 1;
+        self.move_conflicts += 1;
+        let pause = limits::STOCK_MOVE_PAUSE.as_micros() as u64;
+        self.pause_until = Some(cx.now.mono.plus(Micros(cx.rng.random_range(pause / 2..=pause))));
+        match self.move_conflicts < limits::STOCK_MOVE_CONFLICTS_MAX {
+            true => self.incoming = Some(stock_move),
+            false => self.give_up_move(state, cx.now.mono),
         }
+        self.requeue(entries, state);
     }
 
     /// Reads every reason; each entry is answered, requeued or sent again independently.
@@ -293,8 +312,7 @@ impl Lane {
         let entries = into_entries(in_flight);
         if reasons.len() != expected {
             // Not applied, but the reasons cannot be assigned to the actions: handled as a conflict.
-            self.incoming = stock_move;
-            self.back_off(entries, BackoffCause::Conflict, state, cx);
+            self.back_off_after_conflict(stock_move, entries, state, cx);
             return;
         }
         let (of_stripes, of_entries) = reasons.split_at(updates.len());
@@ -313,16 +331,17 @@ impl Lane {
         }
         let mut capacities =
             capacity::stripe_capacities(&updates, of_stripes, &mut backoff, state, cx.out);
-        if let Some(stock_move) = stock_move {
+        let stock_move = stock_move.filter(|stock_move| {
             let mut actions = updates.iter().zip(of_stripes);
             let source = actions.find(|(update, _)| update.stripe == stock_move.from);
-            let of_source = source.map(|(_, outcome)| outcome);
-            match self.keeps_move(of_source) {
-                true => self.incoming = Some(stock_move),
+            let is_short = source.is_none_or(|(_, of)| matches!(of, ActionOutcome::Stripe(_)));
+            if is_short {
                 // The entries relied on the units of the move: the stripes are read again.
-                false => capacity::forget_units(&mut capacities, self.index),
+                self.move_conflicts = 0;
+                capacity::forget_units(&mut capacities, self.index);
             }
-        }
+            !is_short
+        });
 
         let departed_before = departures(cx.out);
         let mut retried = Vec::with_capacity(entries.len());
@@ -360,8 +379,15 @@ impl Lane {
         state.requeue(too_large);
         self.requeue(later, state);
         match backoff {
-            Some(cause) => self.back_off(fitting, cause, state, cx),
+            Some(BackoffCause::Conflict) => {
+                self.back_off_after_conflict(stock_move, fitting, state, cx);
+            }
+            Some(cause) => {
+                self.incoming = stock_move;
+                self.back_off(fitting, cause, state, cx);
+            }
             None => {
+                self.incoming = stock_move;
                 self.consecutive_backoffs = 0;
                 if !fitting.is_empty() {
                     self.groups.push(fitting);

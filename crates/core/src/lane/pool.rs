@@ -40,6 +40,8 @@ pub struct Pool {
     /// Number of the next entry.
     next_sequence: u64,
     pub(super) is_reading_stripes: bool,
+    /// All units that the last read of all stripes showed are planned for entries in lanes.
+    pub(super) is_all_planned: bool,
     /// When a full queue is next searched for entries whose deadline has passed.
     sweep_due: Micros,
     /// End of short-queue mode: see [`Pool::exceeds_short_queue`].
@@ -64,6 +66,7 @@ impl Pool {
             timers: BTreeSet::new(),
             next_sequence: 0,
             is_reading_stripes: false,
+            is_all_planned: false,
             sweep_due: Micros(0),
             short_queue_until: Micros(0),
         }
@@ -87,6 +90,9 @@ impl Pool {
         };
         self.state.shared = self.stripes.shared;
         self.set_layout(self.state.layout);
+        for lane in self.lanes.values_mut().filter(|lane| bit(lane.index) & self.state.owned == 0) {
+            lane.incoming = None;
+        }
     }
 
     /// Lanes that have been used.
@@ -361,7 +367,7 @@ impl Pool {
             self.state.latency.reset_window();
         }
         if requests_read {
-            self.request_read(cx);
+            self.request_read_for_arrivals(cx);
         }
     }
 

@@ -141,6 +141,11 @@ impl PoolState {
         }
     }
 
+    /// Whether entries wait that any lane may write.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.awaiting_read.is_empty()
+    }
+
     /// The lanes that take from the queue now: all, if all of them yield.
     pub(super) fn serving(&self) -> u64 {
         match self.owned & !self.yielding {

@@ -12,6 +12,7 @@
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::Lane;
 use super::batch_entry::BatchEntry;
 use super::output::{PoolContext, PoolOutput, Redecision, RedecisionCause};
 use super::pool::Pool;
@@ -31,7 +32,16 @@ impl Pool {
     pub(super) fn request_read(&mut self, cx: &mut PoolContext<'_>) {
         if !self.state.awaiting_read.is_empty() && !self.is_reading_stripes {
             self.is_reading_stripes = true;
+            self.is_all_planned = false;
             cx.out.read_stripes = true;
+        }
+    }
+
+    /// Requests a read for entries that have just arrived, unless entries before them wait for transactions of this
+    /// pool to take all units that the last read showed.
+    pub(super) fn request_read_for_arrivals(&mut self, cx: &mut PoolContext<'_>) {
+        if !self.is_all_planned || self.lanes.values().all(Lane::is_idle) {
+            self.request_read(cx);
         }
     }
 
@@ -68,9 +78,12 @@ impl Pool {
             let owned = bits(self.state.owned).filter_map(|stripe| left.get(usize::from(stripe)));
             total = owned.sum();
         }
+        self.subtract_planned(&mut left);
+        let has_plans = left.iter().zip(stripes).any(|(left, stripe)| *left < stripe.remaining);
         self.plan_stock_moves(stripes, total, &mut left, cx);
         let mut planned: Vec<BatchEntry> = Vec::new();
-        let mut retry_on_single_stripe: Vec<BatchEntry> = Vec::new();
+        let mut for_queue: Vec<BatchEntry> = Vec::new();
+        let mut own_units = OwnUnits::new(self.state.owned, &left);
         let mut allocator = Allocator::new(self.state.owned, left.len(), cx.rng);
         self.state.record_total(total, began);
         for mut entry in std::mem::take(&mut self.state.awaiting_read) {
@@ -86,6 +99,9 @@ impl Pool {
             } else if entry.deadline() <= cx.now.mono {
                 cx.counters.deadline_missed += 1;
                 cx.out.reject(entry, Rejection::DeadlineExceeded);
+            } else if stripes.len() > 1 && own_units.reserve(&mut left, entry.write.qty) {
+                // Any lane of this pool may send it.
+                for_queue.push(entry);
             } else if let Some(draws) = allocator.allocate(&mut left, entry.write.qty) {
                 // Includes entries that arrived after the read began; otherwise later calls would be
                 // served before them.
@@ -94,20 +110,33 @@ impl Pool {
                 planned.push(entry);
             } else if stripes.len() == 1 {
                 // Earlier entries may be rejected. For a single stripe the next write decides.
-                retry_on_single_stripe.push(entry);
+                for_queue.push(entry);
             } else if entry.queue.reads >= limits::STRIPE_READS_PER_ENTRY_MAX {
                 cx.out.reject(entry, Rejection::store_busy());
             } else {
-                entry.queue.reads += 1;
+                // Entries that come first have the units, or the read missed some that are being moved.
+                entry.queue.reads += u8::from(!has_plans && planned.is_empty());
                 self.state.awaiting_read.push(entry);
             }
         }
-        self.state.queue.requeue(retry_on_single_stripe);
+        self.is_all_planned = left.iter().all(|left| *left == 0);
+        self.state.queue.requeue(for_queue);
+        own_units.put_back(&mut left);
         for (index, units) in left.iter().enumerate() {
             let index = index as u16;
             self.state.record_remainder(index, *units, cx.now.mono);
         }
         self.send_planned(planned, cx);
+    }
+
+    /// Subtracts what is planned for entries of this pool that are not answered. A read may have seen some of their
+    /// transactions; then less is allocated than there is, until the next read.
+    fn subtract_planned(&self, left: &mut [u64]) {
+        for draw in self.lanes.values().flat_map(Lane::planned_allocations) {
+            if let Some(left) = left.get_mut(usize::from(draw.stripe)) {
+                *left = left.saturating_sub(u64::from(draw.units));
+            }
+        }
     }
 
     /// Moves units to lanes of this pool if their stripes have too few for what waits.
@@ -153,7 +182,10 @@ impl Pool {
             let draws = entry.write.draws.iter().map(|draw| draw.stripe);
             let owned = self.state.owned;
             let own_lane = draws.clone().find(|stripe| bit(*stripe) & owned != 0);
-            let lane = own_lane.unwrap_or(owned.trailing_zeros() as u16);
+            // Units of one stripe go through one lane, which does not conflict with itself.
+            let lanes = owned.count_ones().max(1) as usize;
+            let by_stripe = draws.clone().next().map_or(0, |stripe| usize::from(stripe) % lanes);
+            let lane = own_lane.or_else(|| bits(owned).nth(by_stripe)).unwrap_or(0);
             match by_lane.iter_mut().find(|(index, _)| *index == lane) {
                 Some((_, entries)) => entries.push(entry),
                 None => by_lane.push((lane, vec![entry])),
@@ -174,6 +206,43 @@ fn redecide_shortage(entry: BatchEntry, remaining: u64, out: &mut PoolOutput) {
         operation: entry.into_operation(),
         cause: RedecisionCause::Shortage { remaining },
     });
+}
+
+/// Units of own stripes for entries that stay in the queue: which lane sends them is not known yet.
+struct OwnUnits {
+    own: Vec<u16>,
+    /// The units reserved, by position in `own`.
+    reserved: Vec<u64>,
+}
+
+impl OwnUnits {
+    fn new(owned: u64, left: &[u64]) -> Self {
+        let own: Vec<u16> =
+            bits(owned).filter(|stripe| usize::from(*stripe) < left.len()).collect();
+        Self { reserved: vec![0; own.len()], own }
+    }
+
+    /// Reserves units if one stripe has as many.
+    fn reserve(&mut self, left: &mut [u64], qty: u32) -> bool {
+        let qty = u64::from(qty);
+        for (stripe, reserved) in self.own.iter().zip(&mut self.reserved) {
+            if let Some(left) = left.get_mut(usize::from(*stripe)).filter(|left| **left >= qty) {
+                *left -= qty;
+                *reserved += qty;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The lanes count the units when they take the entries.
+    fn put_back(&self, left: &mut [u64]) {
+        for (stripe, reserved) in self.own.iter().zip(&self.reserved) {
+            if let Some(left) = left.get_mut(usize::from(*stripe)) {
+                *left += reserved;
+            }
+        }
+    }
 }
 
 /// Allocates units of stripes to entries, one after the other.

@@ -5,11 +5,12 @@
 
 use std::rc::Rc;
 
+use inventory_core::counters::Counters;
 use inventory_core::ids::EventId;
 use inventory_core::membership::{Member, Members, ProcessId};
 use inventory_core::stripe_ownership::{StripeOwnership, StripeSet};
 
-use super::lane_load::{LoadTest, conflicts_of, percentile};
+use super::lane_load::{LATCH, LoadTest, conflicts_of, percentile};
 
 /// CPU time of a transaction, in entries; see `callers_are_batched_while_lanes_are_free`.
 const TRANSACTION_COST: f64 = 10.0;
@@ -42,15 +43,15 @@ impl Measured {
     }
 }
 
-fn measure(processes: u64, stripes: u16, per_second: u64, ms: u64) -> Measured {
-    let mut load = LoadTest::new(&shares(processes, stripes), stripes);
+fn measure(shares: &[StripeSet], stripes: u16, per_second: u64, ms: u64) -> Measured {
+    let processes = shares.len() as u64;
+    let mut load = LoadTest::new(shares, stripes);
     load.run(per_second / processes, ms);
     let (from, until) = (load.now - ms * 650, load.now - 250_000);
     let results = || load.results_between(from, until);
     let sold = results().filter(|result| result.sold).count() as f64 / results().count() as f64;
-    let sum = |of: fn(&inventory_core::counters::Counters) -> u64| -> f64 {
-        load.counters.iter().map(of).sum::<u64>() as f64
-    };
+    let sum =
+        |of: fn(&Counters) -> u64| -> f64 { load.counters.iter().map(of).sum::<u64>() as f64 };
     Measured {
         p50: percentile(results(), 0.5),
         p95: percentile(results(), 0.95),
@@ -70,7 +71,7 @@ fn table(stripes: u16, per_second: u64, processes: &[u64], ms: u64) -> (f64, Vec
     let mut rows: Vec<Measured> = Vec::new();
     let mut worst: f64 = 0.0;
     for count in processes {
-        let row = measure(*count, stripes, per_second, ms);
+        let row = measure(&shares(*count, stripes), stripes, per_second, ms);
         let first = rows.first().unwrap_or(&row);
         let ratio = row.p95 / first.p95;
         println!(
@@ -106,4 +107,73 @@ fn tables_of_processes() {
         table(stripes, per_second, &counts, 3_000);
     }
     table(64, 100_000, &[1, 16], 3_000);
+    println!("\nEvery process on every stripe, 8000 calls/s");
+    for (stripes, processes) in [(20, 4), (8, 16)] {
+        let all = vec![StripeSet::every(0, 1); processes];
+        let row = measure(&all, stripes, 8_000, 3_000);
+        println!(
+            "{processes} processes, {stripes} stripes: p50 {:.1} ms, p95 {:.1} ms, {:.1} conflicts per 100, {:.1} % sold",
+            row.p50,
+            row.p95,
+            row.conflicts,
+            100.0 * row.sold
+        );
+    }
+}
+
+/// Sells out, with `weights` as the shares of the calls of the processes.
+fn sell_out(weights: &[u64], stock: &[u64], per_second: u64) -> LoadTest {
+    let processes = weights.len() as u64;
+    let mut load = LoadTest::new(&shares(processes, stock.len() as u16), stock.len() as u16);
+    load = load.with_stock(stock);
+    load.weights = weights.to_vec();
+    let total: u64 = stock.iter().sum();
+    let needed = 1_000 * total / per_second;
+    load.run(per_second / processes, 2 * needed + 500);
+    load.run(0, 1_000);
+    load
+}
+
+/// To the last unit, whichever process gets the calls: no unit remains, "sold out" is true, and the number of
+/// transactions and reads per unit is bounded.
+#[test]
+fn a_sale_ends_with_few_transactions_on_any_number_of_processes() {
+    println!(
+        "\n| processes | calls | stripes × units | transactions | of a full batch | moves | reads | conflicts |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let even = |count: usize| vec![1; count];
+    for (weights, stripes, each) in [
+        (even(1), 20, 500),
+        (even(4), 20, 500),
+        (even(16), 20, 500),
+        (vec![8, 1, 1, 1], 20, 500),
+        (vec![1, 0, 0, 0], 20, 500),
+        (vec![1, 0, 0, 0], 20, 5),
+        (even(8), 20, 5),
+        (even(8), 4, 1),
+    ] {
+        let stock = vec![each; stripes];
+        let total = each * stripes as u64;
+        let load = sell_out(&weights, &stock, 8_000);
+        let sold = load.results.iter().filter(|result| result.sold).count() as u64;
+        let sum = |of: fn(&Counters) -> u64| load.counters.iter().map(of).sum::<u64>();
+        let moves = sum(|counters| counters.stock_moves);
+        println!(
+            "| {} | {weights:?} | {stripes} × {each} | {} | {:.1} | {moves} | {} | {} |",
+            weights.len(),
+            load.transactions(),
+            load.transactions() as f64 / (total as f64 / 99.0).ceil(),
+            load.reads,
+            sum(|counters| counters.conflicts),
+        );
+        assert_eq!((sold, load.unsold()), (total, 0));
+        for result in load.results.iter().filter(|result| result.short) {
+            let unsold = load.unsold_between(result.called - LATCH.0, result.at);
+            assert!(unsold.contains(&0), "sold out although {unsold:?} units remained");
+        }
+        // Attempts of moves, each of which brings at least fifty units.
+        assert!(moves <= 2 * total / 50 + 10 * weights.len() as u64, "{moves} moves");
+        assert!(load.transactions() as u64 <= total / 3 + 30 * weights.len() as u64);
+    }
 }

@@ -1,6 +1,6 @@
 //! Pools of lanes under load, in virtual time: queueing times, overload, and processes that share stripes.
 //!
-//! The store has stock for every call. A transaction takes longer the larger it is, with scatter, and cancels
+//! The store has stock for every call, unless a test gives it a stock. A transaction takes longer the larger it is, with scatter, and cancels
 //! another one on the same stripe, as DynamoDB does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,15 +10,22 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::lane::{
-    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, WriteIntent,
+    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, RedecisionCause, WriteIntent,
 };
 use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::stripe_ownership::StripeSet;
 use inventory_core::time::{Micros, Now, UnixMillis};
-use inventory_core::transaction::{EventLayout, Transaction, TransactionOutcome};
+use inventory_core::transaction::{
+    EventLayout, StripeView, StripesRead, Transaction, TransactionOutcome,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+
+use super::model::{Store, TOKEN_MEMORY};
+
+/// The default of SOLD_OUT_LATCH_MS.
+pub(crate) const LATCH: Micros = Micros::from_millis(50);
 
 /// Time of one way to the store or back.
 const ONE_WAY: u64 = 1_000;
@@ -30,6 +37,9 @@ enum LoadStep {
     /// The store has executed the transaction and answers.
     Done(usize, u16, Rc<Transaction>),
     Settled(usize, u16, TransactionOutcome),
+    /// The store reads this stripe after those that it has read.
+    Reads(usize, u64, Vec<StripeView>),
+    StripesRead(usize, u64, Vec<StripeView>),
     Wakes(usize),
 }
 
@@ -38,7 +48,9 @@ pub(crate) struct LoadResult {
     pub(crate) called: u64,
     pub(crate) at: u64,
     pub(crate) sold: bool,
-    shed: bool,
+    /// Too few units.
+    pub(crate) short: bool,
+    pub(crate) shed: bool,
 }
 
 /// Processes, each with a pool of its own on the same stripes.
@@ -54,10 +66,15 @@ pub(crate) struct LoadTest {
     event: EventId,
     /// Microseconds between two calls of one process; `None`: no calls.
     every: Option<u64>,
+    /// Share of the calls of each process; empty: all the same.
+    pub(crate) weights: Vec<u64>,
     patience: u64,
     calls: BTreeMap<ReservationId, u64>,
     called: u64,
-    results: Vec<LoadResult>,
+    pub(crate) results: Vec<LoadResult>,
+    /// The stock, if it is limited.
+    store: Option<Store>,
+    pub(crate) reads: u64,
     /// The scheduled timer of each process.
     wakes: Vec<Option<u64>>,
     /// When transactions conflicted, and when they were sent.
@@ -66,12 +83,18 @@ pub(crate) struct LoadTest {
 }
 
 impl LoadTest {
+    /// One process for each of these shares of the stripes.
     pub(crate) fn new(shares: &[StripeSet], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
         let shape = EventLayout { stripes, seat_keys: 0, closed: false };
         let pool = |share: &StripeSet| {
             let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
-            Pool::new(key, *share, shape, LaneSettings::default())
+            Pool::new(
+                key,
+                *share,
+                shape,
+                LaneSettings { sold_out_latch: LATCH, ..LaneSettings::default() },
+            )
         };
         let pools: Vec<Pool> = shares.iter().map(pool).collect();
         Self {
@@ -85,13 +108,39 @@ impl LoadTest {
             rng: SmallRng::seed_from_u64(7),
             event,
             every: None,
+            weights: Vec::new(),
             patience: 250_000,
             calls: BTreeMap::new(),
             called: 0,
             results: Vec::new(),
+            store: None,
+            reads: 0,
             conflicts: Vec::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// Limits the stock to this, per stripe.
+    pub(crate) fn with_stock(mut self, stock: &[u64]) -> Self {
+        let mut store = Store::new(TOKEN_MEMORY);
+        store.create(&self.event, stock);
+        self.store = Some(store);
+        self
+    }
+
+    /// Units that are not sold.
+    pub(crate) fn unsold(&self) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.remaining(&self.event))
+    }
+
+    /// The least and the most that were not sold at some time between these.
+    pub(crate) fn unsold_between(&self, from: u64, until: u64) -> Vec<u64> {
+        let store = self.store.as_ref().unwrap();
+        store.remaining_during(&self.event, Micros(from), Micros(until)).collect()
+    }
+
+    pub(crate) fn transactions(&self) -> usize {
+        self.sent.len()
     }
 
     /// Runs with `per_second` calls to each process for `ms` milliseconds.
@@ -123,7 +172,8 @@ impl LoadTest {
     fn run_step(&mut self, step: LoadStep) {
         match step {
             LoadStep::Arrives(process) => {
-                self.call(process);
+                let caller = self.caller_of(process);
+                self.call(caller);
                 if let Some(every) = self.every {
                     self.make(self.now + every, LoadStep::Arrives(process));
                 }
@@ -144,9 +194,28 @@ impl LoadTest {
                 for update in &transaction.stripes {
                     self.taken.remove(&update.stripe);
                 }
+                let outcome = match &mut self.store {
+                    None => TransactionOutcome::Committed,
+                    Some(store) => store.apply(&transaction, Micros(self.now), |_| None).unwrap(),
+                };
                 drop(transaction);
-                let settled = LoadStep::Settled(process, lane, TransactionOutcome::Committed);
-                self.make(self.now + ONE_WAY, settled);
+                self.make(self.now + ONE_WAY, LoadStep::Settled(process, lane, outcome));
+            }
+            LoadStep::Reads(process, began, mut seen) => {
+                let store = self.store.as_ref().expect("pools read a limited stock only");
+                let StripesRead::Found(stripes) = store.read(&self.event) else {
+                    panic!("the event exists");
+                };
+                seen.push(stripes[seen.len()]);
+                let (at, step) = match seen.len() < stripes.len() {
+                    true => (self.now + 20, LoadStep::Reads(process, began, seen)),
+                    false => (self.now + ONE_WAY, LoadStep::StripesRead(process, began, seen)),
+                };
+                self.make(at, step);
+            }
+            LoadStep::StripesRead(process, began, seen) => {
+                let read = StripesRead::Found(seen);
+                self.with(process, |pool, turn| pool.stripes_read(Micros(began), &read, turn));
             }
             LoadStep::Settled(process, lane, outcome) => {
                 self.with(process, |pool, turn| pool.handle_outcome(lane, outcome, turn));
@@ -171,6 +240,22 @@ impl LoadTest {
 
     fn typical(&self, actions: usize) -> u64 {
         13_000 + 130 * actions as u64
+    }
+
+    /// The process that gets the next call of the stream of calls of `process`.
+    fn caller_of(&mut self, process: usize) -> usize {
+        let all: u64 = self.weights.iter().sum();
+        if all == 0 {
+            return process;
+        }
+        let mut pick = self.rng.random_range(0..all);
+        let mut weights = self.weights.iter();
+        let is_picked = |weight: &u64| {
+            let is_here = pick < *weight;
+            pick = pick.saturating_sub(*weight);
+            is_here
+        };
+        weights.position(is_picked).unwrap_or(process)
     }
 
     fn call(&mut self, process: usize) {
@@ -204,12 +289,30 @@ impl LoadTest {
             self.sent.push(self.now);
             self.make(self.now + ONE_WAY, LoadStep::AtStore(process, lane, transaction));
         }
+        if out.read_stripes {
+            self.reads += 1;
+            self.make(self.now + ONE_WAY, LoadStep::Reads(process, self.now, Vec::new()));
+        }
+        // The engine reads the record once more, which does not exist.
+        for decided in out.redecisions {
+            let is_short = matches!(decided.cause, RedecisionCause::Shortage { .. });
+            assert!(is_short, "{decided:?}");
+            let called = self.calls.remove(&decided.operation.reservation).expect("called once");
+            self.results.push(LoadResult {
+                called,
+                at: self.now,
+                sold: false,
+                short: true,
+                shed: false,
+            });
+        }
         for settled in out.completions {
             let called = self.calls.remove(&settled.reservation).expect("called once");
             self.results.push(LoadResult {
                 called,
                 at: self.now,
                 sold: matches!(settled.answer, Answer::Confirmed { .. }),
+                short: false,
                 shed: matches!(settled.answer, Answer::Rejected(Rejection::Overloaded { .. })),
             });
         }

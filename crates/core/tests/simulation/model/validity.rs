@@ -46,7 +46,8 @@ impl Store {
             "a wrong count of actions: {} of {actions}",
             sent.action_count()
         );
-        ensure!(!sent.records.is_empty(), "a transaction without a record");
+        let is_move = sent.stripes.iter().any(|update| update.moved != 0);
+        ensure!(!sent.records.is_empty() || is_move, "a transaction without a record");
         if let Some(event) = self.events.get(&sent.event) {
             let keys = event.stripes[0].seat_keys;
             ensure!(
