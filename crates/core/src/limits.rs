@@ -109,6 +109,9 @@ pub(crate) const STOCK_MOVE_UNITS_MAX: u64 = 5_000;
 /// Most moves that follow from one read of all stripes: so many lanes of a shard sell again at once.
 pub(crate) const STOCK_MOVES_PER_READ_MAX: u64 = 8;
 
+/// Longest pause after a transaction on a stripe that several processes share: the usual time of a transaction.
+pub(crate) const SHARED_STRIPE_GAP_MAX: Duration = Duration::from_millis(30);
+
 /// Conflicts after which a lane gives up a move, and the stripes are read again. The owner of the other stripe may use
 /// it nine tenths of the time; then two of three moves succeed within ten attempts.
 pub(crate) const STOCK_MOVE_CONFLICTS_MAX: u32 = 10;

@@ -317,8 +317,8 @@ impl Lane {
         cx.counters.stock_moves += 1;
         let (token, at) = (RequestToken(cx.rng.random()), cx.now.unix);
         let batch = Batch::for_move(self.index, None);
-        let (queue, mut transaction) =
-            batch.into_transaction(&state.key.event, state.layout, token, at);
+        let (event, layout) = (&state.key.event, state.layout);
+        let (queue, mut transaction) = batch.into_transaction(event, layout, token, at, 0);
         stock_move.add_to(&mut transaction.stripes, self.index);
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));

@@ -163,6 +163,7 @@ impl Lane {
         cx: &mut PoolContext<'_>,
     ) {
         self.conflict_score = self.conflict_score.saturating_sub(1);
+        self.leave_gap(&in_flight, state, cx);
         let at = in_flight.transaction.at;
         let mut given = 0;
         for record in into_writes(in_flight.transaction) {
@@ -176,6 +177,24 @@ impl Lane {
             cx.out.written(record, at);
         }
         state.retry_awaiting(given);
+    }
+
+    /// On the only stripe of this pool, which other processes share, a transaction is followed by a pause of random
+    /// length up to its own duration. Otherwise the process that is first would always be first: it sends its next
+    /// transaction before the others try again.
+    fn leave_gap(
+        &mut self,
+        in_flight: &InFlightTransaction,
+        state: &PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        if bit(self.index) & state.shared & state.owned == 0 || state.has_several_lanes() {
+            return;
+        }
+        let took = cx.now.mono.since(in_flight.sent).0;
+        let most = limits::SHARED_STRIPE_GAP_MAX.as_micros() as u64;
+        let gap = Micros(cx.rng.random_range(0..=took.min(most)));
+        self.pause_until = Some(cx.now.mono.plus(gap));
     }
 
     /// Keeps the transaction, to send the same body under the same token: the engine says when.
@@ -201,16 +220,19 @@ impl Lane {
             BackoffCause::Throttled => cx.counters.throttles += 1,
         }
         self.consecutive_backoffs = self.consecutive_backoffs.saturating_add(1);
-        let until = cx.now.mono.plus(backoff::pause(self.consecutive_backoffs, cx.rng));
+        let is_shared = bit(self.index) & state.shared != 0 && cause == BackoffCause::Conflict;
+        let attempt = match is_shared && !state.has_several_lanes() {
+            // The others leave gaps.
+            true => self.consecutive_backoffs.min(2),
+            false => self.consecutive_backoffs,
+        };
+        let until = cx.now.mono.plus(backoff::pause(attempt, cx.rng));
         self.pause_until = Some(until);
         if cause == BackoffCause::Conflict && state.has_several_lanes() {
             self.yield_queue(state, cx);
         }
         let mut remaining = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            if state.layout.stripes > 1 && entry.stock_change() == StockChange::Reserve {
-                // Other stripes may have units, too: planned again, nothing has to wait for the pause.
-            }
+        for entry in entries {
             let may_move = state.has_several_lanes() && state.is_for_any(&entry);
             let by = if may_move { cx.now.mono } else { until };
             if entry.is_background() {

@@ -98,6 +98,13 @@ fn processes_with_stripes_of_their_own_are_as_fast_as_one() {
     assert!(rows.iter().all(|row| row.conflicts <= 1.0 && row.sold > 0.999));
 }
 
+/// Two processes share each stripe, and neither starves.
+#[test]
+fn processes_that_share_a_stripe_take_turns() {
+    let (_, rows) = table(8, 8_000, &[16], 1_500);
+    assert!(rows[0].sold > 0.99 && rows[0].p95 < 120.0, "{} {}", rows[0].sold, rows[0].p95);
+}
+
 /// The tables of ADR 0027.
 #[test]
 #[ignore = "prints figures; takes a minute"]

@@ -203,7 +203,7 @@ impl LoadTest {
             }
             LoadStep::Reads(process, began, mut seen) => {
                 let store = self.store.as_ref().expect("pools read a limited stock only");
-                let StripesRead::Found(stripes) = store.read(&self.event) else {
+                let StripesRead::Found(stripes) = store.read(&self.event, false) else {
                     panic!("the event exists");
                 };
                 seen.push(stripes[seen.len()]);
