@@ -134,6 +134,11 @@ impl Driver {
         self.engine.borrow().unresolved()
     }
 
+    /// The processes that sell from this store, as far as this one knows.
+    pub(super) fn members(&self) -> Rc<Members> {
+        Rc::clone(self.engine.borrow().members())
+    }
+
     /// The store answers again after failures.
     pub(super) fn store_answers(self: &Rc<Self>) {
         self.enter(Engine::handle_store_available);

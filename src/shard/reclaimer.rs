@@ -1,7 +1,8 @@
 //! Expires holds that are past their `expires_at` and returns their stock.
 //!
-//! Every shard of every process reads its part of the expiry index; there is no leader. Two reclaimers that find the
-//! same hold are harmless: the write is conditional, so one of them succeeds and the other one reads that the hold is
+//! Every process reads the whole expiry index, each shard its part; there is no leader. Of the processes that sell from
+//! one store the first in line reads a part most often, and others leave young holds to it. Two reclaimers that find
+//! the same hold are harmless: the write is conditional, so one of them succeeds and the other one reads that the hold is
 //! expired. A failed read, or a panic, ends one read and never the search.
 //!
 //! Not here: what to read and when (`inventory_core::expiry_search`), when a hold expires
@@ -72,6 +73,8 @@ impl Reclaimer {
         let mut reads = FuturesUnordered::new();
         loop {
             let now = clock::now();
+            let members = self.driver.members();
+            self.search.borrow_mut().handle_membership(&members, now.mono);
             while let Some(read) = self.poll_read() {
                 reads.push(self.execute(read));
             }
@@ -153,13 +156,14 @@ impl Reclaimer {
         read: IndexRead,
         from: Option<&PageToken>,
     ) -> Result<Page<StoredRecord>, StoreError> {
-        let (store, now) = (self.driver.store(), clock::now().unix);
+        let store = self.driver.store();
+        let expired_by = self.search.borrow().expired_by(read, clock::now().unix);
         match read {
             IndexRead::Bucket(bucket) => {
-                store.due_holds(bucket, now, limits::RECLAIM_PAGE, from).await
+                store.due_holds(bucket, expired_by, limits::RECLAIM_PAGE, from).await
             }
             IndexRead::Segment(segment) => {
-                store.scan_due_holds(segment, limits::EXPIRY_SEGMENTS, now, from).await
+                store.scan_due_holds(segment, limits::EXPIRY_SEGMENTS, expired_by, from).await
             }
         }
     }

@@ -83,6 +83,8 @@ faults! {
     LaterPaymentDropped: "a commit with a payment, after one without, does not record the payment",
     PaymentJoined: "a commit gets the answer of a commit in flight with another payment",
     UnexplainedRetried: "a cancellation without a reason is retried without a pause",
+    OwnPartIsAll: "seats that other processes prefer count as sold",
+    OnlyFirstReads: "only the process that is first in line reads a part of the expiry index",
     OverdueScanGivesUp: "a scan of the expiry index that failed is not repeated",
     UnreadBucketEmpty: "a bucket of the expiry index that could not be read counts as empty",
     MemberNeverForgotten: "a process that stopped beating stays a member",

@@ -24,6 +24,7 @@ pub mod membership;
 pub mod operation;
 pub mod query;
 pub(crate) mod record_cache;
+mod rendezvous;
 pub mod rules;
 mod seat_map;
 pub use seat_map::natural_order;

@@ -296,6 +296,16 @@ pub const EXPIRY_SEGMENTS: u16 = 8;
 /// its expiry: this interval, the delay of the index, and a few transactions.
 pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
+/// Interval of the reads of the process that is second in line, in intervals of the first, and for how many of these a
+/// hold must be overdue before the second expires it: within ten seconds the stock of a process that died is back.
+pub(crate) const RECLAIM_SECOND_INTERVALS: u64 = 2;
+
+/// The same interval of all other processes: with many processes they cost less than the first two.
+pub(crate) const RECLAIM_LATER_INTERVALS: u64 = 12;
+
+/// For how many intervals of the first a hold must be overdue before another process than the first two expires it.
+pub(crate) const RECLAIM_LATER_PATIENCE: u64 = 4;
+
 /// Holds in the index that one process scans per second on average: 10 to 20 read units, as much as its reads of
 /// buckets cost. An index of 500 holds is scanned at every interval, one of 100,000 holds every eight minutes.
 pub(crate) const RECLAIM_SCAN_RATE: u64 = 200;
@@ -412,6 +422,26 @@ pub(crate) const SEAT_RUNS_COMPARED: usize = 16;
 /// long, examining all of a large venue would take a fifth of a millisecond.
 pub(crate) const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
 
+/// For how long after a collision of chosen seats the choice among seats that other processes prefer needs a recent
+/// map: a few transactions.
+pub(crate) const SEAT_COLLISION_MEMORY: Duration = Duration::from_secs(1);
+
+/// Maximum age of the map for such a choice: about one transaction.
+pub(crate) const SEAT_OTHERS_PART_AGE: Duration = Duration::from_millis(25);
+
+/// A process chooses its preferred seats from the front when at most this share of them is free: more than processes
+/// with the same load are apart at the end of a sale.
+pub(crate) const SEAT_PART_LOW_SHARE: usize = 16;
+
+/// Longest wait of a call while other processes sell the last seats: a few transactions.
+pub(crate) const SEAT_OTHERS_SELL_WAIT_MAX: Duration = Duration::from_millis(150);
+
+/// Free seats that shrink by more than this share between two reads are being sold.
+pub(crate) const SEAT_TREND_SHARE: usize = 64;
+
+/// Actions of a transaction for seats that other processes choose too: a collision cancels all of them.
+pub(crate) const CONTENDED_SEATS_ACTIONS_MAX: usize = 4;
+
 /// A longer run of seats is assumed to be unnumbered seating, because nearly all venues have shorter rows. It is split
 /// anywhere instead of at its ends.
 pub(crate) const SEAT_RUN_LONG: usize = 64;
@@ -445,6 +475,13 @@ const _: () = {
         BEAT_INTERVAL.as_millis() * MEMBERS_MAX as u128
             <= ANNOUNCED_INTERVAL_MAX.as_millis() * MEMBERS_PER_BEAT_INTERVAL as u128
     );
+    // A read that leaves young holds to others must not take a bucket for empty.
+    let patience = RECLAIM_LATER_PATIENCE as u128 * RECLAIM_EVERY.as_millis();
+    assert!(patience < RECLAIM_SETTLE.as_millis());
+    // A bucket is read often enough to be found empty before it leaves the window.
+    let later = RECLAIM_LATER_INTERVALS as u128 * RECLAIM_EVERY.as_millis();
+    let window = RECLAIM_WINDOW_MINUTES as u128 * 60_000;
+    assert!(RECLAIM_SETTLE.as_millis() + 2 * later < window);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
 };

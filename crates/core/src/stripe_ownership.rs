@@ -68,6 +68,10 @@ impl StripeOwnership {
         }
     }
 
+    pub(crate) fn members(&self) -> &Rc<Members> {
+        &self.members
+    }
+
     pub fn set_members(&mut self, members: Rc<Members>) {
         self.members = members;
         self.cache.clear();

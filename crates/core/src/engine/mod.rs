@@ -276,6 +276,11 @@ impl Engine {
         self.run();
     }
 
+    /// As of the last [`Engine::handle_membership`].
+    pub fn members(&self) -> &Rc<Members> {
+        self.pools.members()
+    }
+
     /// A call that arrived at this shard and for which [`Engine::cached_answer`] has no answer.
     pub fn handle_call(&mut self, call: CallId, operation: Operation, now: Now) {
         self.now = now;
@@ -473,7 +478,7 @@ impl Engine {
         let Some(seated) = self.seated_events.get_mut(event) else {
             return;
         };
-        let (waiting, agrees) = seated.finish_verification(free);
+        let (waiting, agrees) = seated.finish_verification(free, now.mono);
         self.counters.seat_verification_mismatches += u64::from(!agrees);
         for task in waiting {
             match &rejection {

@@ -79,6 +79,10 @@ impl Pools {
         self.writer
     }
 
+    pub(super) fn members(&self) -> &Rc<Members> {
+        self.ownership.members()
+    }
+
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
         self.slots.get_mut(&id).map(|slot| &mut slot.pool)
     }

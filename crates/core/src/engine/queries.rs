@@ -196,6 +196,7 @@ impl Engine {
                     self.effects.push_back(Effect::AnswerQuery { call, result });
                     return;
                 }
+                map.set_members(self.pools.members(), now.mono);
                 let picked = map.pick(qty, section, now, &locked, &mut self.rng);
                 let seats: Vec<SeatItem> = picked
                     .iter()

@@ -8,6 +8,7 @@
 
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::OperationTask;
 use crate::effect::CallId;
@@ -32,6 +33,27 @@ struct SeatLock {
     blocked: Vec<OperationTask>,
 }
 
+/// What two reads of the free seats have shown.
+#[derive(Clone, Copy, Debug)]
+struct SeatTrend {
+    at: Micros,
+    /// Other processes sell many of them.
+    shrinks: bool,
+}
+
+impl SeatTrend {
+    /// Of two reads: their beginnings and the numbers of free seats. `None` if the first is too old.
+    fn of(before: Option<(Micros, usize)>, (at, free): (Micros, usize)) -> Option<Self> {
+        let memory = micros(limits::SEAT_COLLISION_MEMORY);
+        let (_, before) = before.filter(|(before, _)| at.since(*before) < memory)?;
+        Some(Self { at, shrinks: free < before - before / limits::SEAT_TREND_SHARE })
+    }
+}
+
+const fn micros(span: Duration) -> Micros {
+    Micros(span.as_micros() as u64)
+}
+
 /// The seat map and the seat locks of one event, and the operations that wait for them.
 #[derive(Default)]
 pub(super) struct SeatedEvent {
@@ -52,6 +74,13 @@ pub(super) struct SeatedEvent {
     verified_at: Option<Micros>,
     /// When the verification in flight began.
     verifying: Option<(Micros, UnixMillis)>,
+    /// When the last read of the free seats began, whether or not it agreed with the seat map, and its duration.
+    free_seats_read: Option<(Micros, Micros)>,
+    /// When that read began, and the number of free seats.
+    free_seats_seen: Option<(Micros, usize)>,
+    trend: Option<SeatTrend>,
+    /// When a write for chosen seats last found them taken.
+    collided_at: Option<Micros>,
     /// A verification did not agree with the seat map, so all seats must be read.
     needs_full_read: bool,
     /// Operations that wait for a verification.
@@ -90,11 +119,7 @@ impl SeatedEvent {
 
     /// Whether a read of the free seats can replace a read of all seats, at less cost.
     pub(super) fn can_verify(&mut self, now: Now) -> bool {
-        if self.needs_full_read || !self.is_fresh(now.mono) {
-            return false;
-        }
-        let free = self.map.as_mut().map(|map| map.remaining(None, now.unix));
-        free.is_some_and(|free| free <= limits::VERIFIABLE_SEATS_MAX)
+        !self.needs_full_read && self.is_fresh(now.mono) && self.can_read_free_seats(now)
     }
 
     /// Lets a seat choice wait for a verification. `Err`: too many wait already.
@@ -123,12 +148,16 @@ impl SeatedEvent {
     pub(super) fn finish_verification(
         &mut self,
         free: Option<Vec<(SeatId, SeatState)>>,
+        now: Micros,
     ) -> (Vec<OperationTask>, bool) {
         let mut agrees = true;
         // Without a seat map, since an operator has changed the event, nothing can be compared.
         if let (Some((began, unix)), Some(free), Some(map)) =
             (self.verifying.take(), free, &mut self.map)
         {
+            self.free_seats_read = Some((began, now.since(began)));
+            let before = self.free_seats_seen.replace((began, free.len()));
+            self.trend = SeatTrend::of(before, (began, free.len()));
             let locks = &self.seat_locks;
             let is_locked = |seat: &SeatId| locks.contains_key(seat);
             agrees = map.verify(free, began, unix, &is_locked);
@@ -146,14 +175,77 @@ impl SeatedEvent {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
 
-    pub(super) fn is_younger_than(&self, age: std::time::Duration, now: Micros) -> bool {
+    pub(super) fn is_younger_than(&self, age: Duration, now: Micros) -> bool {
         let most = Micros(age.as_micros() as u64);
         self.map.is_some() && self.age(now).is_some_and(|age| age <= most)
     }
 
+    /// A write for chosen seats found them taken: other processes choose the same seats.
+    pub(super) fn record_collision(&mut self, now: Micros) {
+        self.collided_at = Some(now);
+    }
+
+    /// Whether the hall is divided among several processes.
+    pub(super) fn is_divided(&self) -> bool {
+        self.map.as_ref().is_some_and(SeatMap::is_divided)
+    }
+
+    /// Whether choices have collided recently.
+    pub(super) fn collides(&self, now: Micros) -> bool {
+        let memory = micros(limits::SEAT_COLLISION_MEMORY);
+        self.is_divided() && self.collided_at.is_some_and(|at| now.since(at) < memory)
+    }
+
+    /// Whether the map is too old to choose seats that this process prefers: few are free, and choices collide, so other
+    /// processes choose them too.
+    pub(super) fn must_read_before_own_choice(&self, now: Micros) -> bool {
+        let is_low = self.map.as_ref().is_some_and(SeatMap::is_part_low);
+        is_low && self.collides(now) && self.is_too_old_to_choose(now)
+    }
+
+    /// Whether a choice among seats that other processes prefer, by a call that has waited so long, must wait for a read.
+    ///
+    /// At the end of a sale those processes sell their last seats within a few transactions, and each choice of theirs
+    /// would collide. So a process looks twice before it chooses their seats, and waits for a moment while they sell. A
+    /// process that sells alone what others prefer reads twice a second, and waits for no other read.
+    pub(super) fn must_read_before_choice(&mut self, now: Now, waited: Micros) -> bool {
+        if !self.is_divided() || waited >= micros(limits::SEAT_OTHERS_SELL_WAIT_MAX) {
+            return false;
+        }
+        if !self.can_read_free_seats(now) {
+            return self.collides(now.mono) && self.is_too_old_to_choose(now.mono);
+        }
+        let trend = self
+            .trend
+            .filter(|trend| now.mono.since(trend.at) < micros(limits::SEAT_COLLISION_MEMORY));
+        match trend {
+            Some(trend) if !trend.shrinks => {
+                self.collides(now.mono) && self.is_too_old_to_choose(now.mono)
+            }
+            _ => true,
+        }
+    }
+
+    fn is_too_old_to_choose(&self, now: Micros) -> bool {
+        let all_seats = self.read_at.map(|at| (at, self.read_duration));
+        let Some((at, duration)) = all_seats.max(self.free_seats_read) else {
+            return true;
+        };
+        // A read that has just ended is always recent enough.
+        let most = micros(limits::SEAT_OTHERS_PART_AGE);
+        now.since(at) > most.max(Micros(2 * duration.0))
+    }
+
+    /// Whether a read of the free seats makes the map recent enough for a choice, at less cost than a read of all seats.
+    pub(super) fn can_read_free_seats(&mut self, now: Now) -> bool {
+        let free = self.map.as_mut().map(|map| map.remaining(None, now.unix));
+        free.is_some_and(|free| free <= limits::VERIFIABLE_SEATS_MAX)
+    }
+
     /// Whether the seat map should be read again before it is too old.
     pub(super) fn needs_refresh(&self, now: Micros) -> bool {
-        self.map.is_none() || self.age(now).is_none_or(|age| age.0 > self.age_allowed().0 / 2)
+        self.map.as_ref().is_none_or(SeatMap::awaits_division)
+            || self.age(now).is_none_or(|age| age.0 > self.age_allowed().0 / 2)
     }
 
     fn age(&self, now: Micros) -> Option<Micros> {
@@ -223,6 +315,7 @@ impl SeatedEvent {
         self.read_at = None;
         self.is_stale = self.reading.is_some();
         self.verified_at = None;
+        self.free_seats_read = None;
     }
 
     /// `Err`: too many wait already.

@@ -12,6 +12,7 @@ use crate::lane::{PoolKind, WriteIntent};
 use crate::limits;
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{StockChange, Transition};
+use crate::seat_map::Reach;
 use crate::seats::SeatState;
 use crate::time::{Micros, Now};
 use crate::transaction::{EventLayout, ReservationState};
@@ -102,9 +103,29 @@ impl Engine {
         let section = operation.section.as_deref();
         let reads_from = self.in_flight.reads_from(reservation, event, now.mono);
         let seated = self.seated_events.open(event, now.mono);
-        let chosen = seated
-            .map_and_locks()
-            .and_then(|(map, locked)| map.pick(qty, section, now, &locked, &mut self.rng));
+        if let Some(map) = seated.map() {
+            map.set_members(self.pools.members(), now.mono);
+        }
+        let mut pick = |seated: &mut SeatedEvent, reach| {
+            let (map, locked) = seated.map_and_locks()?;
+            map.pick_within(reach, qty, section, now, &locked, &mut self.rng)
+        };
+        let waited = reads_from.map_or(Micros(0), |from| now.mono.since(from));
+        let own = match seated.must_read_before_own_choice(now.mono) {
+            true => None,
+            false => pick(seated, Reach::Own),
+        };
+        let is_contended = own.is_none() || seated.collides(now.mono);
+        let chosen = match own {
+            None if seated.must_read_before_choice(now, waited) => {
+                let can_read_free = seated.can_read_free_seats(now);
+                self.wait_for_seats(task, layout, can_read_free);
+                return;
+            }
+            None => pick(seated, Reach::All),
+            own => own,
+        };
+        let is_contended = is_contended && seated.is_divided();
         let Some(chosen) = chosen else {
             if reads_from.is_some_and(|from| seated.is_read_since(from)) {
                 self.reject_sold_out_seats(task, layout);
@@ -121,7 +142,8 @@ impl Engine {
         self.refresh_seats(&task.operation.event, layout);
         let intent =
             WriteIntent { transition, record: task.hint.into_record(), seats: Some(seats) };
-        self.enqueue(task.operation, PoolKind::Unstriped, layout, intent);
+        let kind = if is_contended { PoolKind::ContendedSeats } else { PoolKind::Unstriped };
+        self.enqueue(task.operation, kind, layout, intent);
     }
 
     /// Lets a choice that found too few seats wait for a read of what is free now.
@@ -130,10 +152,18 @@ impl Engine {
     /// all seats returns each of them. All callers share one read.
     pub(super) fn verify_free_seats(&mut self, task: OperationTask, layout: EventLayout) {
         let now = self.now;
+        let seated = self.seated_events.open(&task.operation.event, now.mono);
+        let can_read_free = seated.can_verify(now);
+        self.wait_for_seats(task, layout, can_read_free);
+    }
+
+    /// Lets a choice wait for a read of the free seats, or of all seats.
+    fn wait_for_seats(&mut self, task: OperationTask, layout: EventLayout, can_read_free: bool) {
+        let now = self.now;
         let event = task.operation.event.clone();
         let task = Box::new(OperationTask { hint: task.hint.after_wait(), ..task });
         let seated = self.seated_events.open(&event, now.mono);
-        if !seated.can_verify(now) {
+        if !can_read_free {
             self.wait_for_seat_map(&event, layout, SeatMapWaiter::SeatChoice(task));
             return;
         }
@@ -242,6 +272,9 @@ impl Engine {
         let mut blocked = seated.unlock(&operation.reservation);
         let is_best_available =
             matches!(operation.selection, Selection::Quantity(_)) && from.is_none();
+        if is_best_available {
+            seated.record_collision(now.mono);
+        }
         let can_be_retried = conflict.unknown.is_empty() && conflict.taken.is_empty();
         let rejection = if from == Some(ReservationState::Held) {
             // An operator has changed the seats of this hold.

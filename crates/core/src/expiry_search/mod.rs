@@ -15,13 +15,18 @@
 //!    start, a clock that jumped, a search that did not run, and reads that failed for a while.
 //! 3. A segment never leaves `reads`. After a failure, and after holds that could not be expired, it is read again.
 //!
+//! The processes that sell from one store share the reads ([`turn`]). The members are a hint: they decide how often a
+//! process reads a part, never whether it does.
+//!
 //! Not here: reading, expiring, a clock.
 
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -30,7 +35,9 @@ use rand::rngs::SmallRng;
 use crate::fault::{self, Fault};
 use crate::ids::{ReservationId, fnv1a};
 use crate::limits;
+use crate::membership::Members;
 use crate::time::{Micros, Now, UnixMillis};
+pub use turn::ReadTurn;
 
 /// Key of the expiry index: the minute in which a hold expires, and the part of that minute that the reservation
 /// belongs to. Stored data: must not change between versions.
@@ -202,6 +209,8 @@ struct SearchClock {
 pub struct ExpirySearch {
     settings: SearchSettings,
     rng: SmallRng,
+    /// `None`: this process reads alone.
+    members: Option<Rc<Members>>,
     reads: BTreeMap<IndexRead, ReadState>,
     clock: Option<SearchClock>,
     buckets: ReadHealth,
@@ -234,6 +243,7 @@ impl ExpirySearch {
         let mut search = Self {
             settings,
             rng,
+            members: None,
             reads: BTreeMap::new(),
             clock: None,
             buckets: ReadHealth::default(),
@@ -253,7 +263,8 @@ impl ExpirySearch {
         self.follow_clock(now);
         let is_due = |read: &IndexRead, state: &ReadState| {
             let earliest = self.health(*read).earliest(state.due, read.at_once());
-            state.began.is_none() && earliest.is_some_and(|at| at <= now.mono)
+            let is_due = state.began.is_none() && earliest.is_some_and(|at| at <= now.mono);
+            is_due && self.turn(*read).reads()
         };
         let due = self.reads.iter().filter(|(read, state)| is_due(read, state));
         let first = due.min_by_key(|(read, state)| (state.due, read.minute(), state.lot));
@@ -267,7 +278,9 @@ impl ExpirySearch {
 
     /// When to call [`ExpirySearch::poll_read`] again, unless a read ends before.
     pub fn poll_timeout(&self, now: Micros) -> Micros {
-        let waiting = self.reads.iter().filter(|(_, state)| state.began.is_none());
+        let is_waiting =
+            |read: &IndexRead, state: &ReadState| state.began.is_none() && self.turn(*read).reads();
+        let waiting = self.reads.iter().filter(|(read, state)| is_waiting(read, state));
         let earliest = waiting
             .filter_map(|(read, state)| self.health(*read).earliest(state.due, read.at_once()))
             .min();
@@ -297,6 +310,45 @@ impl ExpirySearch {
             IndexRead::Bucket(bucket) => self.end_bucket(bucket, result, now.mono),
             IndexRead::Segment(_) => self.end_segment(read, result, now.mono),
         }
+    }
+
+    /// The processes that sell from this store, as far as this one knows.
+    pub fn handle_membership(&mut self, members: &Rc<Members>, now: Micros) {
+        if self.members.as_ref().is_some_and(|known| Rc::ptr_eq(known, members)) {
+            return;
+        }
+        let before = self.members.replace(Rc::clone(members));
+        let reads: Vec<IndexRead> = self.reads.keys().copied().collect();
+        for read in reads {
+            let turn_before = before.as_ref().map_or(ReadTurn::First, |m| ReadTurn::of(read, m));
+            let turn = self.turn(read);
+            if turn < turn_before {
+                let soon = now.plus(self.drawn(turn.interval(self.settings.every)));
+                if let Some(state) = self.reads.get_mut(&read) {
+                    state.due = state.due.min(soon);
+                }
+            }
+        }
+    }
+
+    /// The position of this process for a read.
+    pub fn turn(&self, read: IndexRead) -> ReadTurn {
+        self.members.as_ref().map_or(ReadTurn::First, |members| ReadTurn::of(read, members))
+    }
+
+    fn has_others(&self) -> bool {
+        self.members.as_ref().is_some_and(|members| members.count() > 1)
+    }
+
+    /// The read is for holds that expired at this time or earlier.
+    pub fn expired_by(&self, read: IndexRead, now: UnixMillis) -> UnixMillis {
+        let turn = match read {
+            // Young holds are found in their bucket, whose first reader is another process than that of the segment.
+            IndexRead::Segment(_) if self.has_others() => self.turn(read).max(ReadTurn::Second),
+            _ => self.turn(read),
+        };
+        let patience = turn.patience(self.settings.every);
+        UnixMillis(now.0.saturating_sub(patience.0 / 1_000))
     }
 
     /// What changed since the last call, for the log.
@@ -366,11 +418,12 @@ impl ExpirySearch {
         for minute in first..=last {
             for part in self.settings.own(self.settings.parts) {
                 // The part of the last minute was read at some time within the interval.
+                let read = IndexRead::Bucket(ExpiryBucket { minute, part });
                 let due = match minute == last && first == last {
-                    true => now.plus(self.drawn(self.settings.every)),
+                    true => now.plus(self.drawn(self.interval(read))),
                     false => now,
                 };
-                self.add(IndexRead::Bucket(ExpiryBucket { minute, part }), due);
+                self.add(read, due);
             }
         }
     }
@@ -397,6 +450,11 @@ impl ExpirySearch {
                 state.due = state.due.min(now);
             }
         }
+    }
+
+    /// Interval of the regular reads of this kind and part.
+    fn interval(&self, read: IndexRead) -> Micros {
+        self.turn(read).interval(self.settings.every)
     }
 
     /// Between 0 and `span`.
@@ -466,8 +524,8 @@ impl ExpirySearch {
 
     fn end_bucket(&mut self, bucket: ExpiryBucket, result: IndexReadResult, now: Micros) {
         let read = IndexRead::Bucket(bucket);
-        let every = self.jittered(self.settings.every);
-        let settling = self.jittered(micros(limits::RECLAIM_SETTLE_EVERY));
+        let every = self.jittered(self.interval(read));
+        let settling = self.jittered(micros(limits::RECLAIM_SETTLE_EVERY)).max(every);
         let IndexReadResult::Complete { found, unexpired, oldest, .. } = result else { return };
         let Some(state) = self.reads.get_mut(&read) else { return };
         let Some(began) = state.began.take() else { return };
@@ -494,11 +552,14 @@ impl ExpirySearch {
     }
 
     fn end_segment(&mut self, read: IndexRead, result: IndexReadResult, now: Micros) {
-        let every = self.jittered(self.settings.every);
+        let every = self.jittered(self.interval(read));
         let IndexReadResult::Complete { examined, found, unexpired, oldest } = result else {
             return;
         };
-        let interval = self.scan_interval(examined);
+        let interval = match self.turn(read) {
+            ReadTurn::First => self.scan_interval(examined),
+            ReadTurn::Second | ReadTurn::Later => self.scan_interval(examined).max(every),
+        };
         let scan_again_at = self.scan_again_at;
         let Some(state) = self.reads.get_mut(&read) else { return };
         let Some(began) = state.began.take() else { return };

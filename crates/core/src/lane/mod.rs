@@ -369,5 +369,6 @@ fn action_budget(kind: PoolKind) -> usize {
         // The release record needs one.
         PoolKind::ExpiryBatch { .. } => limits::TRANSACTION_ACTIONS_MAX - 1,
         PoolKind::Stripes | PoolKind::Unstriped => limits::TRANSACTION_ACTIONS_MAX,
+        PoolKind::ContendedSeats => limits::CONTENDED_SEATS_ACTIONS_MAX,
     }
 }

@@ -463,6 +463,7 @@ fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
     let first = |lanes: u16| (0..lanes).fold(0, |bits, index| bits | bit(index));
     match kind {
         PoolKind::Unstriped if layout.is_seated() => first(limits::SEAT_LANES),
+        PoolKind::ContendedSeats => first(limits::SEAT_LANES),
         PoolKind::Unstriped => first(limits::UNSTRIPED_LANES),
         PoolKind::ExpiryBatch { .. } => first(limits::EXPIRY_BATCH_LANES),
         PoolKind::Stripes => {

@@ -19,6 +19,9 @@ pub enum PoolKind {
     Stripes,
     /// Records that touch no stripe. Several lanes work in parallel.
     Unstriped,
+    /// Seats that another process is likely to choose too. Few entries per transaction, because one that is taken cancels
+    /// all of them.
+    ContendedSeats,
     /// Many expiries of holds on this stripe: one transaction moves their units to one release record. The stripe is
     /// written when that record is expired. See [`super::batch`]. A release record is counted as held or not, like the
     /// holds that it replaces, so the two kinds of holds are in different batches.
@@ -137,7 +140,7 @@ impl PoolState {
             PoolKind::Stripes => {
                 entry.stock_change() == StockChange::Reserve && !entry.queue.has_stripe_plan
             }
-            PoolKind::Unstriped | PoolKind::ExpiryBatch { .. } => true,
+            PoolKind::Unstriped | PoolKind::ContendedSeats | PoolKind::ExpiryBatch { .. } => true,
         }
     }
 

@@ -161,6 +161,8 @@ impl SeatMap {
         self.holds = ExpiryQueue::default();
         self.total = StockCounts::default();
         self.longest = vec![0; self.rows.len()];
+        // Of another layout.
+        self.parts = None;
         for place in 0..self.slots.len() {
             let slot = &self.slots[place];
             if slot.offered_until != Micros::default() {
@@ -174,6 +176,7 @@ impl SeatMap {
         for section in 0..self.sections.len() {
             self.sections[section].price = self.price_range(section);
         }
+        self.divide();
     }
 
     fn price_range(&self, section: usize) -> Option<(u32, u32)> {

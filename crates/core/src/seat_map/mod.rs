@@ -6,7 +6,8 @@
 //!
 //! Seats are in map order: section by section, row by row, each row in natural order ([`order`]); every set of seats has
 //! one bit per seat in this order ([`bit_set`]). [`refresh`] takes in reads and lays the map out again ([`layout`]) only
-//! if seats were added, removed or moved. [`counts`] aggregates, [`pick`] chooses seats, and [`search`] searches rows.
+//! if seats were added, removed or moved. [`counts`] aggregates, [`pick`] chooses seats, [`search`] searches rows, and
+//! [`part`] divides the hall among the processes that sell it.
 //!
 //! Costs: a lookup is one hash; a state change costs one hash and, for a hold, the logarithm of the number of holds.
 //! About 100 bytes per seat, plus its id and the id of its reservation.
@@ -18,6 +19,7 @@ mod counts;
 mod expiry_queue;
 mod layout;
 mod order;
+mod part;
 mod pick;
 mod refresh;
 mod search;
@@ -39,6 +41,8 @@ use crate::limits;
 use bit_set::BitSet;
 use expiry_queue::ExpiryQueue;
 pub use order::natural as natural_order;
+use part::{Division, Parts};
+pub(crate) use pick::Reach;
 pub(crate) use view::SeatView;
 
 /// Map of one event's seats.
@@ -56,6 +60,9 @@ pub(crate) struct SeatMap {
     /// Upper bound of the longest run of free seats in each row: exact after the row was searched, too large after seats
     /// were taken.
     longest: Vec<u32>,
+    /// The seats that this process prefers; `None`: it sells alone.
+    parts: Option<Parts>,
+    division: Division,
     sections: Vec<SeatSection>,
     /// Distinct names of sections, rows and seats.
     names: Vec<Box<str>>,
@@ -289,6 +296,9 @@ impl SeatMap {
             || (run.end() == range.end && range.end < seats.end);
         let longest = if is_cut_off { free } else { run.len as u32 };
         self.longest[number] = self.longest[number].max(longest);
+        if let Some(parts) = &mut self.parts {
+            parts.set_free(place, number, self.longest[number]);
+        }
     }
 
     fn set_taken(&mut self, place: usize) {
@@ -297,6 +307,9 @@ impl SeatMap {
         let row = &mut self.rows[number];
         row.free -= 1;
         self.longest[number] = self.longest[number].min(row.free);
+        if let Some(parts) = &mut self.parts {
+            parts.set_taken(place, number, row.free);
+        }
     }
 }
 

@@ -7,10 +7,15 @@
 //! or not among [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. A section is chosen with a probability proportional to its
 //! number of qualifying rows, and the first row of a section twice as often as its last.
 //!
+//! If other processes sell the same hall, seats side by side are first searched in the part of the hall that this process
+//! prefers ([`part`]), then in the parts for which it is next in line. If they have none, the whole hall is searched as
+//! if there were no parts, so that "sold out" does not depend on them.
+//!
 //! Chosen seats are marked as offered for [`limits::SEAT_OFFER_AGE`] and not chosen again while there is any other choice,
 //! including one in pieces: concurrent requests get different seats before any of them is held.
 //!
 //! [`split`]: super::split
+//! [`part`]: super::part
 
 use std::iter::chain;
 use std::ops::Range;
@@ -18,23 +23,56 @@ use std::ops::Range;
 use rand::Rng;
 
 use super::bit_set::{BitSet, count};
-use super::search::{Search, SeatRun};
+use super::search::{Order, Search, SeatRun};
 use super::{SeatMap, SeatRow, SeatSection};
+use crate::fault::{self, Fault};
 use crate::ids::SeatId;
 use crate::limits;
 use crate::time::{Micros, Now};
 
+/// Which seats a choice may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those that this process prefers.
+    Own,
+    /// Those of other processes for which this one is next in line.
+    Next,
+    All,
+}
+
+/// Which seats a search sees.
+#[derive(Clone, Copy)]
+struct SearchView {
+    reach: Reach,
+    order: Order,
+    /// Only seats without an offer mark.
+    fresh: bool,
+}
+
 impl SeatMap {
     /// Returns `qty` available seats, in map order, in `section` or anywhere: see the module head. `None` only if there are
     /// fewer, or no such section.
+    pub(crate) fn pick(
+        &mut self,
+        qty: u32,
+        section: Option<&str>,
+        now: Now,
+        avoid: &dyn Fn(&SeatId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<Vec<SeatId>> {
+        self.pick_within(Reach::All, qty, section, now, avoid, rng)
+    }
+
+    /// As [`SeatMap::pick`]. With [`Reach::Own`], `None` also if the part of this process has no good choice.
     ///
     /// `avoid` returns whether a seat must not be chosen, such as one with a write in flight. It is called for few more
     /// seats than are chosen.
     ///
     /// Costs one step per row, and the seats of a few rows; if seats side by side are rare, one bit per seat of the rows
     /// that may have them, and then no more until seats become available there.
-    pub(crate) fn pick(
+    pub(crate) fn pick_within(
         &mut self,
+        reach: Reach,
         qty: u32,
         section: Option<&str>,
         now: Now,
@@ -56,9 +94,7 @@ impl SeatMap {
         if qty == 0 {
             return Some(Vec::new());
         }
-        let places = self
-            .choose(&sections, qty, true, avoid, rng)
-            .or_else(|| self.choose(&sections, qty, false, avoid, rng))?;
+        let places = self.choose_within(&sections, qty, reach, avoid, rng)?;
         let until = now.mono.plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
         for place in &places {
             self.mark_offered(*place, until);
@@ -66,27 +102,66 @@ impl SeatMap {
         Some(places.iter().map(|p| self.slots[*p].id.clone()).collect())
     }
 
-    /// Chosen places, in order. `fresh`: only seats without an offer mark.
+    /// Chosen places, in order.
+    fn choose_within(
+        &mut self,
+        sections: &Range<usize>,
+        qty: usize,
+        reach: Reach,
+        avoid: &dyn Fn(&SeatId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<Vec<usize>> {
+        if let Some(parts) = &self.parts {
+            let order = if parts.is_own_low() { Order::Front } else { Order::Random };
+            let view = SearchView { reach: Reach::Own, order, fresh: true };
+            let own = self.choose(sections, qty, view, avoid, rng);
+            if own.is_some() || reach == Reach::Own || fault::planted(Fault::OwnPartIsAll) {
+                return own;
+            }
+            let view = SearchView { reach: Reach::Next, order: Order::Back, fresh: true };
+            let next = self.choose(sections, qty, view, avoid, rng);
+            if next.is_some() {
+                return next;
+            }
+        }
+        let mut view = SearchView { reach: Reach::All, order: Order::Random, fresh: true };
+        // Without offers the other search would find the same.
+        let fresh = match self.offers.is_empty() {
+            true => None,
+            false => self.choose(sections, qty, view, avoid, rng),
+        };
+        view.fresh = false;
+        fresh.or_else(|| self.choose(sections, qty, view, avoid, rng))
+    }
+
+    /// What a search of this view finds. Pieces only with [`Reach::All`].
     fn choose(
         &mut self,
         sections: &Range<usize>,
         qty: usize,
-        fresh: bool,
+        view: SearchView,
         avoid: &dyn Fn(&SeatId) -> bool,
         rng: &mut impl Rng,
     ) -> Option<Vec<usize>> {
-        if fresh && self.offers.is_empty() {
-            // The other search would find the same.
-            return None;
-        }
         let area = Area::new(&self.sections, sections, &self.rows)?;
+        let part = match (view.reach, &mut self.parts) {
+            (Reach::Own, Some(parts)) => Some(&mut parts.own),
+            (Reach::Next, Some(parts)) => Some(&mut parts.next),
+            _ => None,
+        };
+        let (part, longest) = match part {
+            Some(part) => (Some(&part.seats), &mut part.longest),
+            None => (None, &mut self.longest),
+        };
         let mut search = Search {
             slots: &self.slots,
             rows: &self.rows,
             free: &self.free,
-            offered: fresh.then_some(&self.offered),
+            part,
+            order: view.order,
+            offered: view.fresh.then_some(&self.offered),
             closed: BitSet::default(),
-            longest: &mut self.longest,
+            longest,
             avoid,
             rng,
             widest: 0,
@@ -96,12 +171,13 @@ impl SeatMap {
             return None;
         }
         match search.side_by_side(&area, qty) {
-            Some(choice) => Some(choice.seats().collect()),
+            Some(run) => Some(run.seats().collect()),
+            None if view.reach != Reach::All => None,
             None => search.in_pieces(&area, qty),
         }
     }
 
-    fn mark_offered(&mut self, place: usize, until: Micros) {
+    pub(super) fn mark_offered(&mut self, place: usize, until: Micros) {
         let slot = &mut self.slots[place];
         let before = std::mem::replace(&mut slot.offered_until, until);
         if before != Micros::default() {
@@ -148,6 +224,35 @@ impl<'a> Area<'a> {
 impl<R: Rng> Search<'_, R> {
     /// `qty` adjacent seats of one row, if the search finds such.
     fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<SeatRun> {
+        match self.order {
+            Order::Random => self.side_by_side_at_random(area, qty),
+            Order::Front => self.first_side_by_side(area.rows.clone(), qty),
+            Order::Back => self.first_side_by_side(area.rows.clone().rev(), qty),
+        }
+    }
+
+    /// The best choice in the first rows that have one.
+    fn first_side_by_side(
+        &mut self,
+        rows: impl Iterator<Item = usize>,
+        qty: usize,
+    ) -> Option<SeatRun> {
+        let mut best: Option<SeatRun> = None;
+        for row in rows {
+            if !self.may_have(row, qty) {
+                continue;
+            }
+            let from = self.rows[row].start as usize;
+            let better_than = best.map(|choice| choice.quality);
+            best = self.best_choice(row, from, qty, better_than).or(best);
+            if self.is_enough(best.map(|choice| choice.quality)) {
+                break;
+            }
+        }
+        best
+    }
+
+    fn side_by_side_at_random(&mut self, area: &Area<'_>, qty: usize) -> Option<SeatRun> {
         let start = self.random_row(area, qty)?;
         let section = area.section_rows(&self.rows[start]);
         // From there to the end of the section, then from its start, then the other sections likewise.

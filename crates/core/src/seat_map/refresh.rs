@@ -82,11 +82,12 @@ impl SeatMap {
         self.read = began;
         self.left_out = incoming.left_out;
         let all_seen = incoming.seen_count == self.slots.len();
-        if incoming.unplaced.is_empty() && (all_seen || self.all_stay(&incoming)) {
-            return;
+        let is_same_layout = incoming.unplaced.is_empty() && (all_seen || self.all_stay(&incoming));
+        if !is_same_layout {
+            let placements = self.placements(incoming);
+            self.build(placements);
         }
-        let placements = self.placements(incoming);
-        self.build(placements);
+        self.divide_after_read(began);
     }
 
     /// Applies a read that began at `began` and returned only the seats available at `at`. Results newer than
@@ -118,17 +119,21 @@ impl SeatMap {
         self.advance(at);
         let unseen = |word| self.free.word(word) & !seen.word(word);
         let mut from = 0;
+        let mut gone = Vec::new();
         while let Some(run) = next_run(unseen, from..self.slots.len()) {
             from = run.end();
-            is_right &= self.slots[run.start..from].iter().all(|slot| {
+            gone.extend((run.start..from).filter(|place| {
+                let slot = &self.slots[*place];
                 let state = slot.state.as_ref();
                 // The hold may have expired since.
                 let was_free =
                     state.is_some_and(|s| EffectiveState::of(s, at) == EffectiveState::Available);
-                slot.recorded_at > began || !was_free || is_locked(&slot.id)
-            });
+                slot.recorded_at <= began && was_free && !is_locked(&slot.id)
+            }));
         }
-        is_right
+        let until = began.plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
+        gone.iter().for_each(|place| self.mark_offered(*place, until));
+        is_right && gone.is_empty()
     }
 
     /// The unfinished read that began at `began`; `None` if a later one is known.

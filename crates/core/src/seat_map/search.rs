@@ -37,15 +37,28 @@ impl SeatRun {
     }
 }
 
+/// Where a search begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// In a random row, so that concurrent choices of several processes differ.
+    Random,
+    Front,
+    Back,
+}
+
 /// One search in one map.
 pub(super) struct Search<'a, R> {
     pub(super) slots: &'a [SeatSlot],
     pub(super) rows: &'a [SeatRow],
     pub(super) free: &'a BitSet,
+    /// The seats to search; `None`: all.
+    pub(super) part: Option<&'a BitSet>,
+    pub(super) order: Order,
     /// Recently offered seats; `None` to include them.
     pub(super) offered: Option<&'a BitSet>,
     /// Seats found to be avoided, and chosen seats.
     pub(super) closed: BitSet,
+    /// Of the searched part.
     pub(super) longest: &'a mut [u32],
     pub(super) avoid: &'a dyn Fn(&SeatId) -> bool,
     pub(super) rng: &'a mut R,
@@ -58,7 +71,11 @@ pub(super) struct Search<'a, R> {
 impl<R: Rng> Search<'_, R> {
     pub(super) fn word(&self, number: usize) -> u64 {
         let offered = self.offered.map_or(0, |offered| offered.word(number));
-        self.free.word(number) & !offered & !self.closed.word(number)
+        self.free_word(number) & !offered & !self.closed.word(number)
+    }
+
+    fn free_word(&self, number: usize) -> u64 {
+        self.free.word(number) & self.part.map_or(!0, |part| part.word(number))
     }
 
     /// Whether a row may have `len` seats side by side, by the known bounds.
@@ -133,7 +150,7 @@ impl<R: Rng> Search<'_, R> {
     /// Whether the search sees every free seat among `seats`.
     fn sees_all(&self, seats: &Range<usize>) -> bool {
         let words = seats.start / 64..seats.end.div_ceil(64);
-        words.into_iter().all(|number| self.word(number) == self.free.word(number))
+        words.into_iter().all(|number| self.word(number) == self.free_word(number))
     }
 
     /// Where in `run` to take `len` seats. From an end, drawn at random, which leaves one piece. A run that is longer than
@@ -141,6 +158,11 @@ impl<R: Rng> Search<'_, R> {
     /// of several processes differ.
     fn place_in(&mut self, run: BitRun, len: usize) -> usize {
         let spare = run.len - len;
+        match self.order {
+            Order::Front => return run.start,
+            Order::Back => return run.start + spare,
+            Order::Random => {}
+        }
         if run.len <= limits::SEAT_RUN_LONG {
             return run.start + if self.rng.random() { spare } else { 0 };
         }

@@ -21,6 +21,7 @@
 //! | `overdue.rs` | the search for overdue holds alone: outages, clocks that jump, frozen processes |
 //! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
 //! | `fleet_load.rs` | several processes on one event: latency and conflicts |
+//! | `hall.rs` | processes that sell the best available seats of one hall: collisions, and the quality of the choice |
 //! | `slow_store.rs` | engines before a store that is slower than their time-outs |
 //!
 //! A run depends on its seed alone: no clock, no thread and no other randomness belongs here.
@@ -29,6 +30,7 @@
 
 mod clients;
 mod fleet_load;
+mod hall;
 mod lane;
 mod lane_load;
 mod model;

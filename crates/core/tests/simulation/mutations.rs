@@ -50,6 +50,9 @@ fn caught_by(fault: Fault, seeds: u64) -> Option<(String, String)> {
     if fails(program.to_str()?, &["lane::", "slow_store::"], fault) {
         return found_by("the lane tests");
     }
+    if fails(program.to_str()?, &["hall::"], fault) {
+        return found_by("the tests of several processes in one hall");
+    }
     if fails(program.to_str()?, &["overdue::"], fault) {
         return found_by("the tests of the search for overdue holds");
     }

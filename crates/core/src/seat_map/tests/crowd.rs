@@ -1,9 +1,11 @@
 //! Many who ask at once: they must not meet at one place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::limits;
-use crate::seat_map::SeatMap;
+use crate::membership::{Member, Members, ProcessId};
+use crate::seat_map::{Reach, SeatMap};
 use crate::seats::Price;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -149,4 +151,82 @@ fn picks_spread_in_a_seat_map_without_rows() {
         places.insert(pick(&mut map, 2, 1_000 + n * 1_000, &mut rng).unwrap());
     }
     assert!(places.len() > 400, "{}", places.len());
+}
+
+fn members(own: u64, all: &[u64]) -> Rc<Members> {
+    let member = |id: u64| Member { id: ProcessId(id), shards: 1 };
+    Rc::new(Members::new(member(own), all.iter().map(|id| member(*id))))
+}
+
+/// What each of these processes chooses until its part has no seats.
+fn parts(house: &House, ids: &[u64]) -> Vec<BTreeSet<Place>> {
+    let part = |own: &u64| {
+        let mut map = house.map();
+        map.set_members(&members(*own, ids), at(0).mono);
+        let mut rng = SmallRng::seed_from_u64(*own);
+        let mut chosen = BTreeSet::new();
+        while let Some(seats) =
+            map.pick_within(Reach::Own, 1, None, at(2_000), &|_| false, &mut rng)
+        {
+            chosen.extend(seats.iter().map(place));
+        }
+        chosen
+    };
+    ids.iter().map(part).collect()
+}
+
+#[test]
+fn members_divide_a_hall_evenly_without_overlap() {
+    // Blocks of a long row: three members may exceed their share by one, and the fourth gets what remains.
+    for (house, uneven) in [
+        (House::empty(3, 16, 25), 0),
+        (House::empty(40, 2, 20), 0),
+        (House::empty(1, 1, 5_000), 3 * limits::SEAT_RUN_LONG),
+    ] {
+        let parts = parts(&house, &[7, 1, 90, 4]);
+        let all: BTreeSet<Place> = parts.iter().flatten().copied().collect();
+        let total = house.free(None);
+        assert_eq!(all.len(), total, "every seat is in a part");
+        assert_eq!(parts.iter().map(BTreeSet::len).sum::<usize>(), total, "of one process");
+        for part in &parts {
+            assert!(part.len().abs_diff(total / 4) <= uneven, "{} of {total}", part.len());
+        }
+    }
+}
+
+#[test]
+fn few_rows_move_when_a_member_leaves() {
+    let house = House::empty(4, 40, 20);
+    let before = parts(&house, &[1, 2, 3, 4]);
+    let after = parts(&house, &[1, 2, 3]);
+    let kept: usize = before.iter().zip(&after).map(|(a, b)| a.intersection(b).count()).sum();
+    let total = house.free(None);
+    // Three quarters were theirs before.
+    assert!(kept * 100 > total * 55, "{kept} of {total}");
+}
+
+#[test]
+fn a_process_alone_chooses_as_without_members() {
+    let mut alone = House::empty(2, 20, 25).map();
+    let mut single = House::empty(2, 20, 25).map();
+    single.set_members(&members(5, &[]), at(0).mono);
+    let mut rngs = [SmallRng::seed_from_u64(9), SmallRng::seed_from_u64(9)];
+    for n in 0..300 {
+        let a = pick(&mut alone, 3, 1_000 + n, &mut rngs[0]);
+        assert_eq!(pick(&mut single, 3, 1_000 + n, &mut rngs[1]), a);
+    }
+}
+
+#[test]
+fn new_members_divide_the_hall_after_the_next_read() {
+    let house = House::empty(2, 20, 10);
+    let mut map = house.map();
+    map.set_members(&members(1, &[]), at(100).mono);
+    assert!(!map.is_divided() && !map.awaits_division());
+    map.set_members(&members(1, &[2]), at(1_000).mono);
+    assert!(map.awaits_division());
+    map.refresh(house.seats(), at(900).mono);
+    assert!(map.awaits_division() && !map.is_divided(), "the read began before");
+    map.refresh(house.seats(), at(1_100).mono);
+    assert!(map.is_divided() && !map.awaits_division());
 }

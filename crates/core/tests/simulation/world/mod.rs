@@ -500,9 +500,10 @@ impl World {
                 self.sees_members(process);
                 Ok(())
             }
-            WorldStep::Members(to, members) => {
-                self.with(to, |shard, now| shard.engine.handle_membership(members, now))
-            }
+            WorldStep::Members(to, members) => self.with(to, |shard, now| {
+                shard.search.handle_membership(&members, now.mono);
+                shard.engine.handle_membership(members, now);
+            }),
             WorldStep::Restock(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);
                 self.report.count("restocks");

@@ -96,7 +96,10 @@ impl World {
             return;
         }
         let seen = Micros(self.now.0.saturating_sub(self.scenario.index_lag.0));
-        let mut found = self.store.due_holds(self.clock(at.process), seen);
+        // Of a later life if the process has crashed; the result is dropped then.
+        let search = &self.processes[at.process].shards[at.shard].search;
+        let expired_by = search.expired_by(read, self.clock(at.process));
+        let mut found = self.store.due_holds(expired_by, seen);
         found.retain(|(_, reservation, record)| {
             let expires_at = record.expires_at.unwrap_or_default();
             let ExpiryBucket { minute, part } = ExpiryBucket::of(reservation, expires_at);
