@@ -11,7 +11,7 @@ ENGINE ?= docker
 REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
-	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry outage-drill \
+	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
 	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test perf-build perf-guard
 
 help: ## Print this list
@@ -72,6 +72,9 @@ bench-overload: bench-build ## Three times the measured capacity for one minute
 bench-scale: bench-build ## Scaling by shards, connections and processes (10 min)
 	target/dist/inventory-bench scale $(ARGS)
 
+bench-fleet: bench-build ## One event over 1, 2 and 4 processes on one CPU: commits, holds, seats (20 min)
+	target/dist/inventory-bench fleet $(ARGS)
+
 bench-soak: bench-build ## Mixed calls for 20 minutes
 	target/dist/inventory-bench soak $(ARGS)
 
@@ -83,6 +86,10 @@ bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="
 outage-drill: ## Outage drill: 3 processes, 10,000 holds expire while the store is away (2 min)
 	DRILL_HOLDS=10000 DRILL_SECONDS=60 DRILL_BACK_SECONDS=10 \
 	  $(CARGO) test --release --test e2e outage_drill -- --nocapture
+
+fleet-drill: ## Rolling restart, SIGKILL and SIGSTOP of processes under 2,000 calls a second (4 min)
+	FLEET_RATE=2000 FLEET_STOP_SECONDS=30 FLEET_P95_SLACK_MS=20 \
+	  $(CARGO) test --release --test e2e fleet:: -- --nocapture --test-threads 1
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)

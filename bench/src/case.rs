@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use inventory_process::pinned_command;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::deployment::{Deployment, Programs, Target};
 use crate::measurement::Measurement;
-use crate::{BenchError, limits};
+use crate::{BenchError, http, limits};
 
 /// Exit codes of the generator for runs that have a report all the same: a broken promise, an invalid run.
 const EXIT_CODES_WITH_REPORT: [i32; 2] = [1, 3];
@@ -85,7 +83,7 @@ pub(crate) async fn run(
         return Err(format!("the generator failed, {}", exit_text(&output)).into());
     }
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
-    let model = get_json(store, "/model/report").await?;
+    let model: Value = serde_json::from_str(&http::get(store, "/model/report").await?)?;
     let model_json = serde_json::to_string_pretty(&model)?;
     std::fs::write(json.with_extension("model.json"), model_json)?;
     if case.verify {
@@ -130,24 +128,4 @@ async fn verify(
         }
     }
     Ok(())
-}
-
-/// Gets a JSON document from the HTTP server at `address`.
-async fn get_json(address: &str, path: &str) -> Result<Value, BenchError> {
-    let exchange = async {
-        let mut socket = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await?;
-        let mut response = Vec::new();
-        socket.read_to_end(&mut response).await?;
-        Ok::<_, std::io::Error>(response)
-    };
-    let response = timeout(limits::MODEL_REQUEST_MAX, exchange).await??;
-    let response = String::from_utf8(response)?;
-    let (head, body) = response.split_once("\r\n\r\n").ok_or("not an HTTP response")?;
-    if !head.starts_with("HTTP/1.1 200") {
-        return Err(format!("{path}: {}", head.lines().next().unwrap_or_default()).into());
-    }
-    Ok(serde_json::from_str(body)?)
 }

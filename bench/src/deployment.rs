@@ -6,11 +6,15 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Instant;
 
 use inventory_process::{ServerProcess, allowed_cpus, pinned_command};
 use tokio::time::timeout;
 
-use crate::{BenchError, limits};
+use crate::{BenchError, http, limits};
+
+/// Gauge of the server: the processes that sell from its store, as far as it knows.
+const MEMBERS_METRIC: &str = "inventory_members ";
 
 /// The programs of a case and their CPUs.
 #[derive(Clone, Debug)]
@@ -50,9 +54,40 @@ impl CpuLayout {
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// Processes of inventory-api with this many shards each.
-    Server { processes: usize, shards: usize, settings: Vec<(&'static str, String)> },
+    Server {
+        processes: usize,
+        shards: usize,
+        settings: Vec<(&'static str, String)>,
+        /// How the processes of a fleet find each other; `None`: the processes are not waited for, and each has a CPU
+        /// of its own as far as the machine has enough.
+        fleet: Option<FleetMembership>,
+    },
     /// The baseline service: one transaction per commit.
     Baseline,
+}
+
+/// How the processes of a fleet find each other. All of them share the first CPU of the servers, so that ratios
+/// compare the work of processes, not the number of CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FleetMembership {
+    /// Announced in the store
+    #[default]
+    Store,
+    /// MEMBERSHIP=static:i/n
+    Static,
+    /// MEMBERSHIP=off
+    Off,
+}
+
+impl FleetMembership {
+    /// The value of MEMBERSHIP for process `n` of `processes`, from 0; `None`: the default.
+    fn setting(self, n: usize, processes: usize) -> Option<String> {
+        match self {
+            Self::Store => None,
+            Self::Static => Some(format!("static:{n}/{processes}")),
+            Self::Off => Some("off".to_owned()),
+        }
+    }
 }
 
 /// The running processes of a case. All of them are killed when this is dropped.
@@ -94,16 +129,29 @@ impl Deployment {
         let mut admin_ports = Vec::new();
         let mut admin_server = None;
         match target {
-            Target::Server { processes, shards, settings } => {
+            Target::Server { processes, shards, settings, fleet } => {
+                let mut metrics_ports = Vec::new();
                 for n in 0..*processes {
-                    let cpu = (*shards == 1).then(|| cpus.servers[n % cpus.servers.len()]);
+                    let own = if fleet.is_some() { 0 } else { n % cpus.servers.len() };
+                    let cpu = (*shards == 1).then(|| cpus.servers[own]);
                     let mut variables = aws.to_vec();
                     variables.extend(settings.iter().map(|(name, value)| (*name, &**value)));
                     let shards = shards.to_string();
                     variables.push(("SHARDS", &shards));
+                    let membership = fleet.and_then(|fleet| fleet.setting(n, *processes));
+                    if let Some(membership) = &membership {
+                        variables.push(("MEMBERSHIP", membership));
+                    }
+                    let metrics_port = free_port()?;
+                    let metrics_text = metrics_port.to_string();
+                    variables.push(("METRICS_PORT", &metrics_text));
                     let (server, port) = start_server(programs, "server", cpu, variables).await?;
                     servers.push(server);
                     admin_ports.push(port);
+                    metrics_ports.push(metrics_port);
+                }
+                if *fleet == Some(FleetMembership::Store) {
+                    wait_for_members(&metrics_ports).await?;
                 }
             }
             Target::Baseline => {
@@ -149,6 +197,31 @@ async fn start_server(
     let program = &programs.server;
     let server = ServerProcess::start(name, program, ["serve"], cpu, &variables).await?;
     Ok((server, port))
+}
+
+/// Waits until every process counts all of them as members, so that the first seconds of a run are like the rest.
+/// Returns at once for a server without the metric.
+async fn wait_for_members(metrics_ports: &[u16]) -> Result<(), BenchError> {
+    let give_up = Instant::now() + limits::MEMBERS_MAX;
+    for port in metrics_ports {
+        loop {
+            let metrics = http::get(&format!("127.0.0.1:{port}"), "/metrics").await?;
+            let count = metrics.lines().find_map(|line| {
+                let value = line.strip_prefix(MEMBERS_METRIC)?;
+                value.trim().parse::<f64>().ok()
+            });
+            match count {
+                None => return Ok(()),
+                Some(count) if count as usize == metrics_ports.len() => break,
+                Some(count) if Instant::now() > give_up => {
+                    let all = metrics_ports.len();
+                    return Err(format!("a process counts {count} members of {all}").into());
+                }
+                Some(_) => tokio::time::sleep(limits::MEMBERS_POLL).await,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Environment that directs the SDK to the store model.

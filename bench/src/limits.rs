@@ -12,8 +12,14 @@ pub(crate) const RUN_OVERHEAD_MAX: Duration = Duration::from_secs(300);
 /// Time limit of a server to finish its calls and exit after SIGTERM.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(40);
 
-/// Time limit of a request to the store model.
-pub(crate) const MODEL_REQUEST_MAX: Duration = Duration::from_secs(20);
+/// Time limit of a request to the store model or to the metrics port.
+pub(crate) const HTTP_REQUEST_MAX: Duration = Duration::from_secs(20);
+
+/// Time limit of the processes of a fleet to find each other: several of their beats.
+pub(crate) const MEMBERS_MAX: Duration = Duration::from_secs(30);
+
+/// Interval at which they are asked.
+pub(crate) const MEMBERS_POLL: Duration = Duration::from_millis(100);
 
 /// Time limit of one round of h2load.
 pub(crate) const H2LOAD_MAX: Duration = Duration::from_secs(120);

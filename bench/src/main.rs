@@ -7,6 +7,7 @@
 //! | `deployment` | the store model and the servers of a case |
 //! | `measurement` | figures in the reports of the generator and the model |
 //! | `report` | medians, tables, verdicts on bounds |
+//! | `http` | requests to the store model and to the metrics port |
 //! | `wire` | CPU time and latency of a repeated commit, by h2load |
 //! | `expiry` | commits while many holds expire at the same time |
 //!
@@ -17,6 +18,7 @@ mod benchmarks;
 mod case;
 mod deployment;
 mod expiry;
+mod http;
 mod limits;
 mod measurement;
 mod report;
@@ -80,6 +82,8 @@ enum BenchCommand {
     Overload(BenchmarkArgs),
     /// More shards, connections and processes
     Scale(BenchmarkArgs),
+    /// One hot event over 1, 2 and 4 processes that share one CPU
+    Fleet(BenchmarkArgs),
     /// Twenty minutes of the mixed calls
     Soak(BenchmarkArgs),
     /// CPU time and latency of a repeated commit, compared with the baseline service (needs h2load)
@@ -105,6 +109,7 @@ async fn main() -> ExitCode {
         BenchCommand::Seats(args) => benchmarks::run(BenchmarkName::Seats, &args).await,
         BenchCommand::Overload(args) => benchmarks::run(BenchmarkName::Overload, &args).await,
         BenchCommand::Scale(args) => benchmarks::run(BenchmarkName::Scale, &args).await,
+        BenchCommand::Fleet(args) => benchmarks::run(BenchmarkName::Fleet, &args).await,
         BenchCommand::Soak(args) => benchmarks::run(BenchmarkName::Soak, &args).await,
         BenchCommand::Wire(args) => wire::run(&args).await,
         BenchCommand::Expiry(args) => expiry::run(&args).await,

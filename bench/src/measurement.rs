@@ -131,6 +131,12 @@ impl Measurement {
     pub(crate) fn model(&self, path: &str) -> f64 {
         figure(self.model.pointer(path))
     }
+
+    /// Sum of the figures of an object of the store model.
+    pub(crate) fn model_sum(&self, path: &str) -> f64 {
+        let object = self.model.pointer(path).and_then(Value::as_object);
+        object.map_or(f64::NAN, |object| object.values().filter_map(Value::as_f64).sum())
+    }
 }
 
 fn figure(value: Option<&Value>) -> f64 {

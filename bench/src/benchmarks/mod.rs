@@ -6,6 +6,7 @@
 //!
 //! Not here: how a case runs.
 
+mod fleet;
 mod mixed;
 mod quantity;
 mod seats;
@@ -13,7 +14,7 @@ mod seats;
 use std::path::PathBuf;
 
 use crate::case::{self, Case, Folders};
-use crate::deployment::{CpuLayout, Programs, Target};
+use crate::deployment::{CpuLayout, FleetMembership, Programs, Target};
 use crate::measurement::Measurement;
 use crate::report::{self, Bound, Requirement};
 use crate::{BenchError, BenchVerdict, limits};
@@ -44,6 +45,9 @@ pub(crate) struct BenchmarkArgs {
     /// Stripes of the hot event [default: chosen by the server]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     stripes: Option<u32>,
+    /// How the processes of a fleet find each other
+    #[arg(long, value_enum, default_value_t)]
+    membership: FleetMembership,
     /// Run only the cases whose name contains this text
     #[arg(long)]
     only: Option<String>,
@@ -56,6 +60,7 @@ pub(crate) enum BenchmarkName {
     Seats,
     Overload,
     Scale,
+    Fleet,
     Soak,
 }
 
@@ -67,6 +72,7 @@ impl BenchmarkName {
             Self::Seats => "seats",
             Self::Overload => "overload",
             Self::Scale => "scale",
+            Self::Fleet => "fleet",
             Self::Soak => "soak",
         }
     }
@@ -78,6 +84,7 @@ impl BenchmarkName {
             Self::Seats => (3, 12, 5_000),
             Self::Overload => (1, 60, 10_000),
             Self::Scale => (3, 20, 8_000),
+            Self::Fleet => (5, 15, 8_000),
             Self::Soak => (1, 1_200, 30_000),
         }
     }
@@ -89,6 +96,7 @@ impl BenchmarkName {
             Self::Seats => seats::seats(parameters),
             Self::Overload => quantity::overload(parameters),
             Self::Scale => quantity::scale(parameters),
+            Self::Fleet => fleet::fleet(parameters),
             Self::Soak => mixed::soak(parameters),
         }
     }
@@ -103,6 +111,7 @@ struct Parameters {
     rate: u32,
     /// Stripes of the hot event; `None`: chosen by the server.
     stripes: Option<u32>,
+    membership: FleetMembership,
 }
 
 struct Benchmark {
@@ -142,6 +151,7 @@ pub(crate) async fn run(
         seconds: args.seconds.unwrap_or(seconds),
         rate: args.rate.unwrap_or(rate),
         stripes: args.stripes,
+        membership: args.membership,
     };
     let rounds = args.rounds.unwrap_or(rounds);
     let mut benchmark = name.benchmark(&parameters);
@@ -260,6 +270,7 @@ fn server(processes: usize, shards: usize) -> Target {
         shards,
         // The slowest transactions of a hundred actions take 70 ms and more.
         settings: vec![("DDB_TIMEOUT", "1s".to_owned())],
+        fleet: None,
     }
 }
 

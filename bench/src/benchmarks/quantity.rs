@@ -48,7 +48,7 @@ fn columns() -> Vec<Column> {
 }
 
 pub(super) fn hot(parameters: &Parameters) -> Benchmark {
-    let Parameters { seconds, rate, stripes } = *parameters;
+    let Parameters { seconds, rate, stripes, .. } = *parameters;
     let side = seconds.div_ceil(3).max(5);
     let wcu = write_units(rate);
     let main = |name, seconds| case(name, "hot", wcu, seconds).with("rate", rate);

@@ -163,6 +163,8 @@ pub struct StoreModel {
 struct ModelCounters {
     actions: u64,
     conflicts: u64,
+    /// Transactions with at least one action in conflict.
+    conflicted_transactions: u64,
     throttled_by_partition: u64,
     throttled_by_table: u64,
     failed_conditions: u64,

@@ -74,6 +74,7 @@ impl StoreModel {
             "failed_conditions": counters.failed_conditions,
             "wasted_wcu": counters.wasted_wcu,
             "conflicts": counters.conflicts,
+            "conflicted_transactions": counters.conflicted_transactions,
             "throttled": {
                 "partition": counters.throttled_by_partition,
                 "table": counters.throttled_by_table,

@@ -344,6 +344,9 @@ impl StoreModel {
                 (_, Ok(change)) => changes.push(change),
             }
         }
+        let conflicted =
+            |reason: &CancellationReason| matches!(reason, CancellationReason::TransactionConflict);
+        self.counters.conflicted_transactions += u64::from(reasons.iter().any(conflicted));
         // A throttled transaction costs nothing; one that is cancelled for another reason pays in full.
         if let Some(cause) = throttled {
             self.count_throttled(cause);
