@@ -6,6 +6,7 @@
 //! | `statuses.rs` | every row of the contract's status table that events of a quantity can reach |
 //! | `outages.rs` | a store that throttles, hangs, loses answers, refuses |
 //! | `outage_drill.rs` | three processes, a store that is away, and the return of all stock |
+//! | `fleet.rs` | several processes under load: joins, drains, SIGKILL, SIGSTOP, rolling restarts |
 //! | `overdue.rs` | holds that expired long ago: their stock returns within seconds |
 //! | `held.rs` | held and confirmed units of a quantity event, in every view |
 //! | `original.rs`, `original_seats.rs` | each bug of the original system, by name |
@@ -37,6 +38,7 @@ mod crash;
 mod deadlines;
 mod duplicates;
 mod fake_store;
+mod fleet;
 mod held;
 mod imports;
 mod items;
