@@ -141,6 +141,22 @@ def lone_label(c: Cluster) -> None:
     c.pod()["metadata"]["labels"] = {"app": "inventory-api"}
 
 
+def rolling(name: str, to: object) -> Mutation:
+    def mutate(c: Cluster) -> None:
+        c.one("Deployment")["spec"]["strategy"]["rollingUpdate"][name] = to
+
+    return mutate
+
+
+def zones(name: str, to: object) -> Mutation:
+    def mutate(c: Cluster) -> None:
+        for one in c.pod()["spec"]["topologySpreadConstraints"]:
+            if one["topologyKey"] == "topology.kubernetes.io/zone":
+                one[name] = to
+
+    return mutate
+
+
 def no_collector_port(c: Cluster) -> None:
     policy = c.one("NetworkPolicy")["spec"]
     policy["egress"] = [r for r in policy["egress"] if all(p["port"] != 4317 for p in r["ports"])]
@@ -197,7 +213,15 @@ MUTATIONS: dict[Callable[[Cluster], None], list[tuple[str, Mutation]]] = {
         ("minAvailable", spec("PodDisruptionBudget", "minAvailable", 3)),
         ("one replica", spec("Deployment", "replicas", 1)),
     ],
+    rules.a_zone_may_fail: [
+        ("two replicas", spec("Deployment", "replicas", 2)),
+        ("two pods more in one zone", zones("maxSkew", 2)),
+        ("zones that block a rollout", zones("whenUnsatisfiable", "DoNotSchedule")),
+        ("three pods that join at a time", rolling("maxSurge", 3)),
+        ("a fixed number of members", environment("MEMBERSHIP", "static:0/3")),
+    ],
     rules.clients_can_balance: [
+        ("addresses of pods that drain", service("inventory-api-headless", lambda s: s["spec"].update(publishNotReadyAddresses=True))),
         ("no headless Service", service("inventory-api-headless", lambda s: s["spec"].pop("clusterIP"))),
     ],
     rules.each_pod_is_scraped_once: [

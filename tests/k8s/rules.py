@@ -228,10 +228,21 @@ def a_drain_is_never_blocked(c: Cluster) -> None:
     require(rolling["maxUnavailable"] == 0, "rollingUpdate: maxUnavailable must be 0 to keep capacity")
 
 
+def a_zone_may_fail(c: Cluster) -> None:
+    require(c.one("Deployment")["spec"]["replicas"] >= 3, "replicas: must be 3 or more, one for each zone")
+    spread = {s["topologyKey"]: s for s in c.pod()["spec"]["topologySpreadConstraints"]}
+    zones = spread.get("topology.kubernetes.io/zone")
+    require(zones is not None and zones["maxSkew"] == 1, "topologySpreadConstraints: maxSkew over zones must be 1")
+    require(zones["whenUnsatisfiable"] == "ScheduleAnyway", "topologySpreadConstraints: a zone without capacity must not block a rollout")
+    require(c.one("Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1, "rollingUpdate: maxSurge must be 1, so that one process joins at a time")
+    require(c.environment().get("MEMBERSHIP") == "store", "MEMBERSHIP: must be store, because the number of pods changes during a rollout")
+
+
 def clients_can_balance(c: Cluster) -> None:
     headless = [s for s in c.all("Service") if s["spec"].get("clusterIP") == "None"]
     require(len(headless) == 1, "exactly one headless Service is required")
     require([p["name"] for p in headless[0]["spec"]["ports"]] == ["grpc"], "the headless Service must have the gRPC port only")
+    require(not headless[0]["spec"].get("publishNotReadyAddresses"), "the headless Service must not name pods that drain")
 
 
 def each_pod_is_scraped_once(c: Cluster) -> None:
@@ -337,6 +348,7 @@ RULES: list[Callable[[Cluster], None]] = [
     ports_are_consistent,
     selectors_match_the_pods,
     a_drain_is_never_blocked,
+    a_zone_may_fail,
     clients_can_balance,
     each_pod_is_scraped_once,
     the_admin_port_is_on_loopback,
