@@ -214,19 +214,19 @@ impl InFlightCalls {
     ///
     /// Only returns are forwarded from one owner of stripes to another, and one record always returns to
     /// the same stripes. But the stripes of a hold and of its order after a late commit may differ: a
-    /// release and a refund could cross.
+    /// release and a refund could cross. If the owners change with the members (`owners_change`), any two could.
     ///
     /// The shard of a record's stripe need not be one that sells, so it may forward a hold or a commit to the very shard
     /// that has forwarded the expiry of that record to it. The expiry does not wait: the reclaimer finds the hold again.
-    pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
+    pub(super) fn would_deadlock(&mut self, operation: &Operation, owners_change: bool) -> bool {
         let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
         };
         let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
         let may_cross = (operation.verb == Verb::Refund) != (call.verb == Verb::Refund);
-        let returns_cross =
-            call.is_forwarded && is_return(operation.verb) && is_return(call.verb) && may_cross;
-        returns_cross || (operation.verb == Verb::Expire && !is_return(call.verb))
+        let returns_cross = is_return(operation.verb) && is_return(call.verb) && may_cross;
+        (call.is_forwarded && (owners_change || returns_cross))
+            || (operation.verb == Verb::Expire && !is_return(call.verb))
     }
 
     pub(super) fn mark_forwarded(&mut self, reservation: &ReservationId, event: &EventId) {

@@ -227,6 +227,10 @@ impl Lane {
             return;
         }
         let now = cx.now.mono;
+        if self.incoming.is_none() {
+            // The move was given up, for example because the stripe is no longer owned.
+            self.move_conflicts = 0;
+        }
         if self.move_conflicts > 0 && self.groups.is_empty() {
             match self.is_idle() && !state.has_waiting() {
                 true => self.give_up_move(state, now),

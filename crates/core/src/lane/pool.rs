@@ -366,7 +366,8 @@ impl Pool {
         if self.state.queue.foreground.is_empty() {
             self.state.latency.reset_window();
         }
-        if requests_read {
+        // Planned entries may have missed their deadlines, without a transaction whose outcome would request the read.
+        if requests_read || self.is_all_planned {
             self.request_read_for_arrivals(cx);
         }
     }
