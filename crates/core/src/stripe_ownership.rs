@@ -97,12 +97,14 @@ impl StripeOwnership {
         first_of_shard < own as usize
     }
 
-    /// The shard that writes to a stripe. For a stripe of this process: the shard that sells from it.
+    /// The shard that writes to a stripe. For a stripe of this process: the shard that sells from it. For another: a shard
+    /// that sells, because such a shard forwards no reservation. Otherwise a reservation and a return that are forwarded
+    /// to each other's shards could wait for each other.
     pub(crate) fn shard_of_stripe(&mut self, event: &EventId, stripes: u16, stripe: u16) -> usize {
         let owned = self.stripes_of_process(event, stripes).owned;
         let bit = 1_u64.checked_shl(u32::from(stripe)).unwrap_or(0);
         let position = match owned & bit {
-            0 => usize::from(stripe),
+            0 => usize::from(stripe) % owned.count_ones().max(1) as usize,
             bit => (owned & (bit - 1)).count_ones() as usize,
         };
         (self.rotation(event) + position) % self.shards

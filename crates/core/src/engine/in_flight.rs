@@ -209,24 +209,22 @@ impl InFlightCalls {
         self.of(reservation, event).map(|call| call.started_at)
     }
 
-    /// Whether a call forwarded to this shard would wait for a call that this shard has forwarded. The two could
-    /// wait for each other.
+    /// Whether a call that was forwarded to this shard must not wait for the call in flight, because the two could wait for
+    /// each other.
     ///
-    /// Only returns are forwarded from one owner of stripes to another, and one record always returns to
-    /// the same stripes. But the stripes of a hold and of its order after a late commit may differ: a
-    /// release and a refund could cross. If the owners change with the members (`owners_change`), any two could.
+    /// 1. A forwarded return waits only for calls that this shard executes.
+    /// 2. A forwarded reservation waits for these, and for returns that this shard has forwarded.
+    /// 3. So what it waits for is executed here, or is a return that waits for nothing that is forwarded: no circle.
     ///
-    /// The shard of a record's stripe need not be one that sells, so it may forward a hold or a commit to the very shard
-    /// that has forwarded the expiry of that record to it. The expiry does not wait: the reclaimer finds the hold again.
-    pub(super) fn would_deadlock(&mut self, operation: &Operation, owners_change: bool) -> bool {
+    /// While the members do not change, this concerns few calls: returns are forwarded to shards that sell, these forward no
+    /// reservation, and the returns of one record go to the same shard. Exceptions are a hold and its order after a late
+    /// commit, which may have different stripes. After a change, shards may forward calls of one reservation to each other.
+    pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
         let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
         };
         let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
-        let may_cross = (operation.verb == Verb::Refund) != (call.verb == Verb::Refund);
-        let returns_cross = is_return(operation.verb) && is_return(call.verb) && may_cross;
-        (call.is_forwarded && (owners_change || returns_cross))
-            || (operation.verb == Verb::Expire && !is_return(call.verb))
+        call.is_forwarded && (is_return(operation.verb) || !is_return(call.verb))
     }
 
     pub(super) fn mark_forwarded(&mut self, reservation: &ReservationId, event: &EventId) {

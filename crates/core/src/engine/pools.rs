@@ -83,11 +83,6 @@ impl Pools {
         self.ownership.members()
     }
 
-    /// Whether the owners of stripes may have changed since the start.
-    pub(super) fn owners_change(&self) -> bool {
-        self.members_version > 0
-    }
-
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
         self.slots.get_mut(&id).map(|slot| &mut slot.pool)
     }
