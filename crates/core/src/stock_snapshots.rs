@@ -112,23 +112,29 @@ impl StockDeltas {
     }
 }
 
-/// Bounds of the held units of an event.
+/// Bounds of the held units of an event. Negative while holds that other processes placed since the read have ended here.
 #[derive(Clone, Copy, Debug)]
 struct HeldBounds {
-    low: u64,
-    high: u64,
+    low: i64,
+    high: i64,
 }
 
 impl HeldBounds {
     fn apply(&mut self, deltas: &StockDeltas) {
-        let moved =
-            |held: u64| held.saturating_add(deltas.held_more).saturating_sub(deltas.held_less);
+        let moved = |held: i64| {
+            held.saturating_add_unsigned(deltas.held_more).saturating_sub_unsigned(deltas.held_less)
+        };
         (self.low, self.high) = (moved(self.low), moved(self.high));
     }
 
     fn widen(&mut self, deltas: &StockDeltas) {
-        self.low = self.low.saturating_sub(deltas.held_less);
-        self.high = self.high.saturating_add(deltas.held_more);
+        self.low = self.low.saturating_sub_unsigned(deltas.held_less);
+        self.high = self.high.saturating_add_unsigned(deltas.held_more);
+    }
+
+    /// At least this many units are held.
+    fn least(self) -> u64 {
+        u64::try_from(self.low).unwrap_or(0)
     }
 
     fn is_certain(self) -> bool {
@@ -222,7 +228,7 @@ impl StockSnapshot {
                     && (held.is_certain() || fault::planted(Fault::HeldInDoubt));
                 is_clear.then(|| {
                     QueryResult::Status(Box::new(EventStatus {
-                        counts: StockCounts::of_totals(self.total, self.low, held.low),
+                        counts: StockCounts::of_totals(self.total, self.low, held.least()),
                         sections: Vec::new(),
                         as_of: self.as_of,
                         seated: false,
@@ -309,7 +315,10 @@ impl StockSnapshots {
             total: StockTotals::of(read).capacity,
             low: 0,
             high: 0,
-            held: held_units(read).map(|held| HeldBounds { low: held, high: held }),
+            held: held_units(read).map(|held| {
+                let held = i64::try_from(held).unwrap_or(i64::MAX);
+                HeldBounds { low: held, high: held }
+            }),
         };
         snapshot.stripes.extend(read.iter().map(|view| StripeBounds {
             capacity: view.capacity_before_moves(),
