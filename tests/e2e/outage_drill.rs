@@ -11,6 +11,7 @@ use inventory_testkit::DEADLINE;
 use inventory_testkit::server::TestServer;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tonic::Code;
 
 use crate::client::*;
 use crate::fake_store::{FakeStore, RequestAction, s};
@@ -98,6 +99,22 @@ async fn call_without_answer(servers: &[TestServer]) {
     }
 }
 
+/// A call that meets a lane whose write is not resolved yet gets UNAVAILABLE, and is repeated as its client would do.
+async fn sells_again(server: &TestServer, reservation: &str) {
+    let client = client(server).await;
+    let deadline = Instant::now() + BACK_MAX;
+    loop {
+        match client.try_commit(commit(reservation, EVENT, 1)).await {
+            Ok(_) => return,
+            Err(status) => {
+                let may_repeat = status.code() == Code::Unavailable && Instant::now() < deadline;
+                assert!(may_repeat, "{status:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 fn log_lines(server: &TestServer) -> usize {
     server.log.text().lines().count()
 }
@@ -156,7 +173,7 @@ async fn outage_drill() {
         server.assert_running();
         let (code, out) = verify(server, EVENT);
         assert_eq!(code, Some(0), "{out}");
-        client(server).await.order(commit(&format!("after-{number}"), EVENT, 1)).await;
+        sells_again(server, &format!("after-{number}")).await;
         let (before, during) = (lines_before[number], lines_away[number] - lines_before[number]);
         let after = log_lines(server) - lines_away[number];
         let _ = writeln!(
