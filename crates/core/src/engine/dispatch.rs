@@ -121,7 +121,10 @@ impl Engine {
         hint: RecordHint,
     ) {
         self.counters.forwarded += 1;
-        self.in_flight.mark_forwarded(&operation.reservation, &operation.event);
+        let ended = self.in_flight.mark_forwarded(&operation.reservation, &operation.event);
+        for caller in ended {
+            self.answer(caller, Answer::Rejected(Rejection::store_busy()), None);
+        }
         self.effects.push_back(Effect::Forward { shard, layout, operation, hint });
     }
 

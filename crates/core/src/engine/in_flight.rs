@@ -187,16 +187,25 @@ impl InFlightCalls {
         } else {
             self.by_reservation.remove(reservation)?.first
         };
-        let calls_left = call.calls();
-        self.calls -= calls_left;
+        self.uncount(event, call.calls());
+        Some(call)
+    }
+
+    fn uncount(&mut self, event: &EventId, ended: usize) {
+        self.calls -= ended;
         if let Some(calls) = self.by_event.get_mut(event) {
-            *calls = calls.saturating_sub(calls_left);
+            *calls = calls.saturating_sub(ended);
             if *calls == 0 {
                 self.by_event.remove(event);
             }
         }
-        Some(call)
     }
+}
+
+/// Whether a forwarded call must not wait for a leader that was forwarded too.
+fn must_not_wait(waiter: Verb, leader: Verb) -> bool {
+    let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
+    is_return(waiter) || !is_return(leader)
 }
 
 impl InFlightCalls {
@@ -223,14 +232,29 @@ impl InFlightCalls {
         let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
         };
-        let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
-        call.is_forwarded && (is_return(operation.verb) || !is_return(call.verb))
+        call.is_forwarded && must_not_wait(operation.verb, call.verb)
     }
 
-    pub(super) fn mark_forwarded(&mut self, reservation: &ReservationId, event: &EventId) {
-        if let Some(call) = self.of(reservation, event) {
-            call.is_forwarded = true;
-        }
+    /// Records that another shard executes the leader. Returns the calls that other shards have forwarded here and that must
+    /// not wait for it any longer, out of flight: see [`InFlightCalls::would_deadlock`].
+    pub(super) fn mark_forwarded(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> Vec<Caller> {
+        let Some(call) = self.of(reservation, event) else {
+            return Vec::new();
+        };
+        call.is_forwarded = true;
+        let leader = call.verb;
+        let (ended, waiters): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut call.waiters).into_iter().partition(|waiter| {
+                let is_forwarded = matches!(waiter.caller, Caller::Shard(_));
+                is_forwarded && must_not_wait(waiter.operation.verb, leader)
+            });
+        call.waiters = waiters;
+        self.uncount(event, ended.len());
+        ended.into_iter().map(|waiter| waiter.caller).collect()
     }
 
     /// The verb of the leader, if there is one.
