@@ -62,6 +62,7 @@ pub(crate) struct Oracle {
     latch: Micros,
     /// No rejection for store errors or overload is allowed.
     fault_free: bool,
+    members_change: bool,
     /// Queues may be too long, and are kept short for all callers once a call was rejected.
     flood: bool,
     /// A final rejection may be wrong about an earlier attempt.
@@ -83,6 +84,7 @@ impl Oracle {
             late: scenario.late,
             latch: scenario.latch,
             fault_free: scenario.is_fault_free(),
+            members_change: scenario.membership.views > 0,
             flood: scenario.flood,
             rejections_may_be_wrong: scenario.ghosts || scenario.may_forget_tokens(),
             torn_reads: scenario.torn_reads,
