@@ -64,7 +64,7 @@ fn addresses(at: ServerAddresses) -> String {
     )
 }
 
-/// Who can reach the ports: the addresses above are those of this machine.
+/// The interfaces on which the ports listen. The addresses in the lines above are for clients on this machine.
 fn network(at: ServerAddresses) -> String {
     let on = |address: SocketAddr| match address.ip() {
         ip if ip.is_unspecified() => "all interfaces".to_owned(),

@@ -51,7 +51,7 @@ pub struct SeatComparison {
 }
 
 impl SeatComparison {
-    /// Seats none of which is stored.
+    /// Seats that are all new: the store has none of them.
     pub fn of_new_seats(seats: Vec<(SeatId, SeatFacts)>) -> Self {
         Self { added: seats.len(), to_write: seats, ..Self::default() }
     }

@@ -1,9 +1,10 @@
 //! Moves of units between stripes: a lane whose stripe is short gets half of the units of a richer stripe.
 //!
 //! A move goes with the lane's next transaction, as a change of two stripes: both are conditional, and together they
-//! change no total. Few large moves replace many small allocations from stripes of other processes, each of which may
-//! conflict with the owner. Below [`limits::STOCK_MOVE_SOURCE_MIN`] units nothing is moved, so two processes do not
-//! move the same units back and forth: between two moves of a process at least half of that many units are sold.
+//! change no total. Few large moves replace many small allocations from stripes of other processes. Each allocation
+//! could conflict with a transaction of the owner. Below [`limits::STOCK_MOVE_SOURCE_MIN`] units nothing is moved, so
+//! two processes do not move the same units back and forth: between two moves of a process at least half of that many
+//! units are sold.
 
 use rand::Rng;
 use rand::rngs::SmallRng;

@@ -15,7 +15,7 @@ use super::lane_load::{LATCH, LoadTest, conflicts_of, percentile};
 /// CPU time of a transaction, in entries; see `callers_are_batched_while_lanes_are_free`.
 const TRANSACTION_COST: f64 = 10.0;
 
-/// The stripes of each of these processes, all of which know each other.
+/// The stripes of each of these processes. Every process has all of them as members.
 pub(crate) fn shares(processes: u64, stripes: u16) -> Vec<StripeSet> {
     let event: EventId = "evt".parse().unwrap();
     let member = |n: u64| Member { id: ProcessId(n * 0x9e37_79b9 + 1), shards: 1 };
@@ -179,7 +179,7 @@ fn a_sale_ends_with_few_transactions_on_any_number_of_processes() {
             let unsold = load.unsold_between(result.called - LATCH.0, result.at);
             assert!(unsold.contains(&0), "sold out although {unsold:?} units remained");
         }
-        // Attempts of moves, each of which brings at least fifty units.
+        // Attempted moves. A move brings at least fifty units.
         assert!(moves <= 2 * total / 50 + 10 * weights.len() as u64, "{moves} moves");
         assert!(load.transactions() as u64 <= total / 3 + 30 * weights.len() as u64);
     }

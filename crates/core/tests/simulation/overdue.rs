@@ -601,7 +601,7 @@ fn members_share_the_reads_and_rarely_find_the_same_hold() {
 
 #[test]
 fn parts_of_a_process_that_is_gone_are_read_by_the_second_in_line() {
-    // Four members, of which one is gone and another one is frozen.
+    // Four members: one is gone, and another one is frozen.
     let mut world = server(3);
     for process in 0..3 {
         world.processes[process].members = members(process, &[1, 2, 3, 100]);
