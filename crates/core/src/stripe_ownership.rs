@@ -17,12 +17,14 @@ use crate::limits;
 use crate::membership::{Member, Members, ProcessId};
 
 /// Stripes of an event, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeSet {
     /// The stripes to sell from.
     pub owned: u64,
     /// Those of `owned` from which other processes sell, too.
     pub shared: u64,
+    /// Processes among which the calls for the event are divided; at least 1.
+    pub processes: u16,
 }
 
 impl StripeSet {
@@ -33,7 +35,7 @@ impl StripeSet {
             owned |= 1 << stripe;
             stripe += step;
         }
-        Self { owned, shared: 0 }
+        Self { owned, shared: 0, processes: 1 }
     }
 }
 
@@ -87,7 +89,7 @@ impl StripeOwnership {
                 owned |= 1 << stripe;
             }
         }
-        StripeSet { owned, shared: set.shared & owned }
+        StripeSet { owned, shared: set.shared & owned, ..set }
     }
 
     /// Whether a shard sells from a stripe of an event with that many stripes.
@@ -134,7 +136,8 @@ impl StripeOwnership {
     fn stripes_of_process(&mut self, event: &EventId, stripes: u16) -> StripeSet {
         let stripes = stripes.clamp(1, limits::STRIPES_MAX);
         if self.members.count() == 1 {
-            return StripeSet { owned: u64::MAX >> (u64::BITS - u32::from(stripes)), shared: 0 };
+            let owned = u64::MAX >> (u64::BITS - u32::from(stripes));
+            return StripeSet { owned, shared: 0, processes: 1 };
         }
         if let Some(known) = self.cache.get(event)
             && known.stripes == stripes
@@ -150,7 +153,6 @@ impl StripeOwnership {
 /// The stripes of this process among the members.
 fn stripes_of_member(event: &EventId, stripes: u16, members: &Members) -> StripeSet {
     let own = members.own_position();
-    let mut set = StripeSet::default();
     let (mut mine, mut others) = (0_u64, 0_u64);
     for (stripe, member) in assign(event, stripes, members.all()) {
         match member == own {
@@ -158,9 +160,8 @@ fn stripes_of_member(event: &EventId, stripes: u16, members: &Members) -> Stripe
             false => others |= 1 << stripe,
         }
     }
-    set.owned = mine;
-    set.shared = mine & others;
-    set
+    let processes = u16::try_from(members.count()).unwrap_or(u16::MAX);
+    StripeSet { owned: mine, shared: mine & others, processes }
 }
 
 /// Pairs of a stripe and the position of a member. With at least as many stripes as members every stripe is in one

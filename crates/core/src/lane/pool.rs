@@ -58,6 +58,7 @@ impl Pool {
         let owned = lanes_of(key.kind, stripes, layout);
         let mut state = PoolState::new(key, layout, settings, owned);
         state.shared = stripes.shared;
+        state.processes = stripes.processes;
         Self {
             state,
             stripes,
@@ -89,6 +90,7 @@ impl Pool {
             _ => stripes,
         };
         self.state.shared = self.stripes.shared;
+        self.state.processes = self.stripes.processes;
         self.set_layout(self.state.layout);
         for lane in self.lanes.values_mut().filter(|lane| bit(lane.index) & self.state.owned == 0) {
             lane.incoming = None;

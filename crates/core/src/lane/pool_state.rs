@@ -84,6 +84,8 @@ pub(super) struct PoolState {
     pub(super) owned: u64,
     /// Stripes from which other processes sell, too, by what is known of the members.
     pub(super) shared: u64,
+    /// Processes among which the calls for the event are divided, by what is known of the members.
+    pub(super) processes: u16,
     /// Lanes of these that yield the queue to the others for a while.
     pub(super) yielding: u64,
     /// Lanes with a transaction in flight, or pausing.
@@ -118,6 +120,7 @@ impl PoolState {
             layout,
             late: settings.late_commit,
             shared: 0,
+            processes: 1,
             yielding: 0,
             busy: 0,
             latency: LatencyEstimator::default(),
@@ -164,27 +167,43 @@ impl PoolState {
     ///    lane is free again: the mean wait is a third of a transaction. So transactions are spread evenly over the
     ///    duration of one.
     /// 2. *Batching delay.* Each transaction costs two write units for the stripe and the CPU time of ten entries,
-    ///    whatever its size. So a short queue waits for more entries, for at most [`limits::PACE_MAX`]. There is no
-    ///    batching delay where another process sells from these stripes, because a larger transaction blocks the other
+    ///    whatever its size. So a short queue waits for more entries: see [`PoolState::batching_delay`]. There is no
+    ///    delay where another process sells from these stripes, because a larger transaction blocks the other
     ///    process for longer, and a conflict delays more callers. That is so if the stripes are shared, and while
     ///    lanes conflict repeatedly, because processes disagree about the members.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
-        let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
+        // A lane that is busy alone delays nobody.
+        let is_crowded = busy > 1 && busy * limits::PACED_FROM_SHARE >= lanes;
         let pace = self.latency.spacing(lanes);
-        // Nothing is known of the first transactions: no pacing.
-        let is_delayed = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
         let is_contended = serving & self.shared != 0 || now < self.contended_until;
-        let most = match is_contended {
-            true => 0,
-            false => limits::PACE_MAX.as_micros() as u64,
+        let paced_lanes_min = match is_contended {
+            true => limits::PACED_LANES_CONTENDED_MIN,
+            false => limits::PACED_LANES_MIN,
+        };
+        // Nothing is known of the first transactions: no pacing.
+        let is_delayed = lanes >= paced_lanes_min && is_crowded && pace.0 > 0;
+        let batching_delay = match is_contended {
+            true => Micros(0),
+            false => self.batching_delay(),
         };
         (self.paced_until, self.batching_until) = match is_delayed {
-            true => (now.plus(pace), now.plus(Micros(most))),
+            true => (now.plus(pace), now.plus(batching_delay)),
             false => (Micros(0), Micros(0)),
         };
+    }
+
+    /// How long a short queue waits for more entries. The calls for an event are divided among its processes, so that a
+    /// queue fills more slowly, and transactions would become smaller.
+    fn batching_delay(&self) -> Micros {
+        let processes = match self.key.kind {
+            // A larger transaction is cancelled more often, because one taken seat cancels it.
+            PoolKind::ContendedSeats => 1,
+            _ => u64::from(self.processes).clamp(1, limits::BATCHING_DELAY_PROCESSES_MAX),
+        };
+        Micros(limits::BATCHING_DELAY.as_micros() as u64 * processes)
     }
 
     /// A lane has conflicted repeatedly.

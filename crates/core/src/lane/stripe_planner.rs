@@ -338,7 +338,7 @@ mod tests {
         let event: EventId = "evt".parse().expect("legal");
         let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
         let layout = EventLayout { stripes: 2, seat_keys: 0, closed: false };
-        let own = StripeSet { owned: 0b1, shared: 0 };
+        let own = StripeSet { owned: 0b1, shared: 0, processes: 1 };
         let mut pool = Pool::new(key, own, layout, LaneSettings::default());
         let reservation = "r-1".parse().expect("legal");
         let selection = Selection::Quantity(150);

@@ -91,11 +91,14 @@ fn table(stripes: u16, per_second: u64, processes: &[u64], ms: u64) -> (f64, Vec
 
 #[test]
 fn processes_with_stripes_of_their_own_are_as_fast_as_one() {
-    let (worst, rows) = table(64, 30_000, &[1, 4, 16], 1_500);
-    assert!(worst <= 1.6, "{worst}");
-    assert!(rows.iter().all(|row| row.conflicts <= 1.0 && row.sold > 0.999));
-    let (_, rows) = table(20, 8_000, &[1, 4], 1_500);
-    assert!(rows.iter().all(|row| row.conflicts <= 1.0 && row.sold > 0.999));
+    for (stripes, per_second, processes) in [(64, 30_000, [1, 4, 16]), (20, 8_000, [1, 2, 4])] {
+        let (worst, rows) = table(stripes, per_second, &processes, 1_500);
+        assert!(worst <= 1.4, "{worst}");
+        assert!(rows.iter().all(|row| row.conflicts <= 1.0 && row.sold > 0.999));
+        // Without a batching delay that follows the number of processes: 1.37 and 1.49.
+        let costs: Vec<f64> = rows.iter().map(|row| row.cost() / rows[0].cost()).collect();
+        assert!(costs.iter().all(|cost| *cost <= 1.25), "{costs:?}");
+    }
 }
 
 /// Two processes share each stripe, and neither starves.
