@@ -14,10 +14,10 @@ use tonic::{Code, Status};
 use super::CommandError;
 use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
 
-/// An address as people write it: `8081` is not enough, `host:8081` and `http://host:8081` are.
+/// Parses an address that a user gives: `host:8081` or `http://host:8081`; `8081` alone is an error.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// What is wrong with the address, and what would be right.
 pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
     let wanted = "want host:port or http://host:port, for example 127.0.0.1:8081";
     let text = match text.split_once("://") {
@@ -48,7 +48,7 @@ pub(super) fn url_of(address: SocketAddr) -> Uri {
 /// Runs `call` on a runtime of its own for at most `limit`.
 ///
 /// # Errors
-/// Those of `call`, and that it took too long.
+/// Those of `call`, and a time-out.
 pub(super) fn block_on<T>(
     limit: Duration,
     server: &Uri,
@@ -64,8 +64,8 @@ pub(super) fn block_on<T>(
     })
 }
 
-/// As [`block_on_unbounded`], for work with temporary files: a signal that ends the process drops `work` first. Must not
-/// write to a pipe, which would keep a signal from being seen.
+/// As [`block_on_unbounded`], for work with temporary files: a signal that ends the process drops `work` first. Must
+/// not write to a pipe, which would keep a signal from being seen.
 ///
 /// # Errors
 /// Those of `work`, and the signal.
@@ -102,10 +102,10 @@ pub(super) fn block_on_unbounded<T>(
     runtime.block_on(work)
 }
 
-/// Connects, and says in a person's words why it cannot.
+/// Connects; errors are messages for the user.
 ///
 /// # Errors
-/// Nobody listens there, or what listens does not speak HTTP/2.
+/// Nothing listens there, or the listener does not speak HTTP/2.
 pub(super) async fn connect(server: &Uri) -> Result<Channel, CommandError> {
     Endpoint::from(server.clone())
         .connect_timeout(COMMAND_CONNECT_TIMEOUT)
@@ -116,7 +116,7 @@ pub(super) async fn connect(server: &Uri) -> Result<Channel, CommandError> {
         .map_err(|error| CommandError::failed(explain_connect(server, &error)))
 }
 
-/// What went wrong on the way to the server.
+/// Message for a call that did not reach the server.
 pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> String {
     let mut source = error.source();
     let mut deepest = error.to_string();
@@ -136,9 +136,9 @@ pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> 
     format!("the server at {} cannot be reached: {deepest}", shown(server))
 }
 
-/// Whether the connection ended before a call was answered. A port for HTTP/1 closes it, as a server does that stops.
+/// Whether the connection ended before a call was answered: by an HTTP/1 port, or by a server that stops.
 pub(super) fn is_connection_lost(status: &Status) -> bool {
-    // A status of a server has no source.
+    // A status that a server sent has no source.
     status.code() == Code::Unknown && status.source().is_some()
 }
 

@@ -1,4 +1,4 @@
-//! `log-level`: what the running server logs.
+//! `log-level`: shows or changes the log level of the running server.
 
 use inventory_proto::inventory::v1 as pb;
 use serde::Serialize;

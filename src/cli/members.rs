@@ -1,4 +1,4 @@
-//! `members`: the server processes of the store.
+//! `members`: lists the server processes of the store as the running server sees them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -92,7 +92,7 @@ impl From<DemoError> for CommandError {
     }
 }
 
-/// The result of a command: text for people, and the same as JSON for programs.
+/// The result of a command, as text and as JSON.
 trait View: Serialize {
     fn text(&self) -> String;
 }
@@ -105,7 +105,7 @@ fn show(view: &impl View, json: bool) -> Result<(), CommandError> {
     }
 }
 
-/// Prints a result for programs.
+/// Prints a result as JSON.
 fn show_json(view: &impl Serialize) -> Result<(), CommandError> {
     let value = serde_json::to_value(view).map_err(CommandError::failed)?;
     Ok(output::print_json(&value)?)
@@ -218,7 +218,7 @@ fn check() -> Result<(), CommandError> {
     let report = preflight::run(&config);
     output::print(&report)?;
     if report.wrong() > 0 {
-        // The report ends in the same words.
+        // The last line of the report is the same.
         return Err(CommandError::reported(exit::FAILED));
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! Amounts of money as people write them, and in a currency's smallest unit.
+//! Parses and formats amounts of money: decimal text, and a number in the smallest unit of the currency.
 
 use crate::currency::decimals;
 use crate::limits::PRICE_AMOUNT_MAX;
 
-/// `45.50` of USD is 4550.
+/// Parses a decimal amount: `45.50` of USD is 4550.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// What is wrong with the text, and what would be right.
 pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
     let wrong = || {
         format!(
@@ -78,7 +78,7 @@ pub(super) fn without_separators(text: &str, currency: &str) -> Option<String> {
     }
 }
 
-/// 4550 of USD is `45.50`.
+/// Formats an amount: 4550 of USD is `45.50`.
 pub(super) fn decimal(amount: i64, currency: &str) -> String {
     let places = decimals(currency);
     let sign = if amount < 0 { "-" } else { "" };
@@ -109,7 +109,7 @@ mod tests {
         // Decimals left out are zeros.
         assert_eq!(smallest_unit("45.5", "USD"), Ok(4_550));
         assert_eq!(smallest_unit("45", "USD"), Ok(4_500));
-        // Zeros that the currency does not have are no amount.
+        // Decimals that the currency does not have are accepted if they are zeros.
         assert_eq!(smallest_unit("120000.00", "KRW"), Ok(120_000));
         assert_eq!(smallest_unit("45.5000", "USD"), Ok(4_550));
     }

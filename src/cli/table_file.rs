@@ -13,7 +13,7 @@ use super::{CommandError, output};
 use crate::output::{OutputError, OutputFile};
 use crate::text;
 
-/// What a spreadsheet needs in front of a file to read it as UTF-8.
+/// Byte order mark, without which spreadsheets do not read a file as UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// One row: an object in JSON, cells in CSV.
@@ -28,9 +28,9 @@ pub(super) trait TableRow: Serialize {
 /// A cell of a CSV file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TableCell {
-    /// Text from outside, which a spreadsheet must not evaluate or change.
+    /// Text of a client or operator, which a spreadsheet must not evaluate or change.
     Text(String),
-    /// A number or a time of the program.
+    /// A number or a time that the program formats.
     Value(String),
 }
 
@@ -73,7 +73,7 @@ impl TableFile {
         }
         let path = args.out.as_deref().unwrap_or(Path::new("-"));
         let mut file = OutputFile::open(path)?;
-        // Pipes and devices have a program behind them.
+        // Pipes and devices are read by programs.
         let has_temporary_file = file.has_temporary_file();
         let out = match format {
             TableFormat::Jsonl => TableOutput::Jsonl(Box::new(file)),

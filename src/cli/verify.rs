@@ -1,5 +1,5 @@
-//! `verify` and `reconcile`: calls on the admin port that take long, with progress on a terminal.
-//! How a report is shown is in `verify/text.rs` and `verify/json.rs`.
+//! `verify` and `reconcile`: long calls on the admin port, with progress on a terminal. Not here: rendering of reports
+//! (`verify/text.rs`, `verify/json.rs`).
 
 mod json;
 mod text;
@@ -23,7 +23,7 @@ use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
 use crate::output::{self, OutputError};
 use crate::text as characters;
 
-/// How long these commands wait: the server gives up first and says why.
+/// How long these commands wait: longer than the server, whose error has the reason.
 const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
 
 /// `verify EVENT`.
@@ -102,7 +102,7 @@ struct ReconciliationSummary {
 }
 
 impl ReconciliationSummary {
-    /// Keeps a part, and prints it at once for a person: the plan is read before it is carried out.
+    /// Stores a part, and prints it at once in text mode, so that the user sees the plan before it is executed.
     fn take(&mut self, update: Reconciling, args: &ReconcileArgs) {
         let shown = match update {
             Reconciling::Progress(_) => return,
@@ -145,7 +145,7 @@ impl ReconciliationSummary {
     }
 }
 
-/// The exit code; what there is to say has been said.
+/// The exit code; the report has been printed already.
 fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
     let code = match verdict {
         pb::AuditVerdict::Clean => return Ok(()),
@@ -178,7 +178,7 @@ fn half(server: &Uri) -> CommandError {
     CommandError::failed(format!("nothing was proven: the server at {at} ended in the middle"))
 }
 
-/// One line on a terminal's stderr, written over and over; nothing elsewhere.
+/// One line on stderr that is overwritten with each update; nothing if stderr is not a terminal.
 struct VerifyProgress {
     on_terminal: bool,
     shown: bool,

@@ -1,5 +1,5 @@
-//! Explains failed starts: cause, facts of this machine, cure. Pure functions, except for
-//! one system call where the executor does not return the error code.
+//! Explains failed starts: cause, facts of this machine, remedy. Pure functions, except for one system call where the
+//! executor does not return the error code.
 //!
 //! Used by `check` and by a failed start.
 
@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use super::facts::{HostFacts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
-/// Cause and cure of a failure. `Display` formats it over several lines.
+/// Cause and remedy of a failure. `Display` formats it over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct Explanation {
     /// One sentence, without a full stop.
     pub wrong: String,
-    /// The facts it rests on, if any.
+    /// The facts that show the cause, if any.
     pub facts: Option<String>,
-    /// What to do; each line one way.
+    /// What to do: one alternative per line.
     pub(crate) cures: Vec<String>,
 }
 
@@ -34,13 +34,13 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Locked memory that `shards` shards need, in bytes, and what one more would: a start looks at the store and
-/// makes tables from executors of its own, and the kernel takes a moment to give back what those had.
+/// Locked memory for `shards` shards and one more executor, in bytes: a start checks the store and creates tables on
+/// executors of its own, and the kernel releases their memory with a delay.
 pub(crate) fn memlock_needed(shards: usize) -> u64 {
     (shards as u64 + 1) * MEMLOCK_SHARD_BYTES
 }
 
-/// Why the rings of `shards` shards could not all be made.
+/// Why the rings of `shards` shards could not all be created.
 pub(crate) fn explain_ring_error(
     error: &io::Error,
     facts: &HostFacts,
@@ -66,7 +66,7 @@ pub(crate) fn explain_ring_error(
     Explanation { wrong, facts: Some(facts.to_string()), cures }
 }
 
-/// The error number; where the executor has put words in its place, the one they stand for.
+/// The error number; if the executor returned only a text, the number that the text means.
 fn errno_of(error: &io::Error, facts: &HostFacts) -> i32 {
     if let Some(errno) = error.raw_os_error() {
         return errno;
@@ -94,7 +94,7 @@ fn newer_kernel() -> String {
 const ALLOW_CALLS: &str = "let the seccomp profile allow io_uring_setup, io_uring_enter and \
                            io_uring_register";
 
-/// How a profile is chosen, where the engine is known; both usual ways where it is not.
+/// How a profile is chosen for this container engine; both usual ways if the engine is unknown.
 fn seccomp_cures(facts: &HostFacts) -> Vec<String> {
     let docker = "docker run --security-opt seccomp=profile.json (or seccomp=unconfined)";
     let pod = "securityContext.seccompProfile: {type: Localhost, localhostProfile: profile.json} \
@@ -183,7 +183,7 @@ fn explain_enomem(facts: &HostFacts, shards: usize) -> (String, Vec<String>) {
             needed,
         )
     } else if facts.memlock.allows(needed) {
-        // The kernel counts per user, and takes a moment to give back what an ended process had.
+        // The kernel counts per user, and releases the memory of an ended process with a delay.
         (
             format!(
                 "memory for a ring ran out (ENOMEM): other processes of this user, or one that has \
@@ -273,7 +273,7 @@ pub(crate) fn explain_listen_error(
     Explanation { wrong, facts: None, cures }
 }
 
-/// Why the executor cannot learn which CPUs there are.
+/// Why the executor cannot read the CPU topology.
 pub(crate) fn explain_topology_error(error: &io::Error) -> Explanation {
     Explanation {
         wrong: format!(
@@ -287,7 +287,7 @@ pub(crate) fn explain_topology_error(error: &io::Error) -> Explanation {
     }
 }
 
-/// Why the store did not answer. `endpoint` is where it was looked for, `detail` what came back.
+/// Why the store did not answer. `endpoint` is the address, `detail` the error.
 pub(crate) fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> Explanation {
     Explanation {
         wrong: format!("DynamoDB did not answer at {endpoint}: {detail}"),
@@ -300,7 +300,7 @@ pub(crate) fn explain_store_unreachable(endpoint: &str, region: &str, detail: &s
     }
 }
 
-/// A table is not there. `variable` chose its name, `place` says where it was looked for.
+/// A table is missing. `variable` sets its name, `place` is the address of the store.
 pub(crate) fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explanation {
     Explanation {
         wrong: format!("the table {table:?} does not exist at {place}"),
@@ -342,7 +342,7 @@ mod tests {
         explain_ring_error(&io::Error::from_raw_os_error(errno), facts, 4).to_string()
     }
 
-    /// Every needle is in the text, and the text ends in at least one cure.
+    /// The text contains every needle and at least one remedy.
     fn assert_says(text: &str, needles: &[&str]) {
         for needle in needles {
             assert!(text.contains(needle), "no {needle:?} in:\n{text}");

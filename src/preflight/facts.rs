@@ -1,4 +1,4 @@
-//! What the machine allows this process, read live: an explanation names these facts.
+//! Limits and permissions of this process, read from the system when needed. Explanations contain these facts.
 
 use std::fmt;
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) enum Seccomp {
     Off,
     Strict,
     Filter,
-    /// The kernel does not tell.
+    /// The kernel does not report it.
     Unknown,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for HostFacts {
     }
 }
 
-/// A size as people read it: `64 KiB`, `8 MiB`, `unlimited`.
+/// A size as text: `64 KiB`, `8 MiB`, `unlimited`.
 pub(crate) fn bytes(size: ResourceLimit) -> String {
     const MIB: u64 = 1024 * 1024;
     match size {
@@ -139,7 +139,7 @@ fn raw_limits(resource: u32) -> Option<libc::rlimit> {
     (outcome == 0).then_some(limit)
 }
 
-/// The limits of this process; unlimited if the kernel does not tell.
+/// The limits of this process; unlimited if the kernel does not report them.
 fn limits_of(resource: u32) -> ResourceLimits {
     let limit = |value: libc::rlim_t| (value != libc::RLIM_INFINITY).then_some(value);
     raw_limits(resource).map_or(ResourceLimits { soft: None, hard: None }, |raw| ResourceLimits {
@@ -182,10 +182,10 @@ fn container() -> Option<&'static str> {
     }
 }
 
-/// Makes one small ring and lets it go: what the kernel itself says, without the executor's words.
+/// Creates one small ring and closes it, to get the error of the kernel itself and not the text of the executor.
 ///
 /// # Errors
-/// The kernel's answer to io_uring_setup.
+/// The error of io_uring_setup.
 pub(crate) fn try_ring() -> io::Result<()> {
     /// More than the kernel's parameter block, which has 120 bytes.
     const PARAMETER_WORDS: usize = 32;

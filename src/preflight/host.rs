@@ -18,8 +18,7 @@ use crate::limits::{
     STORE_CONNECTIONS_MAX,
 };
 
-/// Everything about the machine, in the order in which a start would meet it, and whether rings
-/// could be made.
+/// All checks of the machine, in the order of a start, and whether rings could be created.
 pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>, bool) {
     let shards = config.shard_cpus.len();
     let rings = try_rings(shards);
@@ -65,16 +64,16 @@ fn ring(rings: &io::Result<()>, facts: &HostFacts, shards: usize) -> PreflightCh
     }
 }
 
-/// Makes the executors of so many shards, all at the same time, and lets them go.
+/// Creates the executors of this many shards, all at the same time, and ends them.
 ///
 /// # Errors
 /// The error of the first executor that could not be created: the kernel's if available, else the executor's.
 fn try_rings(shards: usize) -> io::Result<()> {
-    // One bare ring first: the kernel's errno, before the executor says it in its own words.
+    // One bare ring first, because the executor does not return the kernel's error number.
     try_ring()?;
     let (made, results) = mpsc::channel();
     thread::scope(|scope| {
-        // Dropping it lets every executor go: each waits until its receiver is cut off.
+        // Dropping the sender ends every executor: each waits until its receiver is closed.
         let mut holds = Vec::with_capacity(shards);
         let mut threads = Vec::with_capacity(shards);
         for _ in 0..shards {
@@ -84,7 +83,7 @@ fn try_rings(shards: usize) -> io::Result<()> {
             let trial = move || hold_executor(made, &held);
             threads.push(thread::Builder::new().spawn_scoped(scope, trial)?);
         }
-        // With the last sender gone, a thread that died without a word cannot be waited for.
+        // Without this, the receiver would wait for a thread that ended without a message.
         drop(made);
         let outcomes: io::Result<Vec<()>> = results.iter().collect();
         drop(holds);
@@ -97,13 +96,13 @@ fn try_rings(shards: usize) -> io::Result<()> {
     })
 }
 
-/// Makes an executor, reports it to `made` once, and keeps it until `held` is cut off.
+/// Creates an executor, reports it to `made` once, and keeps it until `held` is closed.
 fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
     // Dropped after use, because the receiver waits until no sender is left.
     let mut made = Some(made);
     let mut report = |outcome| {
         if let Some(made) = made.take() {
-            // A reader that is gone has seen a failure already.
+            // If the receiver is gone, it has received a failure already.
             let _gone = made.send(outcome);
         }
     };
@@ -163,8 +162,8 @@ fn descriptors_beside_clients(shards: u64) -> u64 {
     DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + STORE_CONNECTIONS_MAX as u64)
 }
 
-/// Connections of clients that a shard may have: as many as the limit on descriptors has room for, so that probes and the
-/// store never find it used up.
+/// Connections of clients that a shard may have: as many as the limit on descriptors has room for, so that probes and
+/// the store never find it used up.
 pub(crate) fn connections_per_shard(facts: &HostFacts, shards: usize) -> usize {
     let Some(limit) = facts.open_files.soft else {
         return CONNECTIONS_PER_SHARD_MAX;
@@ -208,7 +207,7 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
     PreflightCheck::ok("open files", said)
 }
 
-/// What will listen where, by the variable that chose the port.
+/// The listeners, with the variable of each port.
 pub(crate) fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
     let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
     let grpc = match config.grpc_address() {
@@ -232,8 +231,8 @@ fn port(name: &'static str, address: SocketAddr) -> PreflightCheck {
     }
 }
 
-/// Listens on `address` for an instant, and not with SO_REUSEPORT: a shard's listener would share
-/// the port with another process of the same user instead of telling.
+/// Listens on `address` for a moment, without SO_REUSEPORT: with that option the port would be shared silently with
+/// another process of the same user.
 ///
 /// # Errors
 /// The kernel's.
@@ -300,7 +299,7 @@ mod tests {
             memlock(&facts, 4, made)
         };
         assert_eq!(judge(1 << 20, true).verdict, CheckResult::Ok);
-        // Below the floor nothing starts, whatever a bare ring could do.
+        // Below the minimum no executor starts, even if a bare ring could be created.
         assert_eq!(judge(64 << 10, true).verdict, CheckResult::Wrong);
         assert_eq!(judge(768 << 10, false).verdict, CheckResult::Wrong);
         let lenient = judge(768 << 10, true);

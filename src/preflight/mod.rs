@@ -27,7 +27,7 @@ pub(crate) use store::{
     resolve_store,
 };
 
-/// How a check came out.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckResult {
     Ok,
@@ -36,17 +36,17 @@ pub(crate) enum CheckResult {
     Wrong,
 }
 
-/// One thing a start needs.
+/// One requirement of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PreflightCheck {
     pub name: &'static str,
     pub verdict: CheckResult,
     pub said: String,
-    /// What to do about it, each a way.
+    /// Remedies: one alternative each.
     pub(crate) cures: Vec<String>,
 }
 
-/// All checks, and the facts they rest on.
+/// All checks, and the facts behind them.
 #[derive(Clone, Debug)]
 pub(crate) struct PreflightReport {
     pub checks: Vec<PreflightCheck>,

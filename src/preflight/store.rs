@@ -1,4 +1,4 @@
-//! The checks of the store: it answers, knows transactions, and has the tables as they must be.
+//! The checks of the store: it answers, supports transactions, and has the required tables.
 
 use std::io;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use inventory_store::{
     StoreSettings,
 };
 
-/// Why a command could not get its answer from the store.
+/// Why a command got no answer from the store.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreQueryError {
     #[error("no executor for the store: {0}")]
@@ -32,7 +32,7 @@ pub(crate) enum StoreQueryError {
 /// Evaluates the AWS configuration, once for the process. The region in use becomes that of `config`.
 ///
 /// # Errors
-/// What is missing or invalid, with its cure.
+/// What is missing or invalid, with the remedy.
 pub(crate) fn resolve_store(config: &mut StoreConfig) -> Result<StoreSettings, Explanation> {
     let settings = config.settings().resolve();
     let settings = settings.map_err(|error| explain_connect_error(&error, config))?;
@@ -43,7 +43,7 @@ pub(crate) fn resolve_store(config: &mut StoreConfig) -> Result<StoreSettings, E
 /// Connects once, on an executor of its own on this thread, and runs `work` with the store.
 ///
 /// # Errors
-/// No ring, no way to the store, or what `work` says.
+/// No ring, no connection to the store, or the error of `work`.
 pub(crate) fn query_at<T>(
     settings: StoreSettings,
     work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
@@ -54,8 +54,8 @@ pub(crate) fn query_at<T>(
     })?
 }
 
-/// What a start needs of the store: it answers, takes transactions, and its tables serve. Returns
-/// what differs without keeping the server from running.
+/// Checks what a start needs of the store: it answers, supports transactions, and has usable tables. Returns
+/// differences with which the server can run.
 ///
 /// # Errors
 /// The explanation, with cause and remedy.
@@ -65,7 +65,7 @@ pub(crate) fn require_store(
 ) -> Result<Vec<TableDifference>, Explanation> {
     let asked = query_at(settings.clone(), async |store| {
         match store.probe().await {
-            // The tables say themselves what they lack.
+            // The check of the tables reports what is missing.
             Ok(()) | Err(StoreConnectError::TableMissing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -113,7 +113,7 @@ pub(super) fn checks(
     let asked = inventory_runtime::run_unpinned(within(PREFLIGHT_STORE_TIMEOUT, async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
-            // The tables say themselves what they lack.
+            // The check of the tables reports what is missing.
             Ok(()) | Err(StoreConnectError::TableMissing { .. }) => store.endpoint().to_owned(),
             Err(error) => return Err(error.into()),
         };
@@ -148,7 +148,7 @@ pub(super) fn checks(
     checks
 }
 
-/// What the AWS configuration says: region, account, proxy.
+/// Region, account and proxy of the AWS configuration.
 fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
     let aws = settings.aws();
     let account = aws.and_then(|aws| aws.account()).map(|account| format!(", account {account}"));
@@ -210,7 +210,7 @@ fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<
     checks.collect()
 }
 
-/// Why the store cannot be used, with the settings it was looked for with.
+/// Why the store cannot be used, with the settings that lead to it.
 pub(crate) fn explain_connect_error(
     error: &StoreConnectError,
     config: &StoreConfig,
@@ -248,7 +248,7 @@ pub(crate) fn explain_connect_error(
                     .to_owned(),
             ],
         },
-        // These say what is wrong and what would be right in one sentence.
+        // These errors contain both the problem and the remedy in one sentence.
         StoreConnectError::Endpoint { .. }
         | StoreConnectError::CaBundle(_)
         | StoreConnectError::Proxy(_)

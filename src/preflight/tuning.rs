@@ -1,22 +1,21 @@
-//! How the kernel is set, against the table that `tuning/host.sh` sets a host by. Nothing here keeps
-//! a server from starting. Not here: what the settings are (`tuning/kernel.tsv`), and
-//! changing them.
+//! Compares kernel settings with the table that `tuning/host.sh` applies. Differences are notes and never prevent a
+//! start. Not here: the recommended values (`tuning/kernel.tsv`), and changing them.
 
 use std::fs;
 use std::path::Path;
 
 use super::{CheckResult, PreflightCheck};
 
-/// The very file that the script reads.
+/// The same file that the script reads.
 const TABLE: &str = include_str!("../../tuning/kernel.tsv");
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
 struct HostSetting<'a> {
     name: &'a str,
-    /// A file that lists what can be chosen, the chosen one in brackets; else one with one value.
+    /// True: the file lists all choices, with the current one in brackets. False: the file has one value.
     is_choice: bool,
-    /// Absolute; `cpu*` in it stands for each CPU of a shard.
+    /// Absolute path; `cpu*` means each CPU of a shard.
     path: &'a str,
     rule: &'a str,
     wanted: &'a str,
@@ -51,7 +50,7 @@ impl<'a> HostSetting<'a> {
         }
     }
 
-    /// What is at one path; `None` where it is not there or may not be read.
+    /// The value at one path; `None` if the file does not exist or cannot be read.
     fn value(&self, root: &Path, path: &str) -> Option<String> {
         let text = fs::read_to_string(root.join(path.trim_start_matches('/'))).ok()?;
         let text = text.trim();
@@ -62,7 +61,7 @@ impl<'a> HostSetting<'a> {
         Some(chosen.split_once(']')?.0.to_owned())
     }
 
-    /// The value that is not as wanted, of the first CPU that has one.
+    /// The first value, over the CPUs, that differs from the recommended one.
     fn differing(&self, root: &Path, shard_cpus: &[usize]) -> Option<String> {
         let off = |path: &str| {
             self.value(root, path).filter(|value| !value.is_empty() && !self.fits(value))
@@ -74,8 +73,8 @@ impl<'a> HostSetting<'a> {
     }
 }
 
-/// What of the host's settings differs from the table. A container sees only some of them: what is
-/// not there is not judged.
+/// The host's settings that differ from the table. A container sees only some of them: settings that do not exist are
+/// skipped.
 pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> PreflightCheck {
     let settings: Vec<HostSetting> = TABLE.lines().filter_map(HostSetting::of).collect();
     let off: Vec<String> = settings
@@ -149,7 +148,7 @@ mod tests {
             "somaxconn is 128 (wanted at least 1024), swappiness is 60 (wanted at most 1), \
              thp is always (wanted madvise or never), governor is powersave (wanted performance)"
         );
-        // The CPU belongs to somebody else.
+        // The CPU has no shard.
         assert!(!check(root.path(), &[2]).said.contains("governor"));
     }
 

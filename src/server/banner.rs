@@ -1,5 +1,5 @@
-//! What a person sees at start, on stdout. Lines that tools read keep their form: a name, spaces,
-//! an address. A banner that cannot be written never stops the server.
+//! The lines on stdout at start. Lines that tools read have a fixed form: a name, spaces, an address. A banner that
+//! cannot be written never stops the server.
 
 use std::net::SocketAddr;
 
@@ -48,7 +48,7 @@ Stop with Ctrl-C.",
 
 fn print(banner: &str) {
     match output::print(banner) {
-        // Nobody reads the banner.
+        // The reader of stdout has gone.
         Ok(()) | Err(OutputError::Closed) => {}
         Err(error) => tracing::warn!(error = %error, "banner not printed"),
     }

@@ -2,7 +2,7 @@
 
 use encoding_rs::{EUC_KR, Encoding, UTF_16BE, UTF_16LE};
 
-/// What a spreadsheet calls the encoding that every program reads.
+/// Name of UTF-8 in spreadsheets.
 const CURE: &str = "save it as \"CSV UTF-8\"";
 
 /// Formats that are no text, by their first bytes.
@@ -17,7 +17,7 @@ const NO_TEXT: [(&[u8], &str); 5] = [
 /// The text, and a note if its encoding is not UTF-8.
 ///
 /// # Errors
-/// What the file is instead, and the cure.
+/// The format of the file, and how to convert it.
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Option<String>), String> {
     if let Some((_, what)) = NO_TEXT.iter().find(|(start, _)| bytes.starts_with(start)) {
         return Err(format!("is {what}, not text: open it in its program and {CURE}"));

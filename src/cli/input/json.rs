@@ -1,4 +1,4 @@
-//! JSON as programs write it: one object a line, one object after the other, an array, or an object with the array.
+//! Reads records from JSON: one object per line, concatenated objects, an array, or an object that contains the array.
 
 use serde_json::{Deserializer, Map, Value};
 
@@ -8,7 +8,7 @@ use super::{Record, RecordPlace, RecordSink};
 /// The key of an object with an array of records.
 const LIST: &str = "seats";
 
-/// Passes each record to `take`. With `key`, a text stands for a record with this value alone.
+/// Passes each record to `take`. With `key`, a string is a record with only this value.
 pub(super) fn records(
     text: &str,
     columns: &[&str],
@@ -105,7 +105,7 @@ fn record(value: Value, columns: &[&str], key: Option<&str>) -> Result<Record, S
         }
         *place = match value {
             Value::String(text) => text,
-            // As it was written, but for zeros at the end: 45.50 is 45.5.
+            // As in the file, but without trailing zeros: 45.50 is 45.5.
             Value::Number(number) => number.to_string(),
             Value::Null => String::new(),
             _ => return Err(format!("{name} is no text and no number")),

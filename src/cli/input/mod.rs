@@ -1,7 +1,7 @@
-//! Input files of the commands, as offices write them: any common encoding, separator and JSON form.
+//! Input files of the commands, in the encodings, separators and JSON forms that spreadsheets and programs write.
 //!
-//! What is unambiguous is taken, with a note of what was done; the rest is refused with its place and the cure.
-//! Not here: what the values mean (`seats::file`).
+//! Unambiguous input is read, with a note if it was converted. Anything else is an error with the place in the file and
+//! the correction. Not here: the meaning of the values (`seats::file`).
 
 mod encoding;
 mod json;
@@ -19,10 +19,10 @@ use super::CommandError;
 use crate::limits::IMPORT_PROBLEMS_SHOWN;
 use crate::output;
 
-/// The text of a file, and what was done to read it.
+/// The text of a file, and notes on its conversion.
 #[derive(Debug)]
 pub(super) struct InputFile {
-    /// For messages.
+    /// Name for messages.
     place: String,
     /// With `\n` for line ends of any kind.
     text: String,
@@ -49,7 +49,7 @@ impl fmt::Display for RecordPlace {
     }
 }
 
-/// Receives records, or what is wrong with one; returns whether to go on.
+/// Receives each record, or its error; returns whether to continue.
 pub(super) type RecordSink<'a> = dyn FnMut(RecordPlace, Result<Record, String>) -> bool + 'a;
 
 impl InputFile {
@@ -104,7 +104,7 @@ impl InputFile {
         }
     }
 
-    /// As [`InputFile::records`] with the key alone, also from a plain list: one or more values a line.
+    /// As [`InputFile::records`] with the key only; also reads a plain list with one or more values per line.
     pub(super) fn list(&mut self, columns: &[&str], key: &str, take: &mut RecordSink<'_>) {
         let is_json = self.text.trim_start().starts_with(['{', '[']);
         if is_json {
@@ -121,7 +121,7 @@ impl InputFile {
         self.notes.push(note);
     }
 
-    /// Reports what was done to read the file, on standard error.
+    /// Prints the notes on standard error.
     pub(super) fn report_notes(&self) {
         for note in &self.notes {
             output::report(format_args!("note: {}: {note}", self.place));

@@ -95,7 +95,7 @@ fn unclosed_quote(text: &str, start: usize, separator: char) -> Option<u64> {
     opened
 }
 
-/// Passes the values of a list to `take`, each as a record with the key only: one or more a line.
+/// Passes the values of a list, one or more per line, to `take`, each as a record with the key only.
 pub(super) fn list(text: &str, columns: &[&str], key: &str, take: &mut RecordSink<'_>) {
     for (number, line) in (1..).zip(text.lines()) {
         for value in line.split(SEPARATORS) {
@@ -131,18 +131,18 @@ fn separator(text: &str, columns: &[&str]) -> (char, usize) {
         return (separator, start);
     }
     let header = first_line(text);
-    // The most known names; in a header without any, the most names.
+    // The separator that gives the most known names; without known names, the one that gives the most names.
     let names = |separator: char| {
         let cells = header.split(separator).map(column_name);
         let known = cells.filter(|cell| columns.contains(&cell.as_str())).count();
         (known, header.matches(separator).count())
     };
-    // Of equally good ones the first.
+    // Of equal ones the first.
     let best = SEPARATORS.iter().rev().max_by_key(|separator| names(**separator));
     (best.copied().unwrap_or(SEPARATORS[0]), 0)
 }
 
-/// The first line with more than separators.
+/// The first line that contains more than separators.
 fn first_line(text: &str) -> &str {
     let is_blank = |c: char| SEPARATORS.contains(&c) || c.is_whitespace() || c == '\u{feff}';
     text.lines().find(|line| !line.chars().all(is_blank)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Values as people see them: characters that are not visible make no difference.
+//! Normalises values, so that values that look equal are equal.
 
 use std::borrow::Cow;
 

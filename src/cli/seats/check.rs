@@ -1,5 +1,5 @@
-//! `seats import --check`: what a seat file has, section by section, so that names and prices can be judged before
-//! anything is sent.
+//! `seats import --check`: summary of a seat file by section, so that names and prices can be checked before anything
+//! is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ struct CheckedSection {
     prices: Vec<PriceRange>,
     /// Seats without a price.
     unpriced: i64,
-    /// For example.
+    /// One seat as an example.
     first: ExampleSeat,
 }
 

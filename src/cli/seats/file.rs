@@ -1,4 +1,4 @@
-//! Seat files: all records are checked, invalid ones are reported with their place.
+//! Seat files: checks all records, and reports invalid ones with their place in the file.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -118,7 +118,7 @@ struct SeatReader {
     problems: FileProblems,
 }
 
-/// Values that were read as something else than what the file has, by what was done.
+/// Counts of values that were converted while reading, by kind of conversion.
 #[derive(Default)]
 struct ChangedValues {
     /// Invisible characters were dropped.
@@ -129,7 +129,7 @@ struct ChangedValues {
     case: ChangedValue,
 }
 
-/// Values to which one thing was done, and the first of them.
+/// Number of values with one kind of conversion, and the first of them.
 #[derive(Default)]
 struct ChangedValue {
     count: i64,
@@ -161,7 +161,7 @@ impl ChangedValues {
 }
 
 impl SeatReader {
-    /// Takes one record; whether to go on.
+    /// Takes one record; returns whether to continue.
     fn take(&mut self, place: RecordPlace, record: Result<Record, String>) -> bool {
         let line = record.map(|record| self.line(place, &record));
         let seat = match line.and_then(SeatLine::check) {
@@ -181,7 +181,7 @@ impl SeatReader {
         fits
     }
 
-    /// The values of a record as they are meant.
+    /// The values of a record after conversion.
     fn line(&mut self, place: RecordPlace, record: &Record) -> SeatLine {
         let changed = &mut self.cleaned;
         let mut value = |column: usize| {

@@ -15,7 +15,7 @@ use inventory_core::ids::EventId;
 
 pub(super) fn run(args: &SeatListArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.server)?;
-    // Text is for people; a file, or a format, is for programs.
+    // Without a file and a format the output is text.
     if args.table.out.is_none() && args.table.format.is_none() {
         let seats = read(&port, args)?;
         return Ok(output::print(text(&seats))?);
@@ -27,7 +27,7 @@ pub(super) fn run(args: &SeatListArgs) -> Result<(), CommandError> {
     Ok(file.finish("seat")?)
 }
 
-/// All seats that are asked for.
+/// All requested seats.
 fn read(port: &AdminPort<'_>, args: &SeatListArgs) -> Result<Vec<ListedSeat>, CommandError> {
     let state = args.state.map_or(pb::SeatState::Unspecified, wanted);
     port.long_with_files(async |mut admin| {

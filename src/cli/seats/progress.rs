@@ -1,4 +1,4 @@
-//! Progress of a seat import on stderr: a bar on a terminal, a few plain lines elsewhere.
+//! Progress of a seat import on stderr: a bar on a terminal, otherwise a few plain lines.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _};
@@ -63,7 +63,7 @@ impl ImportProgress {
         if let ProgressOutput::Bar(bar) = &self.output {
             match well {
                 true => bar.finish_and_clear(),
-                // Where it stopped stays to be seen.
+                // The bar stays visible, because it shows where the import stopped.
                 false => bar.abandon(),
             }
         }
@@ -73,7 +73,7 @@ impl ImportProgress {
 fn bar(seats: usize) -> ProgressBar {
     let bar = ProgressBar::new(seats as u64);
     let shape = "{bar:40} {human_pos} of {human_len} seats, {eta} left";
-    // The shape is a constant; should it ever be wrong, the default one serves.
+    // The template is a constant; if it is wrong, the default style is used.
     if let Ok(style) = ProgressStyle::with_template(shape) {
         bar.set_style(style);
     }

@@ -1,4 +1,4 @@
-//! Sending seats: one stream, as fast as the store takes it, repeated after an interruption.
+//! Sends seats in one stream, as fast as the store accepts them, and again after an interruption.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ enum ImportError {
     Stalled,
 }
 
-/// An import with all that its attempts have in common.
+/// An import: the state that all attempts share.
 pub(super) struct SeatSender<'a> {
     port: &'a AdminPort<'a>,
     event: &'a EventId,
@@ -105,7 +105,7 @@ impl<'a> SeatSender<'a> {
             let Some(stored) = next else {
                 break;
             };
-            // A message of the progress may come after the last one.
+            // A progress message may arrive after the final one, with a smaller number.
             if stored.written >= last.written {
                 last = stored;
             }
@@ -226,7 +226,7 @@ fn messages(
         (!part.is_empty()).then(|| pb::ImportSeatsRequest { event_id: String::new(), seats: part })
     });
     futures::stream::iter(std::iter::once(first).chain(rest))
-        // A pause after each message: without one, all would be encoded before the first is sent.
+        // Yields after each message; otherwise all messages would be encoded before the first is sent.
         .then(|message| async {
             tokio::task::yield_now().await;
             message

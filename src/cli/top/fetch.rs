@@ -1,4 +1,4 @@
-//! One scrape over HTTP/1.1, bounded in bytes and time. Not here: what it says (`parse`).
+//! One scrape over HTTP/1.1, bounded in bytes and time. Not here: the content of the response (`parse`).
 
 use std::time::{Instant, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
 /// Scrapes the server at `address`; `began` is the instant from which scrapes are dated.
 ///
 /// # Errors
-/// In a person's words: nobody listens, it takes too long, or what answers is no server of ours.
+/// A message for the user: nothing listens, no answer in time, or the answer is not from inventory-api.
 pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape, String> {
     let at = shown(address);
     let asked = began.elapsed().as_secs_f64();

@@ -1,16 +1,15 @@
-//! The figures for scripts: names that stay, units in the names. Not here: what they mean
-//! (`model`).
+//! The JSON output, for scripts: stable names that contain the units. Not here: how values are computed (`model`).
 
 use serde_json::{Map, Value, json};
 
 use super::model::TopModel;
 
-/// A gauge or count that is whole.
+/// A gauge or count as a whole number.
 fn whole(number: f64) -> u64 {
     number as u64
 }
 
-/// One object. What is not known is null.
+/// The output as one object. Unknown values are null.
 pub(super) fn of(server: &str, figures: &TopModel) -> Value {
     json!({
         "server": server,

@@ -1,8 +1,8 @@
 //! `top`: metrics of a server, live in a terminal, or once for a script.
 //!
-//! [`fetch`] scrapes, [`parse`] reads, [`model`] makes rates of two scrapes, [`view`] and [`json`] show
-//! them; here are the keys, the clock and the terminal. Not here: anything that needs more
-//! rights than reading `/metrics`.
+//! [`fetch`] scrapes, [`parse`] parses, [`model`] computes rates from two scrapes, [`view`] and [`json`] render them.
+//! This file has the keys, the clock and the terminal. Not here: anything that needs more than read access to
+//! `/metrics`.
 
 mod fetch;
 mod json;
@@ -95,19 +95,19 @@ fn text(screen: &Screen) -> String {
     lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }
 
-/// What the fetching thread says.
+/// Messages of the fetching thread.
 enum FetchUpdate {
     Scrape(Result<TimedScrape, String>),
     /// The process received a termination signal.
     Stop,
 }
 
-/// Scrapes on a thread of its own, so that keys are answered while a server is not.
+/// Scrapes on a thread of its own, so that keys work while the server does not answer.
 fn begin(server: Uri, every: Duration) -> Receiver<FetchUpdate> {
     let (send, news) = sync_channel(TOP_SCRAPES_WAITING_MAX);
     thread::spawn(move || {
         let told = send.clone();
-        // It ends with the process, or when nobody listens any more.
+        // Ends with the process, or when the receiver is dropped.
         let ended = client::block_on_unbounded(async move {
             watch(&server, every, send).await;
             Ok(())
@@ -160,7 +160,7 @@ fn live(
     let mut silent_since = None;
     loop {
         terminal.draw(|frame| screen.draw(frame)).map_err(lost)?;
-        // Keys first: they come while a scrape is waited for.
+        // Keys first: they may arrive while a scrape is in flight.
         while event::poll(Duration::ZERO).map_err(lost)? {
             if matches!(event::read().map_err(lost)?, Event::Key(key) if key.kind == KeyEventKind::Press
                 && pressed(&mut screen, key.code, key.modifiers))
@@ -190,7 +190,7 @@ fn live(
     }
 }
 
-/// Does what a key asks for, and says whether that is the end.
+/// Handles a key; returns whether the program ends.
 fn pressed(screen: &mut Screen, key: KeyCode, modifiers: KeyModifiers) -> bool {
     match key {
         KeyCode::Char('q') | KeyCode::Esc => return true,

@@ -1,5 +1,5 @@
-//! What an operator asks of two scrapes of one server: rates, latencies, shards, events. Pure: no clock,
-//! no terminal, no sockets. Not here: how it looks (`view`, `json`).
+//! Rates, latencies, shards and events, computed from two scrapes of one server. Pure: no clock, no terminal, no
+//! sockets. Not here: rendering (`view`, `json`).
 
 use super::parse::MetricSamples;
 
@@ -21,13 +21,13 @@ pub(super) struct ShardRow {
     pub(super) requests_per_second: f64,
     /// Requests that are not answered yet.
     pub(super) active: f64,
-    /// The part of its time in which it worked, as the server says.
+    /// Fraction of the time in which the shard was busy, as reported by the server.
     pub(super) busy: f64,
     /// Reservations that wait for a transaction.
     pub(super) queue: f64,
     /// Transactions in flight.
     pub(super) in_flight: f64,
-    /// How long ago it turned last, in seconds.
+    /// Time since its last heartbeat, in seconds.
     pub(super) tick_age: f64,
     pub(super) stalls: f64,
 }
@@ -40,9 +40,9 @@ pub(super) struct MethodRow {
     pub(super) calls_per_second: f64,
     /// In milliseconds: p50, p95, p99, p99.9. `None` while the window is empty.
     pub(super) quantiles_ms: [Option<f64>; 4],
-    /// Answered, but not by OK: sold out, held by others, bad arguments.
+    /// Business rejections and invalid arguments: sold out, seats held by others, and so on.
     pub(super) refused_per_second: f64,
-    /// Not answered as they should be.
+    /// Calls that failed because of the server or the store, or missed their deadline.
     pub(super) errors_per_second: f64,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct StoreOperationRow {
     pub(super) per_second: f64,
     /// Between the two scrapes, in milliseconds.
     pub(super) mean_ms: Option<f64>,
-    /// Of those, how many did not end in "ok".
+    /// Of those, how many had a status other than `ok`.
     pub(super) not_ok_per_second: f64,
 }
 
@@ -127,7 +127,7 @@ impl TopModel {
 const ERRORS: [&str; 6] =
     ["INTERNAL", "UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED", "DATA_LOSS", "UNIMPLEMENTED"];
 
-/// What the server calls the events that it does not show by name.
+/// Label value of the events that the server does not show by name.
 const REST: &str = "other";
 
 /// Two scrapes of one server, the older first.
@@ -138,7 +138,7 @@ struct ScrapePair<'a> {
 }
 
 impl ScrapePair<'_> {
-    /// A counter that is smaller than before began anew meanwhile.
+    /// A counter that is smaller than before was reset by a restart.
     fn grown(before: f64, now: f64) -> f64 {
         if now < before { now } else { now - before }
     }
@@ -152,7 +152,7 @@ impl ScrapePair<'_> {
         Self::grown(of(self.before), of(self.now)) / self.seconds
     }
 
-    /// The growth of `NAME_sum` by that of `NAME_count`; `None` when nothing was counted.
+    /// The increase of `NAME_sum` divided by that of `NAME_count`; `None` if nothing was counted.
     fn mean(&self, name: &str, only: Option<(&str, &str)>) -> Option<f64> {
         let growth = |name: &str| match only {
             Some((label, value)) => self.rate_of(name, label, value),
@@ -168,7 +168,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
     let pair = ScrapePair {
         before: &before.samples,
         now: &now.samples,
-        // Never by zero: two scrapes of the same instant have no rates.
+        // Avoids a division by zero: two scrapes of the same instant have no rates.
         seconds: (now.at - before.at).max(0.001),
     };
     let at = pair.now;
@@ -180,7 +180,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
     let mut events = events(&pair);
     events.sort_by(|one, other| {
         let (one_rate, other_rate) = (one.reservations_per_second, other.reservations_per_second);
-        // Whatever the rest writes together, it is no event: it comes last.
+        // The row of all other events comes last, however many reservations it has.
         let is_rest = |event: &EventRow| event.id == REST;
         is_rest(one)
             .cmp(&is_rest(other))
@@ -310,7 +310,7 @@ fn operations(pair: &ScrapePair<'_>) -> Vec<StoreOperationRow> {
         .collect()
 }
 
-/// The rest is shown when it writes anything.
+/// The row of all other events is shown if it has any reservations.
 fn events(pair: &ScrapePair<'_>) -> Vec<EventRow> {
     let units = |event: &str, state: &str| {
         pair.now

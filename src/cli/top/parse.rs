@@ -1,5 +1,5 @@
-//! Prometheus' text format, as far as a server of ours writes it. Not here: what the figures
-//! mean (`model`).
+//! Parser for the part of the Prometheus text format that inventory-api writes. Not here: the meaning of the metrics
+//! (`model`).
 
 use crate::limits::TOP_SAMPLES_MAX;
 
@@ -24,7 +24,7 @@ pub(super) struct MetricSamples(Vec<MetricSample>);
 
 impl MetricSamples {
     /// # Errors
-    /// The first line that cannot be read, or that there are too many.
+    /// The first line that does not parse, or too many lines.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut samples = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -43,7 +43,7 @@ impl MetricSamples {
         Ok(Self(samples))
     }
 
-    /// Those of one name, in the order of the scrape.
+    /// The samples of one metric, in the order of the scrape.
     pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &MetricSample> {
         self.0.iter().filter(move |sample| sample.name == name)
     }
@@ -53,7 +53,7 @@ impl MetricSamples {
         self.of(name).map(|sample| sample.value).sum()
     }
 
-    /// The sum of those whose label has this value.
+    /// The sum of the samples whose label has this value.
     pub(super) fn sum_of(&self, name: &str, label: &str, value: &str) -> f64 {
         self.of(name).filter(|sample| sample.label(label) == value).map(|sample| sample.value).sum()
     }
@@ -62,7 +62,7 @@ impl MetricSamples {
         self.of(name).next()
     }
 
-    /// The values of a label among those of one name, each once, in the order of the scrape.
+    /// The distinct values of a label of one metric, in the order of the scrape.
     pub(super) fn values_of(&self, name: &str, label: &str) -> Vec<String> {
         let mut values: Vec<String> = Vec::new();
         for sample in self.of(name) {
@@ -75,7 +75,7 @@ impl MetricSamples {
     }
 }
 
-/// `name{label="value",…} value`, or without labels; a time behind the value is not read.
+/// `name{label="value",…} value`, or without labels; a timestamp after the value is ignored.
 fn sample(line: &str) -> Option<MetricSample> {
     let name_ends = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(name_ends);
@@ -87,7 +87,7 @@ fn sample(line: &str) -> Option<MetricSample> {
     (!name.is_empty()).then(|| MetricSample { name: name.to_owned(), labels, value })
 }
 
-/// The labels, and what stands behind their brace.
+/// The labels, and the rest of the line after the closing brace.
 fn labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
     let mut labels = Vec::new();
     loop {

@@ -1,5 +1,4 @@
-//! How the figures look: one screen, drawn anew each time. Not here: what is shown (`model`),
-//! keys and time (`mod`).
+//! Renders one screen, completely each time. Not here: the values (`model`), keys and time (`mod`).
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -14,13 +13,13 @@ use super::words::{bytes, count, method_name, ms, rate, span};
 /// A smaller terminal shows only a line that asks for more space.
 pub(super) const SMALLEST: (u16, u16) = (72, 12);
 
-/// What P95 may be: the promise that the alerts watch too.
+/// Bound of the P95, as in the alerts.
 const P95_MS_MAX: f64 = 40.0;
 
-/// A shard that works longer than this part of its time has none to spare.
+/// Busy ratio from which a shard counts as saturated.
 const BUSY_MAX: f64 = 0.9;
 
-/// By what the events are sorted.
+/// Sort order of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum EventOrder {
     #[default]
@@ -66,14 +65,14 @@ impl EventOrder {
 pub(super) struct Screen {
     pub(super) server: String,
     pub(super) figures: Option<TopModel>,
-    /// Why there are no newer figures, and for how many seconds.
+    /// Why there is no newer scrape, and for how many seconds.
     pub(super) trouble: Option<(String, u64)>,
     pub(super) paused: bool,
     pub(super) help: bool,
     pub(super) sort: EventOrder,
-    /// Whether what is wrong is coloured.
+    /// Whether problems are coloured.
     pub(super) colours: bool,
-    /// Whether the last line names the keys.
+    /// Whether the last line lists the keys.
     pub(super) keys: bool,
 }
 
@@ -83,7 +82,7 @@ impl Screen {
         self.render(area, frame.buffer_mut());
     }
 
-    /// The lines it wants when there is room.
+    /// Number of lines of the complete screen.
     pub(super) fn height(&self) -> u16 {
         let Some(figures) = &self.figures else {
             return SMALLEST.1;
@@ -92,7 +91,7 @@ impl Screen {
             + figures.methods.len()
             + figures.operations.len()
             + figures.events.len();
-        // Three lines of a head, four tables with a line of names and one between, one of keys.
+        // Three lines of the head; four tables, each with a header and an empty line; the line of keys.
         (rows + 3 + 4 * 2 + 2 + usize::from(self.keys)) as u16
     }
 
@@ -147,7 +146,7 @@ impl Screen {
                 ),
                 format!("  up {}", span(figures.uptime_seconds)).into(),
                 if self.paused { "  PAUSED" } else { "" }.into(),
-                // Last: a narrow screen cuts it off. Servers before 0.2 have none.
+                // Last, because a narrow screen cuts it off. Servers before 0.2 do not report it.
                 match figures.revision.as_str() {
                     "" => String::new(),
                     revision => format!("  revision {revision}"),
@@ -226,7 +225,7 @@ impl Screen {
             0 => Cell::from(Line::from(*name)),
             _ => Cell::from(Line::from(*name).right_aligned()),
         });
-        // The first column takes what the others leave.
+        // The first column gets the remaining width.
         let constraints = widths.iter().enumerate().map(|(at, width)| match at {
             0 => Constraint::Min(*width),
             _ => Constraint::Length(*width),
@@ -257,7 +256,7 @@ impl Screen {
 
     fn methods(&self, methods: &[MethodRow], width: u16) -> Table<'static> {
         const WIDTHS: [u16; 8] = [12, 8, 6, 6, 6, 6, 7, 6];
-        // What the other columns and the spaces between them leave.
+        // The width that the other columns and the spaces between them leave.
         let others = WIDTHS.iter().skip(1).map(|width| width + 1).sum();
         let name_width = usize::from(width.saturating_sub(others).max(WIDTHS[0]));
         let rows = methods.iter().map(|method| {

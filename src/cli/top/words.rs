@@ -1,4 +1,4 @@
-//! Numbers as people read them. Not here: where they stand on the screen (`view`).
+//! Numbers as short texts, rounded for display. Not here: their place on the screen (`view`).
 
 /// A whole number, in groups of three up to a million, then in M.
 pub(super) fn count(number: f64) -> String {
@@ -16,7 +16,7 @@ pub(super) fn count(number: f64) -> String {
     grouped
 }
 
-/// Of something in a second: with a decimal while it is small, `0` only when it is nothing.
+/// A rate per second: with a decimal if it is small, `0` only if it is zero.
 pub(super) fn rate(per_second: f64) -> String {
     match per_second {
         none if none <= 0.0 => "0".to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn ms(ms: Option<f64>) -> String {
     }
 }
 
-/// A method in `width` columns: whole, without the package, or the end of that.
+/// A method name in `width` columns: complete, without the package, or cut at the front.
 pub(super) fn method_name(name: &str, width: usize) -> String {
     if name.len() <= width {
         return name.to_owned();
@@ -46,18 +46,18 @@ pub(super) fn method_name(name: &str, width: usize) -> String {
     let short = format!("{service}/{method}");
     match short.len().checked_sub(width) {
         None | Some(0) => short,
-        // One more for the mark.
+        // One more for the ellipsis.
         Some(over) => format!("…{}", short.get(over + 1..).unwrap_or_default()),
     }
 }
 
-/// Memory.
+/// An amount of memory.
 pub(super) fn bytes(bytes: f64) -> String {
     let mib = bytes / f64::from(1 << 20);
     if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
-/// A time in its two largest units.
+/// A duration in its two largest units.
 pub(in crate::cli) fn span(seconds: f64) -> String {
     let whole = seconds as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);

@@ -1,5 +1,4 @@
-//! Reports and plans for people, at any hour: numbers in columns, then what is wrong, then the
-//! verdict in the last line.
+//! Reports and plans as text: numbers in columns, then the breaches, and the verdict in the last line.
 
 use std::fmt::Write as _;
 
@@ -49,12 +48,12 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         "held",
         "confirmed",
         "blocked",
-        // What there is beyond what there can be: the difference of the report with the other sign.
+        // The surplus is the difference of the report with the other sign.
         "surplus",
     ];
     let mut table = TextTable::new(&[Align::Right; 7]).separated_by("   ");
     table.row(names);
-    // The stripe of a seated event has no stock, unless a hand gave it some.
+    // The stripe of a seated event has no stock, unless somebody changed the item.
     let has_stock = |stripe: &&pb::StripeAccount| {
         let of = [stripe.capacity, stripe.remaining, stripe.held, stripe.confirmed];
         !report.seated || of.iter().any(|number| *number != 0)
@@ -87,7 +86,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     let _ = writeln!(text, "{table}");
 }
 
-/// `None` as the difference of the report: it moved.
+/// `None`: the item changed during the audit.
 fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> [String; 7] {
     let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
     let surplus =
@@ -214,7 +213,7 @@ fn verdict(report: &pb::AuditReport) -> String {
     }
 }
 
-/// What would be done, or is done next. `apply` is the command that does it, if it is not done next.
+/// The plan. `apply` is the command that executes it, unless it is executed next.
 pub(super) fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
     if plan.moving {
         return "nothing planned: the event moved while it was read. Close it, or wait until fewer \
@@ -258,7 +257,7 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
     text
 }
 
-/// What became of the plan.
+/// The result of the executed plan.
 pub(super) fn done(done: &pb::RepairsDone) -> String {
     let mut text = format!("repaired      {}", grouped(done.done));
     for (what, number) in [("had changed meanwhile", done.stale), ("failed", done.failed)] {

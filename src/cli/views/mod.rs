@@ -1,7 +1,7 @@
 //! View models: each command renders one as text and as JSON.
 //!
-//! JSON has the fields of the contract under their names there, but for statuses and times, which are words and
-//! RFC 3339. Not here: calls, and what is printed when.
+//! The JSON has the fields of the contract under the same names; statuses are words without a prefix, times are RFC
+//! 3339. Not here: calls, and the order of printing.
 
 mod event;
 mod reservation;
@@ -11,7 +11,7 @@ pub(super) use reservation::{ExportedReservation, ReservationView};
 
 use crate::output::{Align, TextTable};
 
-/// Names and values, one pair a line; pairs without a value are left out.
+/// Names and values, one pair per line; pairs without a value are left out.
 pub(super) fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = TextTable::new(&[Align::Left, Align::Left]);
     for (name, value) in pairs.into_iter().filter(|(_, value)| !value.is_empty()) {
@@ -25,8 +25,8 @@ pub(super) fn short_name<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
-/// Milliseconds since the Unix epoch as RFC 3339 in UTC, always with three fraction digits; `None` for 0, which
-/// stands for no time.
+/// Milliseconds since the Unix epoch as RFC 3339 in UTC, always with three fraction digits; `None` for 0, which means
+/// that there is no time.
 pub(super) fn time(ms: i64) -> Option<String> {
     let seconds = prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos: 0 }.to_string();
     (ms != 0).then(|| format!("{}.{:03}Z", seconds.trim_end_matches('Z'), ms.rem_euclid(1_000)))
@@ -37,7 +37,7 @@ pub(super) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-/// A number of things: `1 seat`, `2,000 seats`.
+/// A number with a noun: `1 seat`, `2,000 seats`.
 pub(in crate::cli) fn counted(number: i64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {thing}{plural}", grouped(number))

@@ -1,4 +1,4 @@
-//! Reservations.
+//! View models of reservations.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,7 @@ impl ReservationView {
     }
 }
 
-/// A reservation with what people call its event and its seats.
+/// A reservation with the names of its event and seats.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct ExportedReservation {
     #[serde(flatten)]
@@ -115,7 +115,7 @@ impl TableRow for ExportedReservation {
         "expires_at",
         "created_at",
         "changed_at",
-        // Added later: programs count columns.
+        // New columns come last, because programs may address columns by number.
         "amount",
         "currency",
         "event_name",

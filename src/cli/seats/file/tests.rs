@@ -1,4 +1,4 @@
-//! Files of seats, good and bad: what is read of them, and which line is blamed.
+//! Valid and invalid seat files: the seats read from them, and the lines reported.
 #![allow(clippy::unwrap_used)]
 
 use std::io;

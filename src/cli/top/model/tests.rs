@@ -1,4 +1,4 @@
-//! What `model` makes of two scrapes.
+//! Rates and values computed from two scrapes.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

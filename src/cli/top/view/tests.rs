@@ -1,4 +1,4 @@
-//! What stands on the screen, and what is coloured.
+//! Content and colours of the screen.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
