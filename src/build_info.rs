@@ -20,7 +20,7 @@ pub(crate) fn revision() -> &'static str {
     REVISION.get().copied().filter(|revision| !revision.is_empty()).unwrap_or("unknown")
 }
 
-/// Version and revision, for people: `0.1.0 (3f2a1b0c9d8e)`.
+/// Version and revision as text: `0.1.0 (3f2a1b0c9d8e)`.
 pub(crate) fn version_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| format!("{VERSION} ({})", revision()))

@@ -1,4 +1,4 @@
-//! Log lines of payment conflicts: a buyer may have paid twice, and somebody has to look at it.
+//! Log lines of payment conflicts: a buyer may have paid twice, so an operator must check the payment.
 //!
 //! Must not live here: the counter, which counts every conflict (`telemetry::recorder`).
 

@@ -1,5 +1,5 @@
-//! Accepting connections on the control plane. The number of open connections is bounded, and a new connection takes
-//! the place of the idlest one, so that connections which somebody leaves open keep no probe out.
+//! Accepts connections on the control plane. The number of open connections is bounded, and a new connection takes the
+//! place of the idlest one, so that abandoned connections cannot block a probe.
 
 use std::collections::BTreeMap;
 use std::io;

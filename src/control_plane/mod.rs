@@ -1,8 +1,8 @@
 //! The control plane: one thread with a tokio runtime for everything that is not a reservation.
 //!
-//! Serves probes and metrics over HTTP (`probes`), the admin service ([`admin`]), audits ([`audit`]), reflection and the
-//! health of ADMIN_PORT (`auxiliary`), span export (`span_export`) and signals (`signals`). The thread is not pinned to a core; a stall or a
-//! panic here does not affect a shard.
+//! Serves probes and metrics over HTTP (`probes`), the admin service ([`admin`]), audits ([`audit`]), reflection and
+//! the health of ADMIN_PORT (`auxiliary`), span export (`span_export`) and signals (`signals`). The thread is not
+//! pinned to a core; a stall or a panic here does not affect a shard.
 //!
 //! Not here: reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
 

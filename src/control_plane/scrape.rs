@@ -1,5 +1,5 @@
 //! Collects the metrics of all shards, one collection at a time. Scrapes that arrive during a collection share the next
-//! one, so that no number of scrapes keeps another one waiting for longer than two collections.
+//! one, so that no scrape waits for longer than two collections, however many there are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

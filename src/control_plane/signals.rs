@@ -42,8 +42,8 @@ impl Signals {
     /// Reports the first and the second signal; ignores further ones. The same signal again within
     /// [`limits::REPEATED_SIGNAL_WINDOW`] is no second one.
     pub(super) async fn report(mut self, shutdown: watch::Sender<ShutdownSignal>) {
-        // The terminal of a server that somebody runs by hand was closed. Other senders of SIGHUP want a program to read
-        // its configuration or to open its log files again.
+        // On a terminal SIGHUP means that the terminal was closed. Other senders of SIGHUP want a program to read its
+        // configuration or to open its log files again.
         let by = self.next(io::stdin().is_terminal()).await;
         tracing::info!(signal = by, "draining; a second signal aborts");
         shutdown.send_replace(ShutdownSignal::Drain { by });

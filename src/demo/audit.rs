@@ -70,7 +70,7 @@ impl SaleAudit {
         }
     }
 
-    /// What the books say of themselves.
+    /// Adds the totals and breaches of an audit.
     fn stock(&mut self, report: &audit::AuditReport) {
         for stripe in &report.stripes {
             let claimed = stripe.held + stripe.confirmed;

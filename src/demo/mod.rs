@@ -1,4 +1,4 @@
-//! `demo`: sells out an event in front of the user and proves the promises from the store.
+//! `demo`: sells out an event while the user watches, and proves the promises from the content of the store.
 //!
 //! Runs a real server on free ports, an engine in memory and real clients on real sockets, followed by an
 //! [`audit`] that compares the store with every answer.

@@ -5,11 +5,11 @@ use std::time::Duration;
 /// Event names that a shard caches, for answers about an event.
 pub(crate) const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
 
-/// How long they are cached: a name rarely changes, and the operator who changed it wants to see the result.
+/// How long they are cached: a name rarely changes, and a change should be visible soon.
 pub(crate) const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a complete answer waits for optional data (a seat's row, an event's name), and never longer than half of the
-/// remaining deadline.
+/// How long a complete answer waits for optional data (a seat's row, an event's name), and never longer than half of
+/// the remaining deadline.
 pub(crate) const OPTIONAL_DATA_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Encoded statuses of seated events that a shard caches, and their largest size: 4 MiB in total.

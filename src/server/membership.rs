@@ -1,4 +1,5 @@
-//! How the processes of a store find each other: what each shard gets, by the setting MEMBERSHIP.
+//! How the processes of a store find each other: hands out the parts of membership to the shards, by the setting
+//! MEMBERSHIP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ fn first_report(
     }
 }
 
-/// Name of the machine or pod and the port for clients: for people, nothing connects to it.
+/// Name of the machine or pod, and the port for clients. Shown to operators only; nothing connects to this address.
 fn address(grpc: SocketAddr) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = match name.trim() {

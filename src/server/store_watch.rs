@@ -1,5 +1,5 @@
-//! Judges what the shards record about the store: outages, which turn readiness off, and clock skew. One line per change,
-//! and one per interval while it lasts. No I/O besides the lines.
+//! Derives outages of the store, which turn readiness off, and clock skew from what the shards record. One log line per
+//! change, and one per interval while a problem lasts. No I/O besides the lines.
 
 use std::time::Duration;
 

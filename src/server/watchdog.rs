@@ -1,6 +1,6 @@
-//! Detects stalled shards, and reports outages of the store that `store_watch` finds. After the first threshold readiness is off, and the log names the shard and its
-//! last activity; readiness returns with the shard's heartbeat. After the second threshold the process exits
-//! so that its supervisor restarts it; no acknowledged write is lost.
+//! Detects stalled shards, and reports outages of the store that `store_watch` finds. After the first threshold
+//! readiness is off, and the log names the shard and its last activity; readiness returns with the shard's heartbeat.
+//! After the second threshold the process exits so that its supervisor restarts it; no acknowledged write is lost.
 //!
 //! The watchdog has its own thread because the control plane may be stalled too. It counts its own checks
 //! instead of clock time: a machine that was suspended for a minute has not stalled for a minute.

@@ -1,7 +1,8 @@
-//! Membership on the shards: the first shard beats in the store, and every shard passes the members to its engine.
+//! Membership on the shards: the first shard sends the beats of the process to the store, and every shard passes
+//! changed members to its engine.
 //!
-//! A beat that fails or panics costs nothing but an older view. Not here: who is a member
-//! (`inventory_core::membership`).
+//! After a beat that fails or panics the process keeps the members of its last read. Not here: the decision which
+//! processes are members (`inventory_core::membership`).
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -42,7 +43,7 @@ pub(crate) struct BeatConfig {
     pub(crate) report: watch::Sender<MembershipReport>,
 }
 
-/// Passes changed members to the engine until the future is dropped or the members cannot change.
+/// Passes changed members to the engine until the future is dropped, or until no sender of members is left.
 pub(super) async fn follow(driver: Rc<Driver>, mut members: watch::Receiver<Arc<Members>>) {
     while members.changed().await.is_ok() {
         pass_on(&driver, &mut members);

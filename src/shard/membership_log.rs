@@ -1,4 +1,4 @@
-//! Log lines about membership: one per change, and one per interval while something lasts. No I/O besides the lines.
+//! Log lines about membership: one per change, and one per interval while a problem lasts. No I/O besides the lines.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,18 +20,19 @@ pub(super) struct MembershipLog {
     clocks: LastingProblem,
 }
 
-/// Something that lasts: when it began, and when it was logged last.
+/// A problem that lasts: when it began, and when it was logged last.
 #[derive(Debug, Default)]
 struct LastingProblem {
     since: Option<Micros>,
     logged: Option<Micros>,
 }
 
-/// Whether a line is due.
+/// Which line is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineDue {
+    /// The problem lasts.
     Lasts,
-    /// It was logged and is over.
+    /// The problem was logged and is over.
     Over,
 }
 
@@ -142,7 +143,7 @@ impl MembershipLog {
     }
 }
 
-/// One failed beat is no news: the next one comes before any other process forgets this one.
+/// A single failed beat is not logged: the next one comes before any other process forgets this one.
 const FAILURES_AFTER: Duration = limits::BEAT_INTERVAL;
 
 const LINE_EVERY: Duration = limits::STORE_OUTAGE_LOG_EVERY;

@@ -8,7 +8,7 @@
 //! | `shutdown_barrier.rs` | when a draining shard may end |
 //! | `driver.rs` | executes the engine's effects |
 //! | `reclaimer.rs` | returns the stock of expired holds |
-//! | `membership.rs`, `membership_log.rs` | announces the process to the others, follows who they are; log lines about it |
+//! | `membership.rs`, `membership_log.rs` | beats of the process, and the members for its engine; log lines about them |
 //! | `observers.rs` | passes events of gRPC and the store to the recorder |
 //! | `store_probe.rs` | probes a store that fails |
 //! | `spans.rs` | spans of calls and transactions |
@@ -217,7 +217,7 @@ async fn run<S: UnaryService + 'static>(
     let (driver, recorder) = (Rc::clone(&context.driver), Rc::clone(&context.recorder));
     let reclaiming = inventory_runtime::spawn(reclaim(driver, recorder, shard, config.shards));
     let probing = inventory_runtime::spawn(store_probe::run(Rc::clone(&context.driver), health));
-    let beating = inventory_runtime::spawn(beat(context.heartbeat.clone()));
+    let heartbeat_task = inventory_runtime::spawn(write_heartbeats(context.heartbeat.clone()));
     let following =
         inventory_runtime::spawn(membership::follow(Rc::clone(&context.driver), members));
     let beats = beats.map(|beats| Beats::start(Rc::clone(&context.driver), beats));
@@ -225,7 +225,7 @@ async fn run<S: UnaryService + 'static>(
 
     let mut inbox = config.inbox.messages;
     let mode = context.serve_until_shutdown(&mut inbox, &serve).await;
-    // First of all: the others take over the stripes while this process finishes its calls.
+    // Before all else: other processes take over the stripes while this process finishes its calls.
     beats.as_ref().inspect(|beats| beats.leave());
     reclaiming.cancel().await;
     // No new connections. The task must be cancelled: a detached accept loop outlives its executor.
@@ -244,7 +244,7 @@ async fn run<S: UnaryService + 'static>(
     following.cancel().await;
     replying.cancel().await;
     probing.cancel().await;
-    beating.cancel().await;
+    heartbeat_task.cancel().await;
     unfinished
 }
 
@@ -266,7 +266,7 @@ async fn reclaim(driver: Rc<Driver>, recorder: Rc<Recorder>, shard: usize, shard
     }
 }
 
-async fn beat(heartbeat: HeartbeatWriter) {
+async fn write_heartbeats(heartbeat: HeartbeatWriter) {
     loop {
         heartbeat.beat(clock::monotonic());
         inventory_runtime::sleep(limits::HEARTBEAT_INTERVAL).await;

@@ -1,7 +1,8 @@
-//! Whether the store answers the shards, and how far the local clock is from the store's. The shards write, the watchdog and
-//! scrapes read; no locks.
+//! Whether the store answers the shards, and the offset of the local clock from the store's. Written by the shards,
+//! read by the watchdog and by scrapes; no locks.
 //!
-//! Reads and writes are apart, because a store may answer reads while it accepts no write: a full disk, a missing permission.
+//! Reads and writes are apart, because a store may answer reads while it accepts no write: a full disk, a missing
+//! permission.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

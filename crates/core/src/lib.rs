@@ -7,7 +7,9 @@
 //! Not here: executors, clocks, sockets, the SDK, logging, `async`.
 //!
 //! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one batch writes) →
-//! [`lane`] (the group commit) → [`engine`] (all lanes of one shard). [`expiry_search`] stands beside the engine.
+//! [`lane`] (the group commit) → [`engine`] (all lanes of one shard). Separate from the engine: [`expiry_search`]
+//! decides which overdue holds are read, [`membership`] which processes sell; [`stripe_ownership`] divides stripes
+//! among them.
 
 pub mod answer;
 pub mod audit;

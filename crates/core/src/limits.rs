@@ -57,8 +57,8 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 /// Bytes of one TransactWriteItems: DynamoDB's limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes. A record
-/// of more seats is larger, and the actions of its seats leave room for no other.
+/// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes. A
+/// record of more seats is larger, and the actions of its seats leave room for no other.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Most reservations of one batch: the actions of a transaction less one for the stripe.
@@ -224,16 +224,16 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between attempts.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-/// Transactions with an unknown outcome that a shard sends again at the same time: each of them costs the store as much as
-/// a new one. Four resolve some hundred a second if the store is well.
+/// Transactions with an unknown outcome that a shard sends again at the same time: each of them costs the store as much
+/// as a new one. Four resolve some hundred a second if the store is well.
 pub(crate) const RESEND_SLOTS_MAX: usize = 4;
 
-/// Longest time-out of an attempt to resolve an unknown outcome: thrice the slowest store that is worth waiting for, and
-/// short enough that an answer which never comes does not delay the next attempt for long.
+/// Longest time-out of an attempt to resolve an unknown outcome: thrice the slowest store that is worth waiting for,
+/// and short enough that an answer which never comes does not delay the next attempt for long.
 pub(crate) const RESEND_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 
-/// Longest pause between two resends of a shard that time out. With it, 12 shards use up a store that takes 5 s for each
-/// transaction, one after the other, and 400 shards one that takes 150 ms.
+/// Longest pause between two resends of a shard that time out. With it, 12 shards use up a store that takes 5 s for
+/// each transaction, one after the other, and 400 shards one that takes 150 ms.
 pub(crate) const RESEND_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest pause between two resends that the store refuses, or that cannot be sent: they cost the store little, and
@@ -308,22 +308,24 @@ pub const EXPIRY_SEGMENTS: u16 = 8;
 /// its expiry: this interval, the delay of the index, and a few transactions.
 pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
-/// Interval of the reads of the process that is second in line, in intervals of the first, and for how many of these a
-/// hold must be overdue before the second expires it: within ten seconds the stock of a process that died is back.
+/// Intervals of the first reader of a part between two reads of the second one, and for how many of them a hold must be
+/// overdue before the second one expires it. With 2, a dead first reader delays the return of stock by less than ten
+/// seconds.
 pub(crate) const RECLAIM_SECOND_INTERVALS: u64 = 2;
 
-/// The same interval of all other processes: with many processes they cost less than the first two.
+/// The same interval for all other processes: up to 17 of them together read less than the first two.
 pub(crate) const RECLAIM_LATER_INTERVALS: u64 = 12;
 
-/// For how many intervals of the first a hold must be overdue before another process than the first two expires it.
-pub(crate) const RECLAIM_LATER_PATIENCE: u64 = 4;
+/// For how many intervals of the first reader a hold must be overdue before a process other than the first two expires
+/// it.
+pub(crate) const RECLAIM_LATER_OVERDUE_INTERVALS: u64 = 4;
 
 /// Holds in the index that one process scans per second on average: 10 to 20 read units, as much as its reads of
 /// buckets cost. An index of 500 holds is scanned at every interval, one of 100,000 holds every eight minutes.
 pub(crate) const RECLAIM_SCAN_RATE: u64 = 200;
 
-/// Longest interval of the scan. A hold that no other rule finds is overdue for at most this long: one that was placed
-/// in a bucket of the past by a process that has gone.
+/// Longest interval of the scan, and so the longest time that a hold is overdue which no other rule finds: a hold that
+/// a process placed in a bucket of the past before it died.
 pub const RECLAIM_SCAN_EVERY_MAX: Duration = Duration::from_secs(600);
 
 /// How long after its minute a bucket is read at every interval: the delay of the index and the duration of writes.
@@ -370,8 +372,8 @@ pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 /// units with this many.
 pub const MEMBERS_MAX: usize = 64;
 
-/// Interval of the beats of a process, with up to [`MEMBERS_PER_BEAT_INTERVAL`] members. A member that dies is forgotten
-/// after three of them; a process alone writes a third of a write unit per second.
+/// Interval of the beats of a process, with up to [`MEMBERS_PER_BEAT_INTERVAL`] members. A member that dies is
+/// forgotten after three of them; a process alone writes a third of a write unit per second.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Members up to which the interval stays [`BEAT_INTERVAL`]; with more it grows in proportion. Both the number of beats
@@ -487,9 +489,9 @@ const _: () = {
         BEAT_INTERVAL.as_millis() * MEMBERS_MAX as u128
             <= ANNOUNCED_INTERVAL_MAX.as_millis() * MEMBERS_PER_BEAT_INTERVAL as u128
     );
-    // A read that leaves young holds to others must not take a bucket for empty.
-    let patience = RECLAIM_LATER_PATIENCE as u128 * RECLAIM_EVERY.as_millis();
-    assert!(patience < RECLAIM_SETTLE.as_millis());
+    // A read that leaves holds to other processes must not find a settled bucket empty because of that.
+    let overdue_min = RECLAIM_LATER_OVERDUE_INTERVALS as u128 * RECLAIM_EVERY.as_millis();
+    assert!(overdue_min < RECLAIM_SETTLE.as_millis());
     // A bucket is read often enough to be found empty before it leaves the window.
     let later = RECLAIM_LATER_INTERVALS as u128 * RECLAIM_EVERY.as_millis();
     let window = RECLAIM_WINDOW_MINUTES as u128 * 60_000;

@@ -1,4 +1,4 @@
-//! What a handler knows of its call, and the parser of `grpc-timeout`.
+//! The context of a call that its handler gets, and the parser of `grpc-timeout`.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The open connections of a shard: their drain (GOAWAY to each, and a wait until none is open), and the choice of the
-//! one that gives way when no more fit.
+//! connection to evict when the table is full.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -71,8 +71,8 @@ impl Drain {
         self.advance(DrainStage::Aborted);
     }
 
-    /// Makes room for another connection: ends the one that has been idle for longest, which no call misses. Connections
-    /// without a handshake come first. False if every connection has calls in flight.
+    /// Makes room for another connection: ends the one that has been idle for longest, which no call misses.
+    /// Connections without a handshake come first. False if every connection has calls in flight.
     pub fn evict_idlest(&self) -> bool {
         let connections = self.connections.borrow();
         let idle = connections.values().filter(|one| !one.is_busy.get() && !one.is_evicted.get());

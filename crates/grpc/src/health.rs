@@ -1,5 +1,5 @@
-//! grpc.health.v1 on the shard, so that a probe is answered whatever the control plane is doing and whatever
-//! the other clients hold open.
+//! grpc.health.v1 on the shard. A probe is answered even if the control plane is busy, and independently of what other
+//! clients keep open.
 //!
 //! A watch costs its HTTP/2 stream and one future of its connection. Not here: the conditions of
 //! readiness (the server sends [`HealthState`]).

@@ -1,4 +1,4 @@
-//! The interface between the HTTP/2 layer and the contracts: everything that the layer knows of a contract.
+//! The interface between the HTTP/2 layer and the contracts: the layer uses a contract only through these traits.
 
 use std::future::Future;
 

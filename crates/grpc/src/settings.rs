@@ -1,4 +1,4 @@
-//! What an operator can set. The defaults and their reasons are in [`limits`].
+//! Settings of the gRPC layer. The defaults and their reasons are in [`limits`].
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Offset of the local clock from the store's, from the `Date` headers of its answers.
 //!
-//! `Date` is the store's time cut to a second. An answer with the date `d` to a request that was sent at `s` and answered at
-//! `r` bounds the offset of the local clock: at least `s - d - 1 s`, at most `r - d`. One answer leaves an error of half a
-//! second and half the round trip. Answers at different times of the second narrow the bounds, down to the round trip.
+//! `Date` is the store's time, cut to a second. An answer with the date `d`, received at `r` for a request that was
+//! sent at `s`, bounds the offset of the local clock: at least `s - d - 1 s`, at most `r - d`. The error of one answer
+//! is half a second and half the round trip. Further answers narrow the bounds, down to the round trip.
 
 use inventory_core::time::Micros;
 

@@ -24,7 +24,7 @@ pub struct NewEvent {
     pub stripes: u16,
     /// Number of partition keys for its seats, 1 to [`limits::SEAT_KEYS_MAX`]; 0 for a quantity event.
     pub seat_keys: u16,
-    /// Label for people; empty if not given. `venue` likewise.
+    /// Display name; empty if not given. `venue` likewise.
     pub name: String,
     pub venue: String,
 }

@@ -155,7 +155,7 @@ impl Store {
             .http_client(http.clone())
             .sleep_impl(ShardSleep)
             .region(Region::new(settings.region_name().to_owned()))
-            // Never asked: the identity cache answers. The SDK wants one nevertheless.
+            // Never called, because the identity cache answers, but the SDK requires one.
             .credentials_provider(placeholder())
             .identity_cache(identity.clone())
             // The engine decides what is sent again: a transaction with an unknown outcome under its token

@@ -43,8 +43,8 @@ pub(crate) const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(2
 /// How long a TCP and TLS connect to the store may take.
 pub(crate) const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Pause between two connects to a store that could not be connected to; calls fail at once meanwhile. A shard then makes
-/// at most 20 connects a second, and notices within this time that the store is back.
+/// Pause between two connects to a store that could not be connected to; calls fail at once meanwhile. A shard then
+/// makes at most 20 connects a second, and notices within this time that the store is back.
 pub(crate) const STORE_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that a connect tries in turn, all within the connect timeout.
@@ -99,7 +99,8 @@ pub(crate) const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
 /// Lines a shard logs about the store in one second; further lines are counted and dropped.
 pub(crate) const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
-/// A failure that is equal to an earlier one (operation, status and error code) is counted and logged once in this time.
+/// A failure that is equal to an earlier one (operation, status and error code) is counted and logged once in this
+/// time.
 pub(crate) const STORE_LOG_REPEAT: Duration = Duration::from_secs(60);
 
 /// Kinds of failures that are distinguished for this.
@@ -120,7 +121,7 @@ pub(crate) const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Credentials are renewed this long before they expire, off the request path.
 pub(crate) const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// Pause between looks at the credentials' expiry, and between renewals that the store's refusals cause.
+/// Pause between checks of the credentials' expiry, and between renewals that the store's refusals cause.
 pub(crate) const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 
 /// Attempts to get the first credentials: with the pauses, as long as an agent on the node takes to restart.

@@ -1,7 +1,7 @@
-//! The membership item: one update per beat, which returns the whole item.
+//! Requests for the membership item: one update per beat, which returns the whole item.
 //!
-//! A beat is one attempt with a time limit. Not here: what to announce and who is alive
-//! (`inventory_core::membership`).
+//! A beat is one attempt with a time limit. Not here: the content of an update, and the decision which processes are
+//! alive (`inventory_core::membership`).
 
 use std::time::Duration;
 

@@ -328,7 +328,7 @@ impl Engine {
         }
     }
 
-    /// Sends what a pool wants sent, records its writes, and pushes its results.
+    /// Sends the transactions and reads of a pool's output, records its writes, and pushes its results as a step.
     pub(super) fn apply_pool_output(&mut self, pool: PoolId, mut out: PoolOutput) {
         for (lane, transaction) in out.send.drain(..) {
             let lane = LaneId { pool, lane };

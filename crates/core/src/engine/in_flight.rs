@@ -1,12 +1,12 @@
 //! Calls in flight, by reservation and event.
 //!
-//! One call per reservation and event is executed at a time: the leader. An equal call waits for its
-//! answer; a call with another verb or quantity waits until it is done. So no reservation is twice in
-//! one transaction, and no two answers about it race.
+//! One call per reservation and event is executed at a time: the leader. An equal call waits for the leader's answer; a
+//! call with another verb or quantity waits until the leader is answered, and is then executed itself. So no
+//! reservation is twice in one transaction, and no two answers about a reservation race.
 //!
-//! A reservation that is named with two events has two entries, because neither needs to wait for the other: their
-//! transactions are separate, and the record's condition lets one of them through. Waiting could even deadlock: the
-//! events may have different owners, and two shards that forward calls to each other would wait for each other.
+//! If clients name one reservation with two events, there are two entries, and neither waits for the other: their
+//! transactions are separate, and the record's condition lets one of them through. Waiting could deadlock, because the
+//! events may have different owners: two shards that forward calls to each other would wait for each other.
 
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub(super) enum Caller {
     Shard(Box<ForwardOrigin>),
 }
 
-/// What names a forwarded operation to the shard that it came from.
+/// Identifies a forwarded operation to the shard that forwarded it.
 #[derive(Debug)]
 pub(super) struct ForwardOrigin {
     pub(super) shard: usize,
@@ -218,16 +218,18 @@ impl InFlightCalls {
         self.of(reservation, event).map(|call| call.started_at)
     }
 
-    /// Whether a call that was forwarded to this shard must not wait for the call in flight, because the two could wait for
-    /// each other.
+    /// Whether a call that was forwarded to this shard must not wait for the call in flight, because the two could wait
+    /// for each other.
     ///
     /// 1. A forwarded return waits only for calls that this shard executes.
     /// 2. A forwarded reservation waits for these, and for returns that this shard has forwarded.
-    /// 3. So what it waits for is executed here, or is a return that waits for nothing that is forwarded: no circle.
+    /// 3. So a forwarded call waits for calls that are executed here, or for a return, which by 1 waits for no
+    ///    forwarded call: there is no circle.
     ///
-    /// While the members do not change, this concerns few calls: returns are forwarded to shards that sell, these forward no
-    /// reservation, and the returns of one record go to the same shard. Exceptions are a hold and its order after a late
-    /// commit, which may have different stripes. After a change, shards may forward calls of one reservation to each other.
+    /// While the members do not change, few calls are rejected by this rule: returns are forwarded to shards that sell,
+    /// such shards forward no reservation, and all returns of one record go to the same shard. Exceptions are a hold
+    /// and its order after a late commit, which may have different stripes. After a change of the members, shards may
+    /// forward calls of one reservation to each other.
     pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
         let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
@@ -235,8 +237,8 @@ impl InFlightCalls {
         call.is_forwarded && must_not_wait(operation.verb, call.verb)
     }
 
-    /// Records that another shard executes the leader. Returns the calls that other shards have forwarded here and that must
-    /// not wait for it any longer, out of flight: see [`InFlightCalls::would_deadlock`].
+    /// Records that another shard executes the leader. Removes and returns the calls that other shards have forwarded
+    /// here and that must not wait for the leader any longer: see [`InFlightCalls::would_deadlock`].
     pub(super) fn mark_forwarded(
         &mut self,
         reservation: &ReservationId,
@@ -288,7 +290,7 @@ impl InFlightCalls {
         }
     }
 
-    /// Sets or clears the number of units or seats that were left for the leader.
+    /// Sets or clears the number of units or seats that were available for the leader.
     pub(super) fn set_shortage(
         &mut self,
         reservation: &ReservationId,

@@ -1,4 +1,4 @@
-//! Calls that meet on one shard and across shards, with a store whose answers the test gives.
+//! Concurrent calls on one shard and across shards; each test scripts the answers of the store.
 
 use std::collections::VecDeque;
 

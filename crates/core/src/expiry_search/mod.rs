@@ -79,7 +79,7 @@ pub enum IndexRead {
 }
 
 impl IndexRead {
-    /// The older first: a segment contains holds of every age.
+    /// Sort key, the oldest first: a segment contains holds of every age.
     fn minute(self) -> u64 {
         match self {
             Self::Bucket(bucket) => bucket.minute,
@@ -144,7 +144,7 @@ pub struct SearchStatus {
     pub segments_read: Micros,
 }
 
-/// A beginning or an end of failures, for the log.
+/// Reads have begun or ceased to fail. For the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchEvent {
     /// Several reads in a row have failed.
@@ -156,8 +156,8 @@ pub enum SearchEvent {
 #[derive(Debug)]
 struct ReadState {
     due: Micros,
-    /// Draws lots among reads that are due together, so that processes do not read in the same order.
-    lot: u32,
+    /// Random order of reads that are due at the same time, so that processes do not read in the same order.
+    tie_break: u32,
     /// Start of the read in flight.
     began: Option<Now>,
     /// The read in flight is to be repeated.
@@ -215,7 +215,7 @@ pub struct ExpirySearch {
     clock: Option<SearchClock>,
     buckets: ReadHealth,
     segments: ReadHealth,
-    /// By own part: start of the last complete read of a recent bucket.
+    /// For each part of this shard: start of the last complete read of a recent bucket.
     parts_read: BTreeMap<u16, Micros>,
     /// The whole index must have been read at or after this time: a write that was delayed by the same disturbance may
     /// place a hold in an old bucket.
@@ -267,7 +267,7 @@ impl ExpirySearch {
             is_due && self.turn(*read).reads()
         };
         let due = self.reads.iter().filter(|(read, state)| is_due(read, state));
-        let first = due.min_by_key(|(read, state)| (state.due, read.minute(), state.lot));
+        let first = due.min_by_key(|(read, state)| (state.due, read.minute(), state.tie_break));
         let read = *first?.0;
         if let Some(state) = self.reads.get_mut(&read) {
             state.began = Some(now);
@@ -347,8 +347,8 @@ impl ExpirySearch {
             IndexRead::Segment(_) if self.has_others() => self.turn(read).max(ReadTurn::Second),
             _ => self.turn(read),
         };
-        let patience = turn.patience(self.settings.every);
-        UnixMillis(now.0.saturating_sub(patience.0 / 1_000))
+        let overdue_min = turn.overdue_min(self.settings.every);
+        UnixMillis(now.0.saturating_sub(overdue_min.0 / 1_000))
     }
 
     /// What changed since the last call, for the log.
@@ -429,10 +429,10 @@ impl ExpirySearch {
     }
 
     fn add(&mut self, read: IndexRead, due: Micros) {
-        let lot = self.rng.random();
+        let tie_break = self.rng.random();
         self.reads.entry(read).or_insert(ReadState {
             due,
-            lot,
+            tie_break,
             began: None,
             repeat: false,
             stuck: 0,

@@ -1,8 +1,9 @@
-//! The order in which the members read a part of the index.
+//! How often each member reads a part of the index.
 //!
-//! Every process reads every part, so that no hold depends on the members being right: a member that is first in line
-//! reads at the shortest interval, the second after some seconds, the others rarely. A process that is not first leaves
-//! young overdue holds to those before it, so that two processes rarely expire the same hold.
+//! Every process reads every part, so that each hold is found even if the members are wrong. For each part the members
+//! have an order: the first one reads at the shortest interval, the second one at twice that interval, the others
+//! rarely. A process that is not the first leaves holds to those before it until they have been overdue for some time,
+//! so that two processes rarely expire the same hold.
 
 use super::IndexRead;
 use crate::fault::{self, Fault};
@@ -45,11 +46,11 @@ impl ReadTurn {
     }
 
     /// How long holds must be overdue to be expired by this process.
-    pub(super) fn patience(self, every: Micros) -> Micros {
+    pub(super) fn overdue_min(self, every: Micros) -> Micros {
         Micros(every.0.saturating_mul(match self {
             Self::First => 0,
             Self::Second => limits::RECLAIM_SECOND_INTERVALS,
-            Self::Later => limits::RECLAIM_LATER_PATIENCE,
+            Self::Later => limits::RECLAIM_LATER_OVERDUE_INTERVALS,
         }))
     }
 

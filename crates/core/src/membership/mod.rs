@@ -1,7 +1,8 @@
-//! The server processes that sell from one store, as far as one process knows.
+//! The server processes that sell from one store (the members), as one process sees them.
 //!
-//! Membership is a hint. It decides which stripes and seats a process prefers, never whether a write is valid or what
-//! a caller gets as its answer: processes that disagree about the members conflict more often, and nothing else happens.
+//! Membership is a hint. It decides which stripes and seats a process prefers, and how often it reads the expiry index.
+//! It never decides whether a write is valid, or the answer to a caller: processes that disagree about the members
+//! conflict more often, and nothing else happens.
 //!
 //! `tracker.rs` keeps the members up to date by beats: each process announces itself in one item of the store.
 
@@ -15,7 +16,7 @@ use crate::time::{Micros, UnixMillis};
 
 pub use tracker::{BeatTracker, MemberStatus};
 
-/// Identifier of one life of a process: drawn at its start, so that a restarted process is a new member.
+/// Identifier of one run of a process: random and new at each start, so that a restarted process is a new member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
 
@@ -60,7 +61,7 @@ impl ClockOffset {
     }
 }
 
-/// What a process announces of itself. Everything but the number of shards is for people.
+/// What a process announces of itself. The number of shards has an effect; everything else is shown to operators only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// At least 1.
@@ -92,11 +93,11 @@ fn cut(text: &mut String) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberEntry {
     pub id: ProcessId,
-    /// Number of the beat. Only a change of it means anything: the process was alive.
+    /// Number of the beat. A change proves that the process was alive; the value has no other meaning.
     pub beat: u64,
-    /// The next beat comes about this long after.
+    /// Announced time until the next beat.
     pub interval: Micros,
-    /// Wall-clock time of the beat by the process's own clock, for people. Nothing is decided by it.
+    /// Wall-clock time of the beat by the process's own clock. Shown to operators; nothing is decided by it.
     pub beat_at: UnixMillis,
     pub announcement: Announcement,
 }
@@ -152,8 +153,8 @@ impl Members {
         Self { members, own: position }
     }
 
-    /// Process `index` of `count` that are configured by hand, all with the shards of this one. `count` is at least 1
-    /// and at most [`MEMBERS_MAX`], `index` below it. Every process derives the same members.
+    /// Configured members: this is process `index` of `count`, and all have as many shards as this one. `count` is 1 to
+    /// [`MEMBERS_MAX`], `index` is below `count`. Every process derives the same members.
     pub fn fixed(index: u16, count: u16, shards: u16) -> Self {
         let member = |index| Member { id: ProcessId(u64::from(index) + 1), shards };
         let count = count.clamp(1, MEMBERS_MAX as u16);
@@ -178,8 +179,8 @@ impl Members {
         self.members.get(self.own).copied()
     }
 
-    /// Part of the stripes of an event that this process owns, above 0 and at most 1: processes share alike, whatever
-    /// their numbers of shards.
+    /// Fraction of the stripes of an event that this process owns, above 0 and at most 1: equal for all processes,
+    /// whatever their numbers of shards.
     pub fn own_share(&self) -> f64 {
         1.0 / self.members.len().max(1) as f64
     }
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_share_alike() {
+    fn processes_have_equal_shares() {
         let members = Members::new(member(5, 2), [member(9, 1), member(1, 5), member(7, 5)]);
         assert_eq!(members.own_share(), 0.25);
         assert_eq!(Members::single(member(3, 1)).own_share(), 1.0);

@@ -1,16 +1,17 @@
 //! Beats: announces this process, and judges which of the others are alive.
 //!
-//! A state machine without I/O. [`BeatTracker::poll_update`] returns the update to send, [`BeatTracker::handle_read`] and
-//! [`BeatTracker::handle_failure`] take its outcome, [`BeatTracker::poll_members`] returns the members if they changed.
+//! A state machine without I/O. [`BeatTracker::poll_update`] returns the update to send, [`BeatTracker::handle_read`]
+//! and [`BeatTracker::handle_failure`] take its outcome, [`BeatTracker::poll_members`] returns the members if they
+//! changed.
 //!
-//! Clocks are never compared. A member is alive while the number of its beat changes, timed by the monotonic clock of the
-//! observer:
+//! Clocks are never compared. A member is alive while the number of its beat changes, timed by the monotonic clock of
+//! the observer:
 //!
 //! 1. An entry whose beat is new counts as changed when the answer arrived (`changed_at`).
 //! 2. An entry whose beat is the same was unchanged when the request was sent. If that is [`limits::MISSED_BEATS_MAX`]
 //!    announced intervals after `changed_at`, the member is forgotten, and the next beat removes the entry.
-//! 3. An observer that did not read the item for some intervals cannot tell who missed beats: it starts again with every
-//!    entry, as a new observer does.
+//! 3. An observer that did not read the item for some intervals cannot tell who missed beats: it starts again with
+//!    every entry, as a new observer does.
 //!
 //! An observer that cannot read the item keeps the members of its last read.
 
@@ -172,7 +173,7 @@ impl BeatTracker {
         self.read_at = Some(now.mono);
         self.update_stage(&read);
         self.observe(read, is_gap, sent, now);
-        self.update_members();
+        self.refresh_members();
     }
 
     /// The update in flight failed, or its outcome is unknown. The members stay those of the last read.
@@ -236,8 +237,8 @@ impl BeatTracker {
         own.chain(others).collect()
     }
 
-    /// The largest difference between the clocks of this process and of another member that agrees with the measurements
-    /// of both, in milliseconds; `None` if no other member has measured its clock, or this one has not.
+    /// The largest difference between the clocks of this process and of another member that agrees with the
+    /// measurements of both, in milliseconds; `None` if no other member has measured its clock, or this one has not.
     pub fn clock_difference_ms(&self) -> Option<(ProcessId, u64)> {
         let own = self.announcement.clock?;
         let others = self.others.values().filter(|observed| observed.is_alive);
@@ -262,7 +263,7 @@ impl BeatTracker {
         Micros(self.rng.random_range(interval - part..=interval + part))
     }
 
-    /// Attributes of entries that are out of date: forgotten members, and what could not be read for long.
+    /// Attributes to remove: those of forgotten members, and entries that have been unreadable for long.
     fn removable(&self, now: Micros) -> Vec<String> {
         let forgotten = self.others.values().filter(|observed| !observed.is_alive);
         let age_max = micros(limits::UNREADABLE_MEMBER_AGE);
@@ -271,14 +272,14 @@ impl BeatTracker {
         forgotten.chain(unreadable.map(|(name, _)| name.clone())).collect()
     }
 
-    /// The item holds the [`limits::MEMBERS_MAX`] entries with the lowest ids, as every process sees alike; the processes
-    /// above withdraw, and return when there is space.
+    /// The item has at most [`limits::MEMBERS_MAX`] entries: those with the lowest ids, so that all processes agree.
+    /// The other processes remove their entries, and add them again when there is space.
     fn update_stage(&mut self, read: &MembersRead) {
         let is_listed = read.entries.iter().any(|entry| entry.id == self.own.id);
         let lower = read.entries.iter().filter(|entry| entry.id < self.own.id).count();
         let has_space = match self.stage {
             Stage::Announcing => lower + read.unreadable.len() < limits::MEMBERS_MAX,
-            // Without a look at the ids, so that a process that returns displaces no other.
+            // The ids do not matter here, so that a process that adds its entry again displaces no other.
             _ => read.entries.len() + read.unreadable.len() < limits::MEMBERS_MAX,
         };
         self.stage = match (self.stage, has_space) {
@@ -301,9 +302,10 @@ impl BeatTracker {
                     let changed_at = if is_gap { now } else { known.changed_at };
                     let has_missed = match planted(Fault::MemberJudgedByClock) {
                         true => {
-                            unix.0.abs_diff(entry.beat_at.0) >= patience(entry.interval).0 / 1_000
+                            unix.0.abs_diff(entry.beat_at.0)
+                                >= forget_after(entry.interval).0 / 1_000
                         }
-                        false => sent.since(changed_at) >= patience(entry.interval),
+                        false => sent.since(changed_at) >= forget_after(entry.interval),
                     } && !planted(Fault::MemberNeverForgotten);
                     Observed { is_alive: known.is_alive && !has_missed, entry, changed_at }
                 }
@@ -317,13 +319,13 @@ impl BeatTracker {
             names.map(|name| (name.clone(), since.get(&name).copied().unwrap_or(now))).collect();
     }
 
-    fn update_members(&mut self) {
+    fn refresh_members(&mut self) {
         let alive = self.others.values().filter(|observed| observed.is_alive);
         let others = alive.map(|observed| Member {
             id: observed.entry.id,
             shards: observed.entry.announcement.shards.max(1),
         });
-        // More only while several processes join a full item at once.
+        // There are more only while several processes join a full item at the same time.
         let members = Members::new(self.own, others.take(limits::MEMBERS_MAX));
         if members != *self.members {
             self.members = Rc::new(members);
@@ -333,7 +335,7 @@ impl BeatTracker {
 }
 
 /// How long a beat may stay the same until its process is forgotten.
-fn patience(announced: Micros) -> Micros {
+fn forget_after(announced: Micros) -> Micros {
     let (min, max) =
         (micros(limits::ANNOUNCED_INTERVAL_MIN), micros(limits::ANNOUNCED_INTERVAL_MAX));
     Micros(announced.0.clamp(min.0, max.0) * limits::MISSED_BEATS_MAX)

@@ -1,11 +1,11 @@
-//! The order in which people count rows and seats.
+//! Natural order of the names of rows and seats: `2` before `10`, `B` before `AA`.
 
 use std::cmp::Ordering;
 
-/// Natural order: "2" before "10", row "B" before row "AA", "A-9" before "A-10".
-/// A text is split into alternating parts of digits and non-digits. Digits compare as numbers, other parts by length and
-/// then by bytes; digits sort before other parts, and a prefix sorts first. Texts that differ only in leading zeros
-/// compare by bytes, so that only equal texts are equal.
+/// Natural order: "2" before "10", row "B" before row "AA", "A-9" before "A-10". A text is split into alternating parts
+/// of digits and non-digits. Digits compare as numbers, other parts by length and then by bytes; digits sort before
+/// other parts, and a prefix sorts first. Texts that differ only in leading zeros compare by bytes, so that only equal
+/// texts are equal.
 pub fn natural(left: &str, right: &str) -> Ordering {
     let (mut a, mut b) = (left, right);
     while !a.is_empty() && !b.is_empty() {

@@ -65,7 +65,7 @@ pub(crate) fn event_stripe(
 
 /// Reads stripe 0's item.
 pub(crate) fn event_about(item: &Item) -> Result<EventAbout, String> {
-    // Labels for people: a value that is not text is ignored.
+    // Display names: a value that is not text is ignored.
     let label = |name| maybe_text(item, name).ok().flatten().unwrap_or_default();
     Ok(EventAbout {
         event: read_parsed(item, EVENT_ID)?,

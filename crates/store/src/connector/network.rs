@@ -1,4 +1,5 @@
-//! How connections are opened: trusted certificate authorities and proxies. Read once per process, shared by all shards.
+//! How connections are opened: trusted certificate authorities and proxies. Read once per process, shared by all
+//! shards.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl NetworkSettings {
         Ok(Self { tls: client_config(ca_bundle, None)?, proxies: None })
     }
 
-    /// As the environment says. `given` wins over AWS_CA_BUNDLE, which wins over the `ca_bundle` of the profile.
+    /// From the environment. `given` wins over AWS_CA_BUNDLE, which wins over the `ca_bundle` of the profile.
     ///
     /// # Errors
     /// A bundle or a proxy that cannot be used.
