@@ -1,4 +1,4 @@
-//! What the map knows, against a model that keeps a plain list and counts it anew each time.
+//! States and counts of the map, against a model with a plain list that is counted each time.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::house::{at, held, reservation, seat, sold};
+use super::hall::{at, held, reservation, seat, sold};
 
 struct ExpectedSeat {
     facts: SeatFacts,
@@ -64,7 +64,7 @@ impl Model {
         }
     }
 
-    /// Takes in what was free at `began`; false if that cannot be all.
+    /// Takes in a read of the free seats that began at `began`; false if it misses a seat.
     fn verify(&mut self, free: &[(SeatId, SeatState)], began: u64, claimed: &[SeatId]) -> bool {
         let mut agrees = true;
         for (seat, state) in free {
@@ -83,7 +83,7 @@ impl Model {
             })
     }
 
-    /// By section, with those that have no seat any more.
+    /// Counts by section, including sections without seats.
     fn sections(&self) -> BTreeMap<String, SectionStatus> {
         let mut sections = BTreeMap::<String, SectionStatus>::new();
         let mut prices = BTreeMap::<&str, Vec<&Price>>::new();
@@ -126,7 +126,7 @@ fn sum(sections: &BTreeMap<String, SectionStatus>) -> StockCounts {
     sum
 }
 
-/// Seats that there can be. One seat moves to another place or price by `version`.
+/// The possible seats. `version` moves one seat to another place or price.
 fn candidate(n: usize, version: usize, state: SeatState) -> SeatItem {
     let mut seat = seat(n % 3, n / 12, n, state);
     if n.is_multiple_of(5) {
@@ -147,17 +147,17 @@ const SEATS: usize = 40;
 #[derive(Clone, Debug)]
 enum CountingStep {
     Pass(u64),
-    /// The clock of a caller that lags.
+    /// A call with a clock that is behind.
     Lag(u64),
     /// A seat, its state, and the age of this information.
-    Learn(usize, Option<SeatState>, u64),
+    Record(usize, Option<SeatState>, u64),
     /// How long ago the read began, which seats it returns, of which version, their states, and
-    /// whether it came in pages, with what is learned meanwhile.
+    /// whether it came in pages, with a result in between.
     Refresh(u64, Vec<bool>, usize, Vec<SeatState>, Option<(usize, Option<SeatState>)>),
     Pick(u32),
     /// How long ago a read of the free seats began, what it returned besides the seats that the
     /// list knows as free, which of those it left out, and which are claimed.
-    Sight(u64, Vec<(usize, SeatState)>, Vec<usize>, Vec<usize>),
+    Verify(u64, Vec<(usize, SeatState)>, Vec<usize>, Vec<usize>),
 }
 
 fn states() -> impl Strategy<Value = SeatState> {
@@ -176,7 +176,7 @@ fn steps() -> impl Strategy<Value = CountingStep> {
         prop::collection::vec(prop::bool::weighted(0.9), SEATS),
         Just(vec![false; SEATS]),
     ];
-    // Mostly the same house.
+    // Mostly the same seats.
     let version = prop_oneof![6 => Just(1_usize), 1 => 0_usize..4];
     let meanwhile = prop::option::of((0..SEATS, maybe()));
     let refresh = (0_u64..60, told, version, prop::collection::vec(states(), SEATS), meanwhile);
@@ -184,11 +184,11 @@ fn steps() -> impl Strategy<Value = CountingStep> {
     let few = || prop::collection::vec(0..SEATS, 0..2);
     let others = prop::collection::vec((0..SEATS + 2, free), 0..3);
     let sights = (0_u64..60, others, few(), few());
-    let sights = sights.prop_map(|(ago, o, l, c)| CountingStep::Sight(ago, o, l, c));
+    let sights = sights.prop_map(|(ago, o, l, c)| CountingStep::Verify(ago, o, l, c));
     prop_oneof![
         3 => (0_u64..400).prop_map(CountingStep::Pass),
         1 => (0_u64..400).prop_map(CountingStep::Lag),
-        8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| CountingStep::Learn(n, s, ago)),
+        8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| CountingStep::Record(n, s, ago)),
         3 => refresh.prop_map(|(ago, t, v, s, m)| CountingStep::Refresh(ago, t, v, s, m)),
         2 => (1_u32..6).prop_map(CountingStep::Pick),
         3 => sights,
@@ -244,7 +244,7 @@ proptest! {
                     asked = now;
                 }
                 CountingStep::Lag(ms) => asked = now.saturating_sub(ms),
-                CountingStep::Learn(n, state, ago) => {
+                CountingStep::Record(n, state, ago) => {
                     map.record_result(&id(n), state.clone(), Micros(now - ago));
                     model.record_result(&id(n), state, now - ago);
                 }
@@ -254,7 +254,7 @@ proptest! {
                     let seats = told.map(|n| candidate(n, version, states[n].clone()));
                     let seats: Vec<SeatItem> = seats.collect();
                     if let Some((n, state)) = meanwhile {
-                        // Learned between two pages, so after the read began.
+                        // A result between two pages, so after the read began.
                         now += 1;
                         asked = now;
                         let (first, second) = seats.split_at(seats.len() / 2);
@@ -275,7 +275,7 @@ proptest! {
                     let available = sum(&model.sections()).available;
                     prop_assert_eq!(picked.is_some(), available >= u64::from(qty));
                 }
-                CountingStep::Sight(ago, others, left_out, claimed) => {
+                CountingStep::Verify(ago, others, left_out, claimed) => {
                     let began = now - ago;
                     let others = others.into_iter().filter(|(_, state)| match state {
                         SeatState::Hold { until, .. } => until.0 <= began,
@@ -342,25 +342,25 @@ fn id_of(n: usize) -> SeatId {
 
 #[test]
 fn overlapping_and_repeated_reads_change_nothing() {
-    let house = |n: usize| (0..n).map(|n| seat(0, 0, n, SeatState::Available));
+    let hall = |n: usize| (0..n).map(|n| seat(0, 0, n, SeatState::Available));
     let mut map = SeatMap::default();
-    map.refresh_page(house(2).collect(), Micros(10));
-    // A later one takes its place, and what is left of the earlier is ignored.
-    map.refresh_page(house(3).chain(house(2)).collect(), Micros(20));
-    map.refresh_page(house(9).collect(), Micros(10));
+    map.refresh_page(hall(2).collect(), Micros(10));
+    // A later read replaces it, and the remaining pages of the earlier one are ignored.
+    map.refresh_page(hall(3).chain(hall(2)).collect(), Micros(20));
+    map.refresh_page(hall(9).collect(), Micros(10));
     map.refresh_end(Micros(10));
     assert_eq!(map.len(), 0);
     map.refresh_end(Micros(20));
     assert_eq!((map.len(), map.read_began()), (3, Micros(20)));
-    map.refresh(house(3).chain(house(3)).collect(), Micros(30));
-    // Two of one do not stand for the one that is missing.
-    let twice = house(2).chain(house(1));
+    map.refresh(hall(3).chain(hall(3)).collect(), Micros(30));
+    // Two items of one seat do not replace the missing one.
+    let twice = hall(2).chain(hall(1));
     map.refresh(twice.collect(), Micros(35));
     assert_eq!(map.len(), 2);
     let moved = || seat(0, 4, 1, sold());
     let mut again = moved();
     again.id = id_of(1);
-    map.refresh(house(3).chain([again.clone(), again]).collect(), Micros(40));
+    map.refresh(hall(3).chain([again.clone(), again]).collect(), Micros(40));
     assert_eq!(map.len(), 3);
     // A read that ends without a page returned no seats.
     map.refresh_end(Micros(50));

@@ -1,4 +1,4 @@
-//! Many who ask at once: they must not meet at one place.
+//! Many concurrent choices: they must not choose the same seats.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::seats::Price;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::house::{House, Place, at, place, sold};
+use super::hall::{Place, TestHall, at, place, sold};
 
 fn pick(map: &mut SeatMap, qty: u32, ms: u64, rng: &mut SmallRng) -> Option<Vec<Place>> {
     let picked = map.pick(qty, None, at(ms), &|_| false, rng)?;
@@ -19,10 +19,10 @@ fn pick(map: &mut SeatMap, qty: u32, ms: u64, rng: &mut SmallRng) -> Option<Vec<
 
 #[test]
 fn concurrent_picks_differ() {
-    // Plenty; as many as are asked for; and the same in rows that pairs do not fill.
+    // More seats than requested; exactly as many; as many in rows with an odd number of seats.
     for (rows, seats) in [(40, 25), (20, 20), (20, 21), (25, 16), (134, 3)] {
         for seed in 0..10 {
-            let mut map = House::empty(1, rows, seats).map();
+            let mut map = TestHall::empty(1, rows, seats).map();
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut taken = BTreeSet::new();
             for n in 0..200 {
@@ -39,14 +39,14 @@ fn concurrent_picks_differ() {
 #[test]
 fn offer_expires_at_its_age() {
     let age = limits::SEAT_OFFER_AGE.as_millis() as u64;
-    let mut map = House::empty(1, 1, 4).map();
+    let mut map = TestHall::empty(1, 1, 4).map();
     let mut rng = SmallRng::seed_from_u64(1);
     let first = pick(&mut map, 2, 1_000, &mut rng).unwrap();
     let second = pick(&mut map, 2, 1_000 + age - 1, &mut rng).unwrap();
     assert!(first.iter().all(|place| !second.contains(place)));
     // The first offer has lapsed, the second has not.
     assert_eq!(pick(&mut map, 2, 1_000 + age, &mut rng).unwrap(), first);
-    // All are offered: better those than none, and that counts anew.
+    // All seats have an offer mark: they are chosen nevertheless, and their marks are renewed.
     assert!(pick(&mut map, 4, 1_000 + age + 1, &mut rng).is_some());
     assert_eq!(pick(&mut map, 5, 1_000 + age + 2, &mut rng), None);
 }
@@ -54,7 +54,7 @@ fn offer_expires_at_its_age() {
 #[test]
 fn repeated_offer_starts_its_age_again() {
     for seed in 0..20 {
-        let mut map = House::empty(1, 1, 4).map();
+        let mut map = TestHall::empty(1, 1, 4).map();
         let mut rng = SmallRng::seed_from_u64(seed);
         pick(&mut map, 4, 1_000, &mut rng).unwrap();
         let again = pick(&mut map, 2, 1_200, &mut rng).unwrap();
@@ -65,14 +65,14 @@ fn repeated_offer_starts_its_age_again() {
 
 #[test]
 fn offers_survive_a_read_and_a_new_layout() {
-    let mut house = House::empty(1, 1, 4);
-    let mut map = house.map();
+    let mut hall = TestHall::empty(1, 1, 4);
+    let mut map = hall.map();
     let mut rng = SmallRng::seed_from_u64(1);
     let first = pick(&mut map, 2, 1_000, &mut rng).unwrap();
-    map.refresh(house.seats(), at(1_010).mono);
-    house.0.push(vec![vec![false; 3]]);
+    map.refresh(hall.seats(), at(1_010).mono);
+    hall.0.push(vec![vec![false; 3]]);
     // Those offered have another price by now.
-    let mut seats = house.seats();
+    let mut seats = hall.seats();
     for seat in seats.iter_mut().filter(|seat| first.contains(&place(&seat.id))) {
         seat.facts.price = Some(Price { amount: 5, currency: "KRW".to_owned() });
     }
@@ -80,12 +80,11 @@ fn offers_survive_a_read_and_a_new_layout() {
     assert_eq!(map.len(), 7);
     let second = pick(&mut map, 2, 1_030, &mut rng).unwrap();
     assert!(first.iter().all(|place| !second.contains(place)));
-    // And lapse all the same.
+    // The marks expire nevertheless.
     assert_eq!(pick(&mut map, 2, 1_300, &mut rng).unwrap(), first);
 }
 
-/// How often each row was the first choice, nothing being offered: as on as many nodes, each with
-/// a map of its own.
+/// How often each row was the first choice without any offer marks, as in many processes, each with a map of its own.
 fn first_choices(map: &mut SeatMap, times: u64) -> BTreeMap<(usize, usize), u64> {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut rows = BTreeMap::new();
@@ -98,7 +97,7 @@ fn first_choices(map: &mut SeatMap, times: u64) -> BTreeMap<(usize, usize), u64>
 
 #[test]
 fn concurrent_picks_spread_over_rows_with_a_preference_for_the_front() {
-    let mut map = House::empty(2, 20, 25).map();
+    let mut map = TestHall::empty(2, 20, 25).map();
     let rows = first_choices(&mut map, 20_000);
     assert_eq!(rows.len(), 40);
     // 500 each without a weight: from 667 at the front to 333 at the back.
@@ -111,16 +110,16 @@ fn concurrent_picks_spread_over_rows_with_a_preference_for_the_front() {
 
 #[test]
 fn picks_spread_also_behind_sold_out_rows() {
-    let mut house = House::empty(1, 50, 20);
-    house.0[0][..40].fill(vec![false; 20]);
-    let rows = first_choices(&mut house.map(), 2_000);
+    let mut hall = TestHall::empty(1, 50, 20);
+    hall.0[0][..40].fill(vec![false; 20]);
+    let rows = first_choices(&mut hall.map(), 2_000);
     assert_eq!(rows.len(), 10);
     assert!(rows.values().all(|n| (90..=330).contains(n)), "{rows:?}");
 
-    // The same when they are sold out by what was learned, seat by seat.
-    let house = House::empty(1, 50, 20);
-    let mut map = house.map();
-    for seat in house.seats() {
+    // The same if single results, not a read, show that the rows are sold out.
+    let hall = TestHall::empty(1, 50, 20);
+    let mut map = hall.map();
+    for seat in hall.seats() {
         if place(&seat.id).1 < 40 {
             map.record_result(&seat.id, Some(sold()), at(1).mono);
         }
@@ -131,7 +130,7 @@ fn picks_spread_also_behind_sold_out_rows() {
 
 #[test]
 fn picks_spread_in_a_seat_map_without_rows() {
-    let mut map = House::empty(1, 1, 5_000).map();
+    let mut map = TestHall::empty(1, 1, 5_000).map();
     let mut rng = SmallRng::seed_from_u64(7);
     let mut places = BTreeMap::<Place, u64>::new();
     for n in 0..1_000 {
@@ -143,9 +142,9 @@ fn picks_spread_in_a_seat_map_without_rows() {
     assert!(places.keys().all(|(_, _, n)| *n != 1 && *n != 4_997));
 
     // Nor when every run is a short one.
-    let mut house = House::empty(1, 1, 5_000);
-    (0..5_000).step_by(5).for_each(|n| house.0[0][0][n] = false);
-    let mut map = house.map();
+    let mut hall = TestHall::empty(1, 1, 5_000);
+    (0..5_000).step_by(5).for_each(|n| hall.0[0][0][n] = false);
+    let mut map = hall.map();
     let mut places = BTreeSet::new();
     for n in 0..1_000 {
         places.insert(pick(&mut map, 2, 1_000 + n * 1_000, &mut rng).unwrap());
@@ -159,9 +158,9 @@ fn members(own: u64, all: &[u64]) -> Rc<Members> {
 }
 
 /// What each of these processes chooses until its part has no seats.
-fn parts(house: &House, ids: &[u64]) -> Vec<BTreeSet<Place>> {
+fn parts(hall: &TestHall, ids: &[u64]) -> Vec<BTreeSet<Place>> {
     let part = |own: &u64| {
-        let mut map = house.map();
+        let mut map = hall.map();
         map.set_members(&members(*own, ids), at(0).mono);
         let mut rng = SmallRng::seed_from_u64(*own);
         let mut chosen = BTreeSet::new();
@@ -178,14 +177,14 @@ fn parts(house: &House, ids: &[u64]) -> Vec<BTreeSet<Place>> {
 #[test]
 fn members_divide_a_hall_evenly_without_overlap() {
     // Blocks of a long row: three members may exceed their share by one, and the fourth gets what remains.
-    for (house, uneven) in [
-        (House::empty(3, 16, 25), 0),
-        (House::empty(40, 2, 20), 0),
-        (House::empty(1, 1, 5_000), 3 * limits::SEAT_RUN_LONG),
+    for (hall, uneven) in [
+        (TestHall::empty(3, 16, 25), 0),
+        (TestHall::empty(40, 2, 20), 0),
+        (TestHall::empty(1, 1, 5_000), 3 * limits::SEAT_RUN_LONG),
     ] {
-        let parts = parts(&house, &[7, 1, 90, 4]);
+        let parts = parts(&hall, &[7, 1, 90, 4]);
         let all: BTreeSet<Place> = parts.iter().flatten().copied().collect();
-        let total = house.free(None);
+        let total = hall.free(None);
         assert_eq!(all.len(), total, "every seat is in a part");
         assert_eq!(parts.iter().map(BTreeSet::len).sum::<usize>(), total, "of one process");
         for part in &parts {
@@ -196,19 +195,19 @@ fn members_divide_a_hall_evenly_without_overlap() {
 
 #[test]
 fn few_rows_move_when_a_member_leaves() {
-    let house = House::empty(4, 40, 20);
-    let before = parts(&house, &[1, 2, 3, 4]);
-    let after = parts(&house, &[1, 2, 3]);
+    let hall = TestHall::empty(4, 40, 20);
+    let before = parts(&hall, &[1, 2, 3, 4]);
+    let after = parts(&hall, &[1, 2, 3]);
     let kept: usize = before.iter().zip(&after).map(|(a, b)| a.intersection(b).count()).sum();
-    let total = house.free(None);
+    let total = hall.free(None);
     // Three quarters were theirs before.
     assert!(kept * 100 > total * 55, "{kept} of {total}");
 }
 
 #[test]
 fn a_process_alone_chooses_as_without_members() {
-    let mut alone = House::empty(2, 20, 25).map();
-    let mut single = House::empty(2, 20, 25).map();
+    let mut alone = TestHall::empty(2, 20, 25).map();
+    let mut single = TestHall::empty(2, 20, 25).map();
     single.set_members(&members(5, &[]), at(0).mono);
     let mut rngs = [SmallRng::seed_from_u64(9), SmallRng::seed_from_u64(9)];
     for n in 0..300 {
@@ -219,14 +218,14 @@ fn a_process_alone_chooses_as_without_members() {
 
 #[test]
 fn new_members_divide_the_hall_after_the_next_read() {
-    let house = House::empty(2, 20, 10);
-    let mut map = house.map();
+    let hall = TestHall::empty(2, 20, 10);
+    let mut map = hall.map();
     map.set_members(&members(1, &[]), at(100).mono);
     assert!(!map.is_divided() && !map.awaits_division());
     map.set_members(&members(1, &[2]), at(1_000).mono);
     assert!(map.awaits_division());
-    map.refresh(house.seats(), at(900).mono);
+    map.refresh(hall.seats(), at(900).mono);
     assert!(map.awaits_division() && !map.is_divided(), "the read began before");
-    map.refresh(house.seats(), at(1_100).mono);
+    map.refresh(hall.seats(), at(1_100).mono);
     assert!(map.is_divided() && !map.awaits_division());
 }

@@ -1,10 +1,10 @@
-//! The seat map against the plainest models of it: what is picked, what is counted.
+//! The seat map against simple models of it: choices and counts.
 
 #![allow(clippy::unwrap_used)]
 
 mod counting;
 mod crowd;
-mod house;
+mod hall;
 mod picking;
 
 use super::{SeatMap, SeatRow, SeatSection, SeatSlot};
@@ -12,9 +12,9 @@ use crate::ids::SeatId;
 use crate::seats::Price;
 use crate::time::Micros;
 
-/// What only tests ask for.
+/// Figures for tests only.
 impl SeatMap {
-    /// Seats that are there.
+    /// Number of seats in the map.
     fn len(&self) -> usize {
         self.total.total as usize
     }
@@ -45,12 +45,12 @@ impl SeatMap {
             + names.sum::<usize>()
     }
 
-    /// When the last complete read that was taken in began.
+    /// Start of the last complete read in the map.
     fn read_began(&self) -> Micros {
         self.read
     }
 
-    /// Seats of the last complete read beyond [`crate::limits::SEATS_PER_EVENT_MAX`], which are not in the map; worth a log line.
+    /// Seats of the last complete read beyond [`crate::limits::SEATS_PER_EVENT_MAX`], which are not in the map.
     fn left_out(&self) -> usize {
         self.left_out
     }

@@ -1,4 +1,4 @@
-//! Houses to test seat maps with, and the plainest way to see what is in them.
+//! Halls for tests of the seat map, with simple functions that count their free seats and runs.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -41,17 +41,17 @@ pub(crate) fn seat(section: usize, row: usize, number: usize, state: SeatState) 
     }
 }
 
-/// Sections of rows of seats, in house order; `true` can be had.
+/// Sections of rows of seats, in map order; `true`: the seat is available.
 #[derive(Clone, Debug)]
-pub(crate) struct House(pub(crate) Vec<Vec<Vec<bool>>>);
+pub(crate) struct TestHall(pub(crate) Vec<Vec<Vec<bool>>>);
 
-impl House {
+impl TestHall {
     pub(crate) fn empty(sections: usize, rows: usize, seats: usize) -> Self {
         Self(vec![vec![vec![true; seats]; rows]; sections])
     }
 
-    /// A read of it. What cannot be had is sold, blocked or held in turn; some of what can be had
-    /// is a hold whose time was over at 1,000.
+    /// A read of the hall. Seats that are not available are sold, blocked and held in turn; some available seats have a
+    /// hold that expired at 1,000.
     pub(crate) fn seats(&self) -> Vec<SeatItem> {
         let mut seats = Vec::new();
         for (section, rows) in self.0.iter().enumerate() {
@@ -77,8 +77,7 @@ impl House {
         SeatMap::new(self.seats(), Micros(0))
     }
 
-    /// The same by what was learned seat by seat, of a house that was looked through when it was the
-    /// other way round.
+    /// The map after a read of the opposite hall and a result for each seat, in random order.
     pub(crate) fn map_of_results(&self, order: u64) -> SeatMap {
         let mut other = self.clone();
         for seat in other.0.iter_mut().flatten().flatten() {
@@ -99,11 +98,11 @@ impl House {
 
     /// Without the seats in `avoided`.
     pub(crate) fn without(&self, avoided: &BTreeSet<Place>) -> Self {
-        let mut house = self.clone();
+        let mut hall = self.clone();
         for place in avoided {
-            house.0[place.0][place.1][place.2] = false;
+            hall.0[place.0][place.1][place.2] = false;
         }
-        house
+        hall
     }
 
     pub(crate) fn rows(&self, section: Option<usize>) -> impl Iterator<Item = &Vec<bool>> {
@@ -138,7 +137,7 @@ pub(crate) fn place(seat: &SeatId) -> Place {
     (next(), next(), next())
 }
 
-/// As pieces: the first seat of each and its length.
+/// The pieces of a choice: the first seat and the length of each.
 pub(crate) fn pieces(picked: &[SeatId]) -> Vec<(Place, usize)> {
     let mut pieces: Vec<(Place, usize)> = Vec::new();
     for (section, row, number) in picked.iter().map(place) {
@@ -150,20 +149,20 @@ pub(crate) fn pieces(picked: &[SeatId]) -> Vec<(Place, usize)> {
     pieces
 }
 
-/// What a cut leaves of its run, before and after it.
+/// Free seats of the same run before and after the chosen ones.
 pub(crate) fn left_of_run(
-    house: &House,
+    hall: &TestHall,
     (section, row, number): Place,
     len: usize,
 ) -> (usize, usize) {
-    let row = &house.0[section][row];
+    let row = &hall.0[section][row];
     let before = row[..number].iter().rev().take_while(|free| **free).count();
     let after = row[number + len..].iter().take_while(|free| **free).count();
     (before, after)
 }
 
-/// Houses of all kinds: full, nearly empty, in pieces, with rows far longer than a word.
-pub(crate) fn houses() -> impl Strategy<Value = House> {
+/// Halls of all kinds: full, nearly empty, fragmented, with rows much longer than 64 seats.
+pub(crate) fn halls() -> impl Strategy<Value = TestHall> {
     let share = prop_oneof![Just(0.05), Just(0.3), Just(0.5), Just(0.8), Just(0.98)];
     let row = prop_oneof![6 => 1_usize..12, 2 => 12_usize..50, 1 => 50_usize..200];
     share.prop_flat_map(move |share| {
@@ -171,6 +170,6 @@ pub(crate) fn houses() -> impl Strategy<Value = House> {
             .clone()
             .prop_flat_map(move |len| prop::collection::vec(prop::bool::weighted(share), len));
         let rows = prop::collection::vec(seats, 1..8);
-        prop::collection::vec(rows, 1..4).prop_map(House)
+        prop::collection::vec(rows, 1..4).prop_map(TestHall)
     })
 }
