@@ -56,10 +56,10 @@ pub(crate) fn explain_ring_error(
             vec![newer_kernel()],
         ),
         _ => (
-            format!("the kernel made no io_uring ring: {error}"),
+            format!("the kernel cannot create an io_uring ring: {error}"),
             vec![
                 newer_kernel(),
-                "`inventory-api check` looks at everything that a start needs".to_owned(),
+                "run `inventory-api check`: it checks everything that a start needs".to_owned(),
             ],
         ),
     };
@@ -228,7 +228,9 @@ fn explain_emfile(facts: &HostFacts) -> (String, Vec<String>) {
     let limit = facts.open_files.soft;
     let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     (
-        format!("no descriptor is left for a ring: the limit on open files is {limit} (EMFILE)"),
+        format!(
+            "no file descriptor is available for a ring: the limit on open files is {limit} (EMFILE)"
+        ),
         vec![
             "raise it: ulimit -n 65536 in a shell, LimitNOFILE=65536 in a systemd unit".to_owned(),
         ],
@@ -250,22 +252,24 @@ pub(crate) fn explain_listen_error(
     address: SocketAddr,
 ) -> Explanation {
     let port = address.port();
-    let another = format!("or choose another: {variable}=0 takes a free one and prints it");
+    let another = format!("or choose another port: {variable}=0 uses a free one and prints it");
     let (wrong, cures) = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => (
             format!("{variable}: port {port} is taken by another process (EADDRINUSE)"),
-            vec![format!("see by whom: ss -ltnp 'sport = :{port}'"), another],
+            vec![format!("find the process: ss -ltnp 'sport = :{port}'"), another],
         ),
         Some(libc::EACCES | libc::EPERM) => (
             format!("{variable}: this user may not listen on port {port} (EACCES)"),
-            vec!["ports below 1024 ask for CAP_NET_BIND_SERVICE".to_owned(), another],
+            vec!["ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(), another],
         ),
         Some(libc::EADDRNOTAVAIL) => (
             format!("{variable}: {} is no address of this machine (EADDRNOTAVAIL)", address.ip()),
-            vec!["see which it has: ip -brief address".to_owned()],
+            vec!["list its addresses: ip -brief address".to_owned()],
         ),
         Some(libc::EMFILE | libc::ENFILE) => (
-            format!("{variable}: no descriptor is left to listen on port {port} (EMFILE)"),
+            format!(
+                "{variable}: no file descriptor is available to listen on port {port} (EMFILE)"
+            ),
             vec!["raise the limit on open files: ulimit -n 65536".to_owned()],
         ),
         _ => (format!("{variable}: nothing can listen on {address}: {error}"), vec![another]),
@@ -293,7 +297,7 @@ pub(crate) fn explain_store_unreachable(endpoint: &str, region: &str, detail: &s
         wrong: format!("DynamoDB did not answer at {endpoint}: {detail}"),
         facts: Some(format!("AWS_REGION={region}")),
         cures: vec![
-            "look at network, credentials (AWS_PROFILE, role) and AWS_REGION".to_owned(),
+            "check the network, the credentials (AWS_PROFILE, role) and AWS_REGION".to_owned(),
             "for another endpoint set AWS_ENDPOINT_URL_DYNAMODB=http://host:port".to_owned(),
             "to run without DynamoDB: inventory-api dev".to_owned(),
         ],
@@ -306,8 +310,8 @@ pub(crate) fn explain_missing_table(variable: &str, table: &str, place: &str) ->
         wrong: format!("the table {table:?} does not exist at {place}"),
         facts: Some(format!("{variable}={table}")),
         cures: vec![
-            "make the tables: inventory-api tables create".to_owned(),
-            format!("or name the right one: {variable}=..., AWS_REGION=..."),
+            "create the tables: inventory-api tables create".to_owned(),
+            format!("or set the right name or region: {variable}=..., AWS_REGION=..."),
         ],
     }
 }

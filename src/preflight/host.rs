@@ -43,7 +43,7 @@ fn kernel(facts: &HostFacts) -> PreflightCheck {
             cures: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
         },
         Some(_) => {
-            PreflightCheck::ok("kernel", format!("{} (wants {major}.{minor})", facts.kernel))
+            PreflightCheck::ok("kernel", format!("{} (needs {major}.{minor})", facts.kernel))
         }
         None => PreflightCheck {
             name: "kernel",
@@ -58,7 +58,7 @@ fn ring(rings: &io::Result<()>, facts: &HostFacts, shards: usize) -> PreflightCh
     match rings {
         Ok(()) => PreflightCheck::ok(
             "io_uring",
-            format!("the rings of {} were made", shards_text(shards)),
+            format!("the rings of {} were created", shards_text(shards)),
         ),
         Err(error) => PreflightCheck::wrong("io_uring", explain_ring_error(error, facts, shards)),
     }
@@ -119,7 +119,7 @@ fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
 fn memlock(facts: &HostFacts, shards: usize, made: bool) -> PreflightCheck {
     let needed = memlock_needed(shards);
     let limit = bytes(facts.memlock.soft);
-    let wants = format!("{} want {}", shards_text(shards), bytes(Some(needed)));
+    let need = format!("needed for {}: {}", shards_text(shards), bytes(Some(needed)));
     if !facts.memlock.allows(MEMLOCK_FLOOR_BYTES) || !(made || facts.memlock.allows(needed)) {
         let refused = io::Error::from_raw_os_error(libc::ENOMEM);
         return PreflightCheck::wrong("locked memory", explain_ring_error(&refused, facts, shards));
@@ -129,9 +129,9 @@ fn memlock(facts: &HostFacts, shards: usize, made: bool) -> PreflightCheck {
     } else if facts.memlock_exempt {
         ", but CAP_IPC_LOCK lifts the limit"
     } else {
-        ", but this kernel counts less"
+        ", but this kernel charges less"
     };
-    PreflightCheck::ok("locked memory", format!("{limit} ({wants}{why_enough})"))
+    PreflightCheck::ok("locked memory", format!("{limit} ({need}{why_enough})"))
 }
 
 fn processors(
@@ -190,7 +190,7 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
         return PreflightCheck {
             name: "open files",
             verdict: CheckResult::Wrong,
-            said: format!("the limit is {limit}; serving wants at least {least}"),
+            said: format!("the limit is {limit}; serving needs at least {least}"),
             cures: raise(),
         };
     }
@@ -223,7 +223,7 @@ pub(crate) fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
 
 fn port(name: &'static str, address: SocketAddr) -> PreflightCheck {
     if address.port() == 0 {
-        return PreflightCheck::ok(name, "0: a free one will be taken".to_owned());
+        return PreflightCheck::ok(name, "0: a free port will be used".to_owned());
     }
     match probe_port(address) {
         Ok(()) => PreflightCheck::ok(name, format!("{address} is free")),

@@ -99,7 +99,7 @@ pub(super) fn checks(
         return vec![PreflightCheck {
             name: "DynamoDB",
             verdict: CheckResult::Note,
-            said: "not asked: that takes a ring".to_owned(),
+            said: "not asked: no io_uring ring could be created".to_owned(),
             cures: Vec::new(),
         }];
     }
@@ -165,7 +165,7 @@ fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
     );
     if settings.region.as_ref().is_none_or(|region| *region == StoreRegion::default()) {
         check.verdict = CheckResult::Note;
-        check.cures.push("nothing names a region: set AWS_REGION".to_owned());
+        check.cures.push("no region is configured: set AWS_REGION".to_owned());
     }
     check
 }
@@ -174,7 +174,7 @@ fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
 fn clock_check(skew: ClockSkew) -> PreflightCheck {
     let side = if skew.ahead < 0.0 { "behind" } else { "ahead of" };
     let ClockSkew { ahead, error } = skew;
-    let said = format!("{:.2} s {side} the store's, give or take {error:.2} s", ahead.abs());
+    let said = format!("{:.2} s {side} the store's, ± {error:.2} s", ahead.abs());
     match is_skewed(skew) {
         false => PreflightCheck::ok("clock", said),
         true => PreflightCheck {
