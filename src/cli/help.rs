@@ -126,9 +126,9 @@ Exit codes: 0 success, 1 failure, 64 usage error";
 
 /// Below `members`.
 pub(super) const MEMBERS: &str = "\
-States: self is the process that answers; alive processes beat; a forgotten one missed three beats.
-Up is by the clock of each process, last beat by the clock of the answering one, clock the offset from
-the store's clock in seconds.
+State: self is the process that answers, alive a process that beats, forgotten one that missed three
+beats. Last beat is measured by the answering process, up by the clock of each process. Clock is the
+offset of a process's clock from the store's, in seconds.
 
 Exit codes: 0 success, 1 failure, 64 usage error";
 

@@ -241,7 +241,7 @@ pub(crate) static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "30s",
-    about: "silence of a peer after which it is pinged",
+    about: "idle time after which a client is pinged",
 };
 
 pub(crate) static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
@@ -343,7 +343,7 @@ pub(crate) static AWS_DEFAULT_REGION: Variable<OptionalKind<TextKind>> = Variabl
     default: "",
     kind: REGION,
     example: "ap-northeast-2",
-    about: "or this, the profile, or ap-northeast-2",
+    about: "second choice; then profile, ap-northeast-2",
 };
 
 pub(crate) static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
@@ -581,7 +581,7 @@ pub(crate) static OTEL_SERVICE_NAME: Variable<OptionalKind<TextKind>> = Variable
     default: "",
     kind: OptionalKind(LABEL),
     example: "inventory-api",
-    about: "service name in spans; wins",
+    about: "service name in spans, before SERVICE_NAME",
 };
 
 pub(crate) static OTEL_RESOURCE_ATTRIBUTES: Variable<AttributesKind> = Variable {
