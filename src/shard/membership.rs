@@ -73,7 +73,7 @@ struct LeaveSignal {
 impl Beats {
     pub(super) fn start(driver: Rc<Driver>, config: BeatConfig) -> Self {
         let leaving = Rc::new(LeaveSignal::default());
-        let task = inventory_runtime::spawn(beat(driver, config, Rc::clone(&leaving)));
+        let task = inventory_runtime::spawn(run_beats(driver, config, Rc::clone(&leaving)));
         Self { task, leaving }
     }
 
@@ -97,13 +97,13 @@ impl Beats {
 }
 
 /// Beats until the process has left; starts again after a panic.
-async fn beat(driver: Rc<Driver>, config: BeatConfig, leaving: Rc<LeaveSignal>) {
+async fn run_beats(driver: Rc<Driver>, config: BeatConfig, leaving: Rc<LeaveSignal>) {
     let counts = Cell::new(BeatCounts { at: clock::monotonic(), succeeded: 0, failed: 0 });
     loop {
         let tracker =
             BeatTracker::new(config.id, config.announcement.clone(), SmallRng::from_os_rng());
         let log = MembershipLog::new(config.id);
-        let mut beater = Beater {
+        let mut beat_task = BeatTask {
             driver: &driver,
             config: &config,
             leaving: &leaving,
@@ -111,7 +111,7 @@ async fn beat(driver: Rc<Driver>, config: BeatConfig, leaving: Rc<LeaveSignal>) 
             tracker,
             log,
         };
-        if AssertUnwindSafe(beater.run()).catch_unwind().await.is_ok() {
+        if AssertUnwindSafe(beat_task.run()).catch_unwind().await.is_ok() {
             break;
         }
         tracing::error!("membership beats panicked");
@@ -129,7 +129,8 @@ struct BeatCounts {
     failed: u64,
 }
 
-struct Beater<'a> {
+/// The loop that sends beats and publishes their results.
+struct BeatTask<'a> {
     driver: &'a Rc<Driver>,
     config: &'a BeatConfig,
     leaving: &'a LeaveSignal,
@@ -138,7 +139,7 @@ struct Beater<'a> {
     log: MembershipLog,
 }
 
-impl Beater<'_> {
+impl BeatTask<'_> {
     async fn run(&mut self) {
         loop {
             let now = clock::now();
