@@ -1,8 +1,9 @@
-//! Which stripes of an event a process prefers to sell from, and which of its shards.
+//! Which process owns which stripes of an event, and which of its shards sells from them.
 //!
-//! Between processes: rendezvous hashing over the members, balanced to one stripe. With more processes than stripes,
-//! every process has one stripe and shares it with as few others as possible. Within a process: its stripes in order,
-//! rotated by event, over its shards. Every process and shard computes the same from the same members.
+//! Between processes: rendezvous hashing over the members; the numbers of stripes differ by at most one. With more
+//! processes than stripes, every process has one stripe and shares it with as few others as possible. Within a process:
+//! the stripes go to the shards in turn, beginning with a shard that depends on the event. Every process and shard
+//! computes the same from the same members.
 //!
 //! Ownership is a hint for batching, like membership: the conditions of each write protect the stock.
 
@@ -99,9 +100,9 @@ impl StripeOwnership {
         first_of_shard < own as usize
     }
 
-    /// The shard that writes to a stripe. For a stripe of this process: the shard that sells from it. For another: a shard
-    /// that sells, because such a shard forwards no reservation. Otherwise a reservation and a return that are forwarded
-    /// to each other's shards could wait for each other.
+    /// The shard of this process that writes to a stripe: the shard that sells from it; for a stripe of another process
+    /// any shard that sells. A shard that sells forwards no reservation. Otherwise a reservation and a return that are
+    /// forwarded to each other's shards could wait for each other.
     pub(crate) fn shard_of_stripe(&mut self, event: &EventId, stripes: u16, stripe: u16) -> usize {
         let owned = self.stripes_of_process(event, stripes).owned;
         let bit = 1_u64.checked_shl(u32::from(stripe)).unwrap_or(0);
