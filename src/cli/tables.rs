@@ -56,8 +56,8 @@ fn check(config: &StoreConfig, settings: StoreSettings) -> Result<(), CommandErr
     for difference in &differences {
         let verdict = if difference.fatal { "wrong" } else { "note " };
         output::print(format_args!(
-            "{verdict}  table {}: {}\n cure  {}",
-            difference.table, difference.what, difference.cure
+            "{verdict}  table {}: {}\nfix    {}",
+            difference.table, difference.what, difference.fix
         ))?;
     }
     match differences.iter().any(|difference| difference.fatal) {

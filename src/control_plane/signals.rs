@@ -70,8 +70,8 @@ impl Signals {
                     if hangup_counts {
                         return "SIGHUP";
                     }
-                    let cure = "settings are read at the start only; SIGTERM drains the server";
-                    tracing::warn!(signal = "SIGHUP", cure, "signal ignored");
+                    let hint = "settings are read at the start only; SIGTERM drains the server";
+                    tracing::warn!(signal = "SIGHUP", hint, "signal ignored");
                 }
             }
         }

@@ -26,7 +26,7 @@ pub(crate) enum OutputError {
     /// The reader of a pipe has gone. No message: a reader that has enough is not a failure.
     #[error("the reader of the output has gone")]
     Closed,
-    #[error("{place} cannot be written: {source}{}", cure(source))]
+    #[error("{place} cannot be written: {source}{}", fix(source))]
     Failed { place: String, source: io::Error },
     /// The output was not written, for a reason other than the system's.
     #[error("{0}")]
@@ -42,7 +42,7 @@ impl OutputError {
     }
 }
 
-fn cure(error: &io::Error) -> &'static str {
+fn fix(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space or choose another place"

@@ -1,4 +1,4 @@
-//! Explains failed starts: cause, facts of this machine, remedy. Pure functions, except for one system call where the
+//! Explains failed starts: cause, facts of this machine, fix. Pure functions, except for one system call where the
 //! executor does not return the error code.
 //!
 //! Used by `check` and by a failed start.
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::facts::{HostFacts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
-/// Cause and remedy of a failure. `Display` formats it over several lines.
+/// Cause and fix of a failure. `Display` formats it over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct Explanation {
     /// One sentence, without a full stop.
@@ -18,7 +18,7 @@ pub(crate) struct Explanation {
     /// The facts that show the cause, if any.
     pub facts: Option<String>,
     /// What to do: one alternative per line.
-    pub(crate) cures: Vec<String>,
+    pub(crate) fixes: Vec<String>,
 }
 
 impl fmt::Display for Explanation {
@@ -27,8 +27,8 @@ impl fmt::Display for Explanation {
         if let Some(facts) = &self.facts {
             write!(f, "\n  facts: {facts}")?;
         }
-        for cure in &self.cures {
-            write!(f, "\n  cure:  {cure}")?;
+        for fix in &self.fixes {
+            write!(f, "\n  fix:   {fix}")?;
         }
         Ok(())
     }
@@ -46,7 +46,7 @@ pub(crate) fn explain_ring_error(
     facts: &HostFacts,
     shards: usize,
 ) -> Explanation {
-    let (wrong, cures) = match errno_of(error, facts) {
+    let (wrong, fixes) = match errno_of(error, facts) {
         libc::ENOSYS => explain_enosys(facts),
         libc::EPERM | libc::EACCES => explain_eperm(facts),
         libc::ENOMEM => explain_enomem(facts, shards),
@@ -63,7 +63,7 @@ pub(crate) fn explain_ring_error(
             ],
         ),
     };
-    Explanation { wrong, facts: Some(facts.to_string()), cures }
+    Explanation { wrong, facts: Some(facts.to_string()), fixes }
 }
 
 /// The error number; if the executor returned only a text, the number that the text means.
@@ -95,7 +95,7 @@ const ALLOW_CALLS: &str = "let the seccomp profile allow io_uring_setup, io_urin
                            io_uring_register";
 
 /// How a profile is chosen for this container engine; both usual ways if the engine is unknown.
-fn seccomp_cures(facts: &HostFacts) -> Vec<String> {
+fn seccomp_fixes(facts: &HostFacts) -> Vec<String> {
     let docker = "docker run --security-opt seccomp=profile.json (or seccomp=unconfined)";
     let pod = "securityContext.seccompProfile: {type: Localhost, localhostProfile: profile.json} \
                (or type: Unconfined)";
@@ -122,7 +122,7 @@ fn explain_enosys(facts: &HostFacts) -> (String, Vec<String>) {
     }
     if facts.seccomp == Seccomp::Filter {
         let wrong = "a seccomp filter hides io_uring, or the kernel has none (ENOSYS)";
-        return (wrong.to_owned(), seccomp_cures(facts));
+        return (wrong.to_owned(), seccomp_fixes(facts));
     }
     (
         "the kernel was built without io_uring (ENOSYS)".to_owned(),
@@ -144,7 +144,7 @@ fn explain_eperm(facts: &HostFacts) -> (String, Vec<String>) {
             ],
         ),
         (_, Seccomp::Filter | Seccomp::Strict) => {
-            ("a seccomp filter denies io_uring (EPERM)".to_owned(), seccomp_cures(facts))
+            ("a seccomp filter denies io_uring (EPERM)".to_owned(), seccomp_fixes(facts))
         }
         _ => (
             "a security policy denies io_uring (EPERM); it is neither seccomp nor the sysctl"
@@ -200,14 +200,14 @@ fn explain_enomem(facts: &HostFacts, shards: usize) -> (String, Vec<String>) {
             needed,
         )
     };
-    let mut cures = memlock_cures(facts, wanted, &bytes(Some(wanted)));
+    let mut fixes = memlock_fixes(facts, wanted, &bytes(Some(wanted)));
     if !below_floor && shards > 1 {
-        cures.push("or serve with fewer shards, for example SHARDS=1".to_owned());
+        fixes.push("or serve with fewer shards, for example SHARDS=1".to_owned());
     }
-    (wrong, cures)
+    (wrong, fixes)
 }
 
-fn memlock_cures(facts: &HostFacts, needed: u64, needed_text: &str) -> Vec<String> {
+fn memlock_fixes(facts: &HostFacts, needed: u64, needed_text: &str) -> Vec<String> {
     let kib = needed / 1024;
     match facts.container {
         Some("Kubernetes") => vec![format!(
@@ -253,7 +253,7 @@ pub(crate) fn explain_listen_error(
 ) -> Explanation {
     let port = address.port();
     let another = format!("or choose another port: {variable}=0 uses a free one and prints it");
-    let (wrong, cures) = match error.raw_os_error() {
+    let (wrong, fixes) = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => (
             format!("{variable}: port {port} is taken by another process (EADDRINUSE)"),
             vec![format!("find the process: ss -ltnp 'sport = :{port}'"), another],
@@ -274,7 +274,7 @@ pub(crate) fn explain_listen_error(
         ),
         _ => (format!("{variable}: nothing can listen on {address}: {error}"), vec![another]),
     };
-    Explanation { wrong, facts: None, cures }
+    Explanation { wrong, facts: None, fixes }
 }
 
 /// Why the executor cannot read the CPU topology.
@@ -284,7 +284,7 @@ pub(crate) fn explain_topology_error(error: &io::Error) -> Explanation {
             "the CPUs of this machine cannot be read below /sys/devices/system: {error}"
         ),
         facts: None,
-        cures: vec![
+        fixes: vec![
             "mount sysfs at /sys, read-only is enough; container engines do so by default"
                 .to_owned(),
         ],
@@ -296,7 +296,7 @@ pub(crate) fn explain_store_unreachable(endpoint: &str, region: &str, detail: &s
     Explanation {
         wrong: format!("DynamoDB did not answer at {endpoint}: {detail}"),
         facts: Some(format!("AWS_REGION={region}")),
-        cures: vec![
+        fixes: vec![
             "check the network, the credentials (AWS_PROFILE, role) and AWS_REGION".to_owned(),
             "for another endpoint set AWS_ENDPOINT_URL_DYNAMODB=http://host:port".to_owned(),
             "to run without DynamoDB: inventory-api dev".to_owned(),
@@ -309,7 +309,7 @@ pub(crate) fn explain_missing_table(variable: &str, table: &str, place: &str) ->
     Explanation {
         wrong: format!("the table {table:?} does not exist at {place}"),
         facts: Some(format!("{variable}={table}")),
-        cures: vec![
+        fixes: vec![
             "create the tables: inventory-api tables create".to_owned(),
             format!("or set the right name or region: {variable}=..., AWS_REGION=..."),
         ],
@@ -346,12 +346,12 @@ mod tests {
         explain_ring_error(&io::Error::from_raw_os_error(errno), facts, 4).to_string()
     }
 
-    /// The text contains every needle and at least one remedy.
+    /// The text contains every needle and at least one fix.
     fn assert_says(text: &str, needles: &[&str]) {
         for needle in needles {
             assert!(text.contains(needle), "no {needle:?} in:\n{text}");
         }
-        assert!(text.contains("cure:"), "{text}");
+        assert!(text.contains("fix:"), "{text}");
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn remedy_is_that_of_the_embedded_database() {
+    fn fix_is_that_of_the_container_engine() {
         for (engine, seccomp, memlock) in [
             ("Docker", "docker run --security-opt", "docker run --ulimit memlock=2621440"),
             ("Podman", "podman run --security-opt", "podman run --ulimit memlock=2621440"),
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_cpus_are_explained_with_the_remedy() {
+    fn hidden_cpus_are_explained_with_a_fix() {
         let error = io::Error::from_raw_os_error(libc::ENOENT);
         assert_says(
             &explain_topology_error(&error).to_string(),

@@ -39,8 +39,8 @@ fn kernel(facts: &HostFacts) -> PreflightCheck {
         Some(version) if version < KERNEL_MIN => PreflightCheck {
             name: "kernel",
             verdict: CheckResult::Wrong,
-            said: format!("{} is older than {major}.{minor}", facts.kernel),
-            cures: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
+            finding: format!("{} is older than {major}.{minor}", facts.kernel),
+            fixes: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
         },
         Some(_) => {
             PreflightCheck::ok("kernel", format!("{} (needs {major}.{minor})", facts.kernel))
@@ -48,8 +48,8 @@ fn kernel(facts: &HostFacts) -> PreflightCheck {
         None => PreflightCheck {
             name: "kernel",
             verdict: CheckResult::Note,
-            said: "its version cannot be read from /proc".to_owned(),
-            cures: Vec::new(),
+            finding: "its version cannot be read from /proc".to_owned(),
+            fixes: Vec::new(),
         },
     }
 }
@@ -147,8 +147,8 @@ fn processors(
         Some(warning) => PreflightCheck {
             name: "CPUs",
             verdict: CheckResult::Note,
-            said: warning,
-            cures: Vec::new(),
+            finding: warning,
+            fixes: Vec::new(),
         },
         None => PreflightCheck::ok(
             "CPUs",
@@ -190,21 +190,21 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
         return PreflightCheck {
             name: "open files",
             verdict: CheckResult::Wrong,
-            said: format!("the limit is {limit}; serving needs at least {least}"),
-            cures: raise(),
+            finding: format!("the limit is {limit}; serving needs at least {least}"),
+            fixes: raise(),
         };
     }
     let connections = (limit - beside).min(shards * CONNECTIONS_PER_SHARD_MAX as u64);
-    let said = format!("{limit}: room for {connections} connections of clients");
+    let finding = format!("{limit}: room for {connections} connections of clients");
     if connections < shards * CONNECTIONS_PER_SHARD_USUAL {
         return PreflightCheck {
             name: "open files",
             verdict: CheckResult::Note,
-            said,
-            cures: raise(),
+            finding,
+            fixes: raise(),
         };
     }
-    PreflightCheck::ok("open files", said)
+    PreflightCheck::ok("open files", finding)
 }
 
 /// The listeners, with the variable of each port.
@@ -241,8 +241,8 @@ pub(crate) fn probe_port(address: SocketAddr) -> io::Result<()> {
 }
 
 impl PreflightCheck {
-    pub(super) fn ok(name: &'static str, said: String) -> Self {
-        Self { name, verdict: CheckResult::Ok, said, cures: Vec::new() }
+    pub(super) fn ok(name: &'static str, finding: String) -> Self {
+        Self { name, verdict: CheckResult::Ok, finding, fixes: Vec::new() }
     }
 
     /// From an explanation; its facts are printed once, below the table.
@@ -250,8 +250,8 @@ impl PreflightCheck {
         Self {
             name,
             verdict: CheckResult::Wrong,
-            said: explanation.wrong,
-            cures: explanation.cures,
+            finding: explanation.wrong,
+            fixes: explanation.fixes,
         }
     }
 }
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(judge(768 << 10, false).verdict, CheckResult::Wrong);
         let lenient = judge(768 << 10, true);
         assert_eq!(lenient.verdict, CheckResult::Ok);
-        assert!(lenient.said.contains("counts less"), "{}", lenient.said);
+        assert!(lenient.finding.contains("counts less"), "{}", lenient.finding);
     }
 
     #[test]
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(files(256).verdict, CheckResult::Wrong);
         assert_eq!(files(1_024).verdict, CheckResult::Note);
         assert_eq!(files(65_536).verdict, CheckResult::Ok);
-        assert!(files(256).cures[0].contains("ulimit -n"));
+        assert!(files(256).fixes[0].contains("ulimit -n"));
     }
 
     #[test]
@@ -347,7 +347,7 @@ mod tests {
         let taken = holder.local_addr().expect("bound").as_socket().expect("IPv4");
         let check = port("GRPC_PORT", taken);
         assert_eq!(check.verdict, CheckResult::Wrong);
-        assert!(check.said.contains(&taken.port().to_string()), "{}", check.said);
+        assert!(check.finding.contains(&taken.port().to_string()), "{}", check.finding);
         drop(holder);
         assert_eq!(port("GRPC_PORT", taken).verdict, CheckResult::Ok);
     }

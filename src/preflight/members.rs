@@ -11,11 +11,11 @@ pub(super) fn check(
     read: Result<MembersRead, StoreError>,
     own: Option<ClockSkew>,
 ) -> PreflightCheck {
-    let note = |said: String, cure: &str| PreflightCheck {
+    let note = |finding: String, fix: &str| PreflightCheck {
         name: "members",
         verdict: CheckResult::Note,
-        said,
-        cures: vec![cure.to_owned()],
+        finding,
+        fixes: vec![fix.to_owned()],
     };
     let read = match read {
         Ok(read) => read,
@@ -39,12 +39,12 @@ pub(super) fn check(
             "a server removes them after a minute; find out what wrote them",
         );
     }
-    let said = match read.entries.len() {
+    let finding = match read.entries.len() {
         0 => "no server process is listed".to_owned(),
         1 => "1 server process is listed".to_owned(),
         many => format!("{many} server processes are listed"),
     };
-    PreflightCheck::ok("members", said)
+    PreflightCheck::ok("members", finding)
 }
 
 /// The pair of clocks with the largest certain difference, if that is over [`CLOCK_SKEW_MAX`].
@@ -90,30 +90,30 @@ mod tests {
         MembersRead { entries, unreadable: Vec::new() }
     }
 
-    fn said(read: MembersRead, own: Option<f64>) -> (CheckResult, String) {
+    fn finding(read: MembersRead, own: Option<f64>) -> (CheckResult, String) {
         let own = own.map(|ahead| ClockSkew { ahead, error: 0.5 });
         let check = check(Ok(read), own);
-        (check.verdict, check.said)
+        (check.verdict, check.finding)
     }
 
     #[test]
     fn clocks_that_certainly_differ_are_a_note_that_names_both() {
-        assert_eq!(said(read(&[]), Some(0.0)).0, CheckResult::Ok);
-        assert_eq!(said(read(&[Some(0), None, Some(900)]), Some(0.4)).0, CheckResult::Ok);
-        let (verdict, text) = said(read(&[Some(-700), None, Some(700)]), Some(0.0));
+        assert_eq!(finding(read(&[]), Some(0.0)).0, CheckResult::Ok);
+        assert_eq!(finding(read(&[Some(0), None, Some(900)]), Some(0.4)).0, CheckResult::Ok);
+        let (verdict, text) = finding(read(&[Some(-700), None, Some(700)]), Some(0.0));
         assert_eq!(verdict, CheckResult::Note);
         for needle in ["process 0000000000000000", "process 0000000000000002", "1.20 s"] {
             assert!(text.contains(needle), "{text}");
         }
-        let (_, text) = said(read(&[Some(0)]), Some(9.0));
+        let (_, text) = finding(read(&[Some(0)]), Some(9.0));
         assert!(text.contains("this machine") && text.contains("8.40 s"), "{text}");
     }
 
     #[test]
     fn an_item_that_cannot_be_read_is_a_note() {
         let refused = check(Err(StoreError::Refused("no".to_owned())), None);
-        assert_eq!((refused.verdict, refused.cures.len()), (CheckResult::Note, 1));
+        assert_eq!((refused.verdict, refused.fixes.len()), (CheckResult::Note, 1));
         let damaged = MembersRead { unreadable: vec!["x".to_owned()], ..read(&[Some(0)]) };
-        assert_eq!(said(damaged, None).0, CheckResult::Note);
+        assert_eq!(finding(damaged, None).0, CheckResult::Note);
     }
 }

@@ -41,9 +41,9 @@ pub(crate) enum CheckResult {
 pub(crate) struct PreflightCheck {
     pub name: &'static str,
     pub verdict: CheckResult,
-    pub said: String,
+    pub finding: String,
     /// Remedies: one alternative each.
-    pub(crate) cures: Vec<String>,
+    pub(crate) fixes: Vec<String>,
 }
 
 /// All checks, and the facts behind them.
@@ -67,8 +67,8 @@ pub(crate) fn run(config: &Config) -> PreflightReport {
     checks.extend(config.warnings.iter().map(|warning| PreflightCheck {
         name: "settings",
         verdict: CheckResult::Note,
-        said: warning.to_string(),
-        cures: Vec::new(),
+        finding: warning.to_string(),
+        fixes: Vec::new(),
     }));
     checks.push(tuning::check(Path::new("/"), &config.shard_cpus));
     let reads_members = config.membership == MembershipMode::Store;
@@ -85,9 +85,9 @@ impl fmt::Display for PreflightReport {
                 CheckResult::Note => "note",
                 CheckResult::Wrong => "wrong",
             };
-            writeln!(f, "{:width$}  {verdict:5}  {}", check.name, check.said)?;
-            for cure in &check.cures {
-                writeln!(f, "{:width$}  {:5}  {cure}", "", "cure")?;
+            writeln!(f, "{:width$}  {verdict:5}  {}", check.name, check.finding)?;
+            for fix in &check.fixes {
+                writeln!(f, "{:width$}  {:5}  {fix}", "", "fix")?;
             }
         }
         let wrong = self.checks.iter().filter(|check| check.verdict == CheckResult::Wrong);

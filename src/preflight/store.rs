@@ -32,7 +32,7 @@ pub(crate) enum StoreQueryError {
 /// Evaluates the AWS configuration, once for the process. The region in use becomes that of `config`.
 ///
 /// # Errors
-/// What is missing or invalid, with the remedy.
+/// What is missing or invalid, with the fix.
 pub(crate) fn resolve_store(config: &mut StoreConfig) -> Result<StoreSettings, Explanation> {
     let settings = config.settings().resolve();
     let settings = settings.map_err(|error| explain_connect_error(&error, config))?;
@@ -58,7 +58,7 @@ pub(crate) fn query_at<T>(
 /// differences with which the server can run.
 ///
 /// # Errors
-/// The explanation, with cause and remedy.
+/// The explanation, with cause and fix.
 pub(crate) fn require_store(
     settings: &StoreSettings,
     config: &StoreConfig,
@@ -80,12 +80,12 @@ pub(crate) fn require_store(
         .iter()
         .map(|difference| format!("{}: {}", difference.table, difference.what))
         .collect();
-    let mut cures: Vec<String> = fatal.iter().map(|d| d.cure.clone()).collect();
-    cures.dedup();
+    let mut fixes: Vec<String> = fatal.iter().map(|d| d.fix.clone()).collect();
+    fixes.dedup();
     Err(Explanation {
         wrong: told.join("; "),
         facts: Some(format!("region {}", config.region_text())),
-        cures,
+        fixes,
     })
 }
 
@@ -99,8 +99,8 @@ pub(super) fn checks(
         return vec![PreflightCheck {
             name: "DynamoDB",
             verdict: CheckResult::Note,
-            said: "not asked: no io_uring ring could be created".to_owned(),
-            cures: Vec::new(),
+            finding: "not asked: no io_uring ring could be created".to_owned(),
+            fixes: Vec::new(),
         }];
     }
     let mut config = config.clone();
@@ -165,7 +165,7 @@ fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
     );
     if settings.region.as_ref().is_none_or(|region| *region == StoreRegion::default()) {
         check.verdict = CheckResult::Note;
-        check.cures.push("no region is configured: set AWS_REGION".to_owned());
+        check.fixes.push("no region is configured: set AWS_REGION".to_owned());
     }
     check
 }
@@ -174,14 +174,14 @@ fn aws_check(config: &StoreConfig, settings: &StoreSettings) -> PreflightCheck {
 fn clock_check(skew: ClockSkew) -> PreflightCheck {
     let side = if skew.ahead < 0.0 { "behind" } else { "ahead of" };
     let ClockSkew { ahead, error } = skew;
-    let said = format!("{:.2} s {side} the store's, ± {error:.2} s", ahead.abs());
+    let finding = format!("{:.2} s {side} the store's, ± {error:.2} s", ahead.abs());
     match is_skewed(skew) {
-        false => PreflightCheck::ok("clock", said),
+        false => PreflightCheck::ok("clock", finding),
         true => PreflightCheck {
             name: "clock",
             verdict: CheckResult::Note,
-            said: format!("{said}; holds end that much early or late"),
-            cures: vec!["synchronise the clock: chrony, systemd-timesyncd or NTP".to_owned()],
+            finding: format!("{finding}; holds end that much early or late"),
+            fixes: vec!["synchronise the clock: chrony, systemd-timesyncd or NTP".to_owned()],
         },
     }
 }
@@ -198,14 +198,14 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<PreflightCheck> {
     if differences.is_empty() {
         let names = &config.tables;
-        let said = format!("{}, {}, {}", names.inventory, names.seats, names.idempotency);
-        return vec![PreflightCheck::ok("tables", said)];
+        let finding = format!("{}, {}, {}", names.inventory, names.seats, names.idempotency);
+        return vec![PreflightCheck::ok("tables", finding)];
     }
     let checks = differences.into_iter().map(|difference| PreflightCheck {
         name: "tables",
         verdict: if difference.fatal { CheckResult::Wrong } else { CheckResult::Note },
-        said: format!("{}: {}", difference.table, difference.what),
-        cures: vec![difference.cure],
+        finding: format!("{}: {}", difference.table, difference.what),
+        fixes: vec![difference.fix],
     });
     checks.collect()
 }
@@ -227,7 +227,7 @@ pub(crate) fn explain_connect_error(
         StoreConnectError::Credentials { why } => Explanation {
             wrong: format!("there are no AWS credentials for DynamoDB: {why}"),
             facts: None,
-            cures: vec![
+            fixes: vec![
                 "give the pod or instance a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY"
                     .to_owned(),
@@ -239,7 +239,7 @@ pub(crate) fn explain_connect_error(
                 "profile {profile:?} gets its credentials by {key}, which this server does not support"
             ),
             facts: None,
-            cures: vec![
+            fixes: vec![
                 format!(
                     "add a profile with credential_process = aws configure export-credentials \
                      --profile {profile} --format process, and set AWS_PROFILE to it"
@@ -248,13 +248,13 @@ pub(crate) fn explain_connect_error(
                     .to_owned(),
             ],
         },
-        // These errors contain both the problem and the remedy in one sentence.
+        // These errors contain both the problem and the fix in one sentence.
         StoreConnectError::Endpoint { .. }
         | StoreConnectError::CaBundle(_)
         | StoreConnectError::Proxy(_)
         | StoreConnectError::NoTransactions { .. }
         | StoreConnectError::Refused { .. } => {
-            Explanation { wrong: error.to_string(), facts: None, cures: Vec::new() }
+            Explanation { wrong: error.to_string(), facts: None, fixes: Vec::new() }
         }
     }
 }
@@ -267,7 +267,7 @@ pub(crate) fn explain_query_error(error: &StoreQueryError, config: &StoreConfig)
         StoreQueryError::Store(error) => Explanation {
             wrong: error.to_string(),
             facts: None,
-            cures: vec![format!(
+            fixes: vec![format!(
                 "check the network, the permissions and the region (AWS_REGION), which is {}",
                 config.region_text()
             )],
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn every_store_error_is_explained_with_a_remedy() {
+    fn every_store_error_is_explained_with_a_fix() {
         let store = || "http://db:8000".to_owned();
         let why = || "because".to_owned();
         for (error, needles) in [
@@ -319,13 +319,13 @@ mod tests {
         let difference = |fatal| TableDifference {
             table: "inventory".to_owned(),
             what: "differs".to_owned(),
-            cure: "mend it".to_owned(),
+            fix: "mend it".to_owned(),
             fatal,
         };
         let checks = table_checks(&config(), vec![difference(true), difference(false)]);
         assert_eq!(checks[0].verdict, CheckResult::Wrong);
         assert_eq!(checks[1].verdict, CheckResult::Note);
-        assert_eq!(checks[0].cures, ["mend it"]);
+        assert_eq!(checks[0].fixes, ["mend it"]);
         assert_eq!(table_checks(&config(), Vec::new())[0].verdict, CheckResult::Ok);
     }
 }

@@ -93,8 +93,8 @@ pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> PreflightCheck {
     PreflightCheck {
         name: "host",
         verdict: CheckResult::Note,
-        said: off.join(", "),
-        cures: vec![
+        finding: off.join(", "),
+        fixes: vec![
             "as root on the host: tuning/host.sh --check --why, then --apply --yes".to_owned(),
         ],
     }
@@ -144,12 +144,12 @@ mod tests {
         let found = check(root.path(), &[2, 3]);
         assert_eq!(found.verdict, CheckResult::Note);
         assert_eq!(
-            found.said,
+            found.finding,
             "somaxconn is 128 (wanted at least 1024), swappiness is 60 (wanted at most 1), \
              thp is always (wanted madvise or never), governor is powersave (wanted performance)"
         );
         // The CPU has no shard.
-        assert!(!check(root.path(), &[2]).said.contains("governor"));
+        assert!(!check(root.path(), &[2]).finding.contains("governor"));
     }
 
     #[test]

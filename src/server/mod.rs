@@ -562,5 +562,5 @@ fn local_address(listener: &std::net::TcpListener) -> Result<SocketAddr, Explana
 }
 
 fn explanation(wrong: String) -> Explanation {
-    Explanation { wrong, facts: None, cures: Vec::new() }
+    Explanation { wrong, facts: None, fixes: Vec::new() }
 }

@@ -28,8 +28,8 @@ fn port_in_use_is_reported_with_its_variable() {
         let holder = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = holder.local_addr().unwrap().port().to_string();
         for command in [store.server_command(), ServerCommand::dev_in_memory()] {
-            let cure = format!("{name}=0");
-            fails(command.env(name, &port), &[name, &port, "ss -ltnp", &cure]);
+            let fix = format!("{name}=0");
+            fails(command.env(name, &port), &[name, &port, "ss -ltnp", &fix]);
         }
     }
 }

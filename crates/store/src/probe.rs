@@ -52,7 +52,7 @@ impl Store {
     /// Costs two write units.
     ///
     /// # Errors
-    /// The cause and its cure.
+    /// The cause and its fix.
     pub async fn probe(&self) -> Result<(), StoreConnectError> {
         let table = &self.tables().idempotency;
         let put = Put::builder()

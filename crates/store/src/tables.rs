@@ -118,14 +118,14 @@ impl fmt::Display for TableCreation {
 pub struct TableDifference {
     pub table: String,
     pub what: String,
-    pub cure: String,
-    /// Whether the server cannot run on the table. Otherwise it runs with a disadvantage that the cure removes.
+    pub fix: String,
+    /// Whether the server cannot run on the table. Otherwise it runs with a disadvantage that the fix removes.
     pub fatal: bool,
 }
 
 impl fmt::Display for TableDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "table {}: {}; {}", self.table, self.what, self.cure)
+        write!(f, "table {}: {}; {}", self.table, self.what, self.fix)
     }
 }
 
@@ -173,8 +173,8 @@ pub async fn create(store: &Store) -> Result<Vec<TableCreation>, StoreError> {
 pub async fn check(store: &Store) -> Result<Vec<TableDifference>, StoreError> {
     let mut differences = Vec::new();
     for layout in &layouts(store) {
-        let mut differs = |what: String, cure: String, fatal: bool| {
-            differences.push(TableDifference { table: layout.table.to_owned(), what, cure, fatal });
+        let mut differs = |what: String, fix: String, fatal: bool| {
+            differences.push(TableDifference { table: layout.table.to_owned(), what, fix, fatal });
         };
         let create = || "run `inventory-api tables create`".to_owned();
         let Some(found) = describe(store, layout.table).await? else {
@@ -204,8 +204,8 @@ fn check_table(
     let status = found.table_status();
     if !matches!(status, Some(TableStatus::Active | TableStatus::Updating)) {
         let status = status.map_or("unknown", TableStatus::as_str);
-        let cure = "wait until it is ACTIVE".to_owned();
-        differs(format!("its status is {status}"), cure, true);
+        let fix = "wait until it is ACTIVE".to_owned();
+        differs(format!("its status is {status}"), fix, true);
     }
     let definitions = found.attribute_definitions();
     let keys = keys(found.key_schema(), definitions);
@@ -241,8 +241,8 @@ fn check_index(
     differs: &mut impl FnMut(String, String, bool),
 ) {
     let Some(index) = index(found) else {
-        let cure = "run `inventory-api tables create`".to_owned();
-        differs(format!("it has no index {EXPIRY_INDEX}"), cure, true);
+        let fix = "run `inventory-api tables create`".to_owned();
+        differs(format!("it has no index {EXPIRY_INDEX}"), fix, true);
         return;
     };
     let keys = keys(index.key_schema(), found.attribute_definitions());

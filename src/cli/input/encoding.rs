@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_text_are_refused_with_the_cure() {
+    fn files_that_are_no_text_are_refused_with_a_fix() {
         for (bytes, expected) in [
             (&b"PK\x03\x04rest"[..], ".xlsx"),
             (b"\xd0\xcf\x11\xe0", ".xls"),

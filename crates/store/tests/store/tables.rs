@@ -45,7 +45,7 @@ fn wrong_schema_is_reported_with_the_remedy() {
         };
         let names = &swapped.tables;
         let key = of(&names.inventory, "key is event_id (S), seat_id (S), want event_id (S)");
-        assert!(key.fatal && key.cure.contains("DDB_TABLE"), "{key}");
+        assert!(key.fatal && key.fix.contains("DDB_TABLE"), "{key}");
         assert!(of(&names.idempotency, "no index expiry").fatal);
         assert!(!of(&names.idempotency, "time to live is off").fatal);
     });
