@@ -24,7 +24,7 @@ pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
     match config::admin_address(&ProcessEnv)? {
         Some(address) if address.port() != 0 => Ok(client::url_of(address)),
         Some(_) => Err(CommandError::usage(
-            "ADMIN_PORT=0 does not tell which port the server took: name it with --admin host:port",
+            "ADMIN_PORT is 0, so the port of the server is unknown: pass --admin host:port",
         )),
         None => Err(CommandError::usage(
             "ADMIN_PORT=off: a server with these settings has no admin port; name another with \

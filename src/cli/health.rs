@@ -48,7 +48,7 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     }
     match config::grpc_address(&ProcessEnv)? {
         address if address.port() == 0 => Err(CommandError::usage(
-            "GRPC_PORT=0 does not tell which port the server took: name it with --server host:port"
+            "GRPC_PORT is 0, so the port of the server is unknown: pass --server host:port"
                 .to_owned(),
         )),
         // `::` is reached by IPv4 too, and some machines have no IPv6.

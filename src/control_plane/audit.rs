@@ -205,10 +205,10 @@ where
 
 fn event_id(text: String) -> Result<EventId, Status> {
     EventId::try_from(text).map_err(|error| {
-        let said = format!("event_id {error}");
+        let description = format!("event_id {error}");
         let mut details = ErrorDetails::with_bad_request_violation("event_id", error.to_string());
         details.set_error_info("INVALID_ARGUMENT", ERROR_DOMAIN, HashMap::new());
-        Status::with_error_details(Code::InvalidArgument, said, details)
+        Status::with_error_details(Code::InvalidArgument, description, details)
     })
 }
 
@@ -231,8 +231,8 @@ fn status(error: &AuditError, event: &EventId) -> Status {
     refused(code, reason, event, &error.to_string())
 }
 
-fn refused(code: Code, reason: &str, event: &EventId, said: &str) -> Status {
+fn refused(code: Code, reason: &str, event: &EventId, description: &str) -> Status {
     let metadata = HashMap::from([("event_id".to_owned(), event.to_string())]);
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-    Status::with_error_details(code, said, details)
+    Status::with_error_details(code, description, details)
 }

@@ -76,14 +76,14 @@ pub(crate) fn require_store(
     if fatal.is_empty() {
         return Ok(differences);
     }
-    let told: Vec<String> = fatal
+    let texts: Vec<String> = fatal
         .iter()
         .map(|difference| format!("{}: {}", difference.table, difference.what))
         .collect();
     let mut fixes: Vec<String> = fatal.iter().map(|d| d.fix.clone()).collect();
     fixes.dedup();
     Err(Explanation {
-        wrong: told.join("; "),
+        wrong: texts.join("; "),
         facts: Some(format!("region {}", config.region_text())),
         fixes,
     })

@@ -59,7 +59,7 @@ fn address(args: &TopArgs) -> Result<Uri, CommandError> {
     }
     match config::metrics_port(&ProcessEnv)? {
         0 => Err(CommandError::usage(
-            "METRICS_PORT does not tell where the figures are: name it with --metrics host:port",
+            "METRICS_PORT is 0, so the port of the server is unknown: pass --metrics host:port",
         )),
         port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
     }
@@ -106,14 +106,14 @@ enum FetchUpdate {
 fn begin(server: Uri, every: Duration) -> Receiver<FetchUpdate> {
     let (send, news) = sync_channel(TOP_SCRAPES_WAITING_MAX);
     thread::spawn(move || {
-        let told = send.clone();
+        let sender = send.clone();
         // Ends with the process, or when the receiver is dropped.
         let ended = client::block_on_unbounded(async move {
             watch(&server, every, send).await;
             Ok(())
         });
         if let Err(why) = ended {
-            let _ = told.send(FetchUpdate::Scrape(Err(why.message)));
+            let _ = sender.send(FetchUpdate::Scrape(Err(why.message)));
         }
     });
     news

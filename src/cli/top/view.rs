@@ -98,8 +98,8 @@ impl Screen {
     pub(super) fn render(&self, area: Rect, buffer: &mut Buffer) {
         let (width, height) = SMALLEST;
         if area.width < width || area.height < height {
-            let said = format!("the terminal is smaller than {width}x{height}");
-            return Paragraph::new(said).render(area, buffer);
+            let text = format!("the terminal is smaller than {width}x{height}");
+            return Paragraph::new(text).render(area, buffer);
         }
         let [head, middle, keys] = Layout::vertical([
             Constraint::Length(3),
@@ -115,8 +115,8 @@ impl Screen {
         }
         if self.keys {
             let sorted = self.sort.word();
-            let said = format!("q quit   p pause   s sort of events ({sorted})   ? help");
-            Paragraph::new(said).style(self.dim()).render(keys, buffer);
+            let text = format!("q quit   p pause   s sort of events ({sorted})   ? help");
+            Paragraph::new(text).style(self.dim()).render(keys, buffer);
         }
     }
 

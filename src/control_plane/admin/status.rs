@@ -51,15 +51,16 @@ pub(super) async fn in_time<T>(
 
 fn late(subject: &Subject) -> Status {
     let limit = limits::ADMIN_CALL_TIMEOUT;
-    let said = format!("no result within {limit:?}; read {} to see the outcome", subject.name());
-    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], said)
+    let description =
+        format!("no result within {limit:?}; read {} to see the outcome", subject.name());
+    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], description)
 }
 
 /// The client of a stream stopped sending.
 pub(super) fn silent(subject: &Subject) -> Status {
     let limit = limits::ADMIN_CHUNK_WAIT_MAX;
-    let said = format!("no message within {limit:?}; written seats stay, repeat the import");
-    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], said)
+    let description = format!("no message within {limit:?}; written seats stay, repeat the import");
+    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], description)
 }
 
 /// No write of an import ended in time.
@@ -71,32 +72,39 @@ pub(super) fn stalled(subject: &Subject) -> Status {
 
 /// The process has no log, as in tests.
 pub(super) fn no_log() -> Status {
-    let said = "this process has no log";
-    refused(Code::Unimplemented, "NO_LOG", &Subject::AllEvents, [], said)
+    let description = "this process has no log";
+    refused(Code::Unimplemented, "NO_LOG", &Subject::AllEvents, [], description)
 }
 
 /// The maximum number of concurrent imports and lists of seats is reached.
 pub(super) fn crowded(subject: &Subject) -> Status {
-    let said =
+    let description =
         format!("{} imports or lists of seats are running (the maximum)", limits::IMPORTS_MAX);
-    again(Code::ResourceExhausted, "IMPORTS_BUSY", subject, limits::IMPORTS_RETRY_AFTER, &said)
+    again(
+        Code::ResourceExhausted,
+        "IMPORTS_BUSY",
+        subject,
+        limits::IMPORTS_RETRY_AFTER,
+        &description,
+    )
 }
 
 /// INVALID_ARGUMENT with the violations in `details`.
 pub(super) fn invalid(mut details: ErrorDetails) -> Status {
     let violations = details.bad_request().map(|bad| &bad.field_violations[..]);
-    let said: Vec<String> = violations
+    let description: Vec<String> = violations
         .unwrap_or_default()
         .iter()
         .map(|violation| format!("{} {}", violation.field, violation.description))
         .collect();
     details.set_error_info("INVALID_ARGUMENT", ERROR_DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, said.join("; "), details)
+    Status::with_error_details(Code::InvalidArgument, description.join("; "), details)
 }
 
 pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
     let name = subject.name();
-    let failed = |reason, said| refused(Code::FailedPrecondition, reason, subject, [], said);
+    let failed =
+        |reason, description| refused(Code::FailedPrecondition, reason, subject, [], description);
     match error {
         AdminError::EventNotFound => {
             refused(Code::NotFound, "EVENT_NOT_FOUND", subject, [], format!("there is no {name}"))
@@ -160,7 +168,7 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
 }
 
 fn described(event: &NewEvent) -> String {
-    let mut said = match event.seat_keys {
+    let mut description = match event.seat_keys {
         0 if event.stripes == 1 => format!("total {} over 1 stripe", event.total),
         0 => format!("total {} over {} stripes", event.total, event.stripes),
         1 => "seats over 1 key".to_owned(),
@@ -168,10 +176,10 @@ fn described(event: &NewEvent) -> String {
     };
     for (what, text) in [("name", &event.name), ("venue", &event.venue)] {
         if !text.is_empty() {
-            said.push_str(&format!(", {what} {text:?}"));
+            description.push_str(&format!(", {what} {text:?}"));
         }
     }
-    said
+    description
 }
 
 fn refused<const N: usize>(
@@ -179,21 +187,27 @@ fn refused<const N: usize>(
     reason: &str,
     subject: &Subject,
     numbers: [(&str, u64); N],
-    said: impl Into<String>,
+    description: impl Into<String>,
 ) -> Status {
     let mut metadata = subject.metadata();
     for (name, number) in numbers {
         metadata.insert(name.to_owned(), number.to_string());
     }
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-    Status::with_error_details(code, said, details)
+    Status::with_error_details(code, description, details)
 }
 
 /// An error that a later retry may not get, with the time to wait.
-fn again(code: Code, reason: &str, subject: &Subject, after: Duration, said: &str) -> Status {
+fn again(
+    code: Code,
+    reason: &str,
+    subject: &Subject,
+    after: Duration,
+    description: &str,
+) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, subject.metadata());
     details.set_retry_info(Some(after));
-    let mut status = Status::with_error_details(code, said, details);
+    let mut status = Status::with_error_details(code, description, details);
     let pushback = (after.as_millis() as u64).into();
     status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
     status

@@ -141,13 +141,13 @@ fn shards_operations_and_events_are_listed_separately() {
     assert_eq!((write.per_second, write.not_ok_per_second), (3.0, 1.0));
     assert!((write.mean_ms.unwrap() - 20.0).abs() < 1e-9);
 
-    let told: Vec<_> = seen
+    let rates: Vec<_> = seen
         .events
         .iter()
         .map(|one| (one.id.as_str(), one.reservations_per_second, one.remaining, one.taken))
         .collect();
     assert_eq!(
-        told,
+        rates,
         [
             ("evt_b", 10.0, Some(20.0), Some(29.0)),
             ("evt_a", 1.0, Some(88.0), Some(12.0)),
