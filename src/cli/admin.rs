@@ -136,7 +136,7 @@ impl<'a> AdminPort<'a> {
 
     /// The error for an answer that violates the contract.
     pub(super) fn half_an_answer(&self) -> CommandError {
-        CommandError::failed(format!("the server at {} left out the answer", self.shown()))
+        CommandError::failed(format!("the server at {} sent no answer", self.shown()))
     }
 
     /// The server's address, for messages.

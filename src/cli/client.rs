@@ -23,7 +23,9 @@ pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
     let text = match text.split_once("://") {
         None => format!("http://{text}"),
         Some(("http", _)) => text.to_owned(),
-        Some((scheme, _)) => return Err(format!("the scheme {scheme:?} is not spoken; {wanted}")),
+        Some((scheme, _)) => {
+            return Err(format!("the scheme {scheme:?} is not supported; {wanted}"));
+        }
     };
     let url: Uri = text.parse().map_err(|why| format!("{why}; {wanted}"))?;
     let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
@@ -98,7 +100,7 @@ pub(super) fn block_on_unbounded<T>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|why| CommandError::failed(format!("no runtime could be made: {why}")))?;
+        .map_err(|why| CommandError::failed(format!("no runtime could be created: {why}")))?;
     runtime.block_on(work)
 }
 

@@ -67,7 +67,7 @@ impl TableFile {
         for (is_set, name) in [(args.raw, "--raw"), (args.no_bom, "--no-bom")] {
             if is_set && format == TableFormat::Jsonl {
                 return Err(CommandError::usage(format!(
-                    "{name} goes with --format csv: JSON lines are as stored"
+                    "{name} needs --format csv: JSON lines have the values as stored"
                 )));
             }
         }

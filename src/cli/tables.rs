@@ -35,7 +35,7 @@ fn create(config: &StoreConfig, settings: StoreSettings) -> Result<(), CommandEr
     let made = preflight::query_at(settings, async |store| Ok(tables::create(store).await?));
     let made = made.map_err(|error| explain(&error, config))?;
     if made.is_empty() {
-        output::print("nothing to make: the tables are there")?;
+        output::print("nothing to create: the tables exist")?;
     }
     for one in &made {
         output::print(one)?;

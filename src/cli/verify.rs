@@ -168,14 +168,19 @@ fn explain(args: &ServerArgs, server: &Uri, event: &str, status: &Status) -> Com
     CommandError::failed(match status.code() {
         Code::NotFound => no_event(args, &event),
         code => explain_foreign(server, status).unwrap_or_else(|| {
-            format!("nothing was proven: the server at {at} said: {} ({code:?})", status.message())
+            format!(
+                "nothing was proven: the server at {at} returned: {} ({code:?})",
+                status.message()
+            )
         }),
     })
 }
 
 fn half(server: &Uri) -> CommandError {
     let at = client::shown(server);
-    CommandError::failed(format!("nothing was proven: the server at {at} ended in the middle"))
+    CommandError::failed(format!(
+        "nothing was proven: the server at {at} ended the audit before its report"
+    ))
 }
 
 /// One line on stderr that is overwritten with each update; nothing if stderr is not a terminal.

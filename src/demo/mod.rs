@@ -74,7 +74,7 @@ impl fmt::Display for DemoError {
             Self::Start(why) => why.fmt(f),
             Self::Load(why) => write!(f, "the sale could not be played: {why}"),
             Self::Audit(why) => write!(f, "the store could not be read back: {why}"),
-            Self::Broken => f.write_str("a promise was broken; the table says which"),
+            Self::Broken => f.write_str("a promise was broken; the table shows which"),
             Self::Output(error) => error.fmt(f),
         }
     }
@@ -179,7 +179,7 @@ fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, BatchSizes), Dem
         over.store(true, Ordering::Release);
         (played, watching.join())
     });
-    let batches = batches.map_err(|_| DemoError::Load("the watching thread panicked".into()))?;
+    let batches = batches.map_err(|_| DemoError::Load("the progress thread panicked".into()))?;
     Ok((played?, batches?))
 }
 

@@ -96,7 +96,7 @@ impl ShutdownReport {
     pub(crate) fn outcome(self) -> Result<(), Explanation> {
         match self.shard_failed {
             false => Ok(()),
-            true => Err(explanation("a shard has failed; the log says where".to_owned())),
+            true => Err(explanation("a shard has failed; see the log".to_owned())),
         }
     }
 }

@@ -181,8 +181,8 @@ fn usage_errors_exit_with_64() {
         (&["seats", "block", "e", "A-1", "--file", "x"], "--file"),
         (&["reservation", "show", "a b"], "[A-Za-z0-9._:-]"),
         (&["export", "e", "--format", "xml"], "jsonl"),
-        (&["export", "e", "--raw"], "--raw goes with --format csv"),
-        (&["export", "e", "--out", "x.jsonl", "--no-bom"], "--no-bom goes with --format csv"),
+        (&["export", "e", "--raw"], "--raw needs --format csv"),
+        (&["export", "e", "--out", "x.jsonl", "--no-bom"], "--no-bom needs --format csv"),
         (&["seats", "list", "e", "--state", "taken"], "available"),
         (&["export", "e", "--status", "sold"], "confirmed"),
         (&["completions", "tcsh"], "bash, zsh, fish"),
@@ -410,7 +410,7 @@ fn tables_are_created_and_checked() {
     let made = run(&["tables", "create"]);
     assert_eq!(made.code, OK, "{}", made.err);
     assert_has(&made.out, &["table inventory created", "table idempotency created"]);
-    assert_has(&run(&["tables", "create"]).out, &["nothing to make"]);
+    assert_has(&run(&["tables", "create"]).out, &["nothing to create"]);
 
     let fine = run(&["tables", "check"]);
     assert_eq!(fine.code, OK, "{}{}", fine.out, fine.err);

@@ -141,7 +141,7 @@ fn check_shows_sections_and_prices() {
     let expected = "\
 event  evt_1
 name   봄 음악회
-file   4 seats, and every line is good
+file   4 seats, and every line is valid
 
 section  seats  rows  price                  first seat  row  number
 2층          2     1  45.50 USD, 1 without   B-1         1열  1
@@ -235,7 +235,7 @@ fn file_with_an_invalid_line_writes_nothing() {
     assert_has(
         &ran.err,
         &[
-            "standard input is not as it should be; nothing was sent",
+            "standard input has errors; nothing was sent",
             "line 3: seat_id has ' '",
             "line 4: seat_id A-1 was on line 2 already",
         ],
@@ -249,7 +249,7 @@ fn file_with_an_invalid_line_writes_nothing() {
     let good = "seat_id,section\nA-1,A\n";
     let ran = live.run_with_input(&["seats", "import", "evt_2", "-", "--check"], good);
     assert_eq!(ran.code, OK, "{}", ran.err);
-    assert_has(&ran.out, &["1 seat, and every line is good", "Nothing was sent"]);
+    assert_has(&ran.out, &["1 seat, and every line is valid", "Nothing was sent"]);
     let ran = live.run_with_input(&["seats", "import", "evt_2", "-"], good);
     assert_eq!(ran.code, FAILED);
     assert_has(&ran.err, &["no event evt_2: add --create to create it; nothing was written"]);

@@ -3,7 +3,7 @@
 use encoding_rs::{EUC_KR, Encoding, UTF_16BE, UTF_16LE};
 
 /// Name of UTF-8 in spreadsheets.
-const CURE: &str = "save it as \"CSV UTF-8\"";
+const FIX: &str = "save it as \"CSV UTF-8\"";
 
 /// Formats that are no text, by their first bytes.
 const NO_TEXT: [(&[u8], &str); 5] = [
@@ -20,17 +20,17 @@ const NO_TEXT: [(&[u8], &str); 5] = [
 /// The format of the file, and how to convert it.
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Option<String>), String> {
     if let Some((_, what)) = NO_TEXT.iter().find(|(start, _)| bytes.starts_with(start)) {
-        return Err(format!("is {what}, not text: open it in its program and {CURE}"));
+        return Err(format!("is {what}, not text: open it in its program and {FIX}"));
     }
     if let Some((encoding, length)) = Encoding::for_bom(bytes) {
         let body = bytes.get(length..).unwrap_or_default();
         let text = complete(encoding, body)
-            .ok_or_else(|| format!("begins as {} and is not: {CURE}", encoding.name()))?;
+            .ok_or_else(|| format!("begins like {} and is not valid: {FIX}", encoding.name()))?;
         let note = (encoding != encoding_rs::UTF_8).then(|| read_as(encoding.name()));
         return no_nul(text, note);
     }
     if bytes.contains(&0) {
-        let text = utf16(bytes).ok_or_else(|| format!("is not text: {CURE}"))?;
+        let text = utf16(bytes).ok_or_else(|| format!("is not text: {FIX}"))?;
         return no_nul(text, Some(read_as("UTF-16")));
     }
     match std::str::from_utf8(bytes) {
@@ -38,7 +38,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(String, Option<String>), String> {
         Err(error) => korean(bytes).map(|text| (text, Some(read_as("CP949")))).ok_or_else(|| {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-            format!("is neither UTF-8 nor UTF-16 nor CP949, on line {line}: {CURE}")
+            format!("is neither UTF-8 nor UTF-16 nor CP949, on line {line}: {FIX}")
         }),
     }
 }
@@ -49,7 +49,7 @@ fn read_as(encoding: &str) -> String {
 
 fn no_nul(text: String, note: Option<String>) -> Result<(String, Option<String>), String> {
     match text.contains('\0') {
-        true => Err(format!("is not text: {CURE}")),
+        true => Err(format!("is not text: {FIX}")),
         false => Ok((text, note)),
     }
 }

@@ -159,7 +159,7 @@ impl FileProblems {
         if self.count == 0 {
             return Ok(());
         }
-        let mut text = format!("{file} is not as it should be; nothing was sent\n  ");
+        let mut text = format!("{file} has errors; nothing was sent\n  ");
         text.push_str(&self.shown.join("\n  "));
         match self.count - self.shown.len() {
             0 => {}

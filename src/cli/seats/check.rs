@@ -122,7 +122,7 @@ impl View for CheckedFileView {
             ("event", self.event_id.clone()),
             ("name", given(&self.name)),
             ("venue", given(&self.venue)),
-            ("file", format!("{}, and every line is good", counted(self.seats as i64, "seat"))),
+            ("file", format!("{}, and every line is valid", counted(self.seats as i64, "seat"))),
         ]);
         let (left, right) = (Align::Left, Align::Right);
         let mut table = TextTable::new(&[left, right, right, left, left, left, left]);

@@ -27,11 +27,11 @@ pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape,
         .map_err(|_| format!("{at} did not answer within {TOP_FETCH_TIMEOUT:?}"))?
         .map_err(|why| format!("{at}: {why}"))?;
     let samples = MetricSamples::parse(&text)
-        .map_err(|why| format!("what answers at {at} is not inventory-api: {why}"))?;
+        .map_err(|why| format!("the server at {at} is not inventory-api: {why}"))?;
     if samples.first("inventory_build_info").is_none() {
         return Err(format!(
-            "what answers at {at} is not inventory-api: it has no figure inventory_build_info \
-             (METRICS_PORT is where its figures are, 9090 by default)"
+            "the server at {at} is not inventory-api: it has no metric inventory_build_info (the \
+             metrics are on METRICS_PORT, 9090 by default)"
         ));
     }
     let wall = SystemTime::now()
@@ -62,7 +62,7 @@ async fn body(address: &Uri) -> Result<String, String> {
         .await
         .map_err(|why| {
             format!(
-                "what listens there does not speak HTTP/1.1 ({why}); the metrics are on METRICS_PORT, 9090 by default"
+                "the server there does not speak HTTP/1.1 ({why}); the metrics are on METRICS_PORT, 9090 by default"
             )
         })?;
     if answer.status() != StatusCode::OK {

@@ -127,8 +127,8 @@ async fn watch(server: &Uri, every: Duration, send: SyncSender<FetchUpdate>) {
         match (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
             (Ok(term), Ok(hangup)) => (term, hangup),
             (Err(why), _) | (_, Err(why)) => {
-                let _ =
-                    send.send(FetchUpdate::Scrape(Err(format!("signals cannot be heard: {why}"))));
+                let _ = send
+                    .send(FetchUpdate::Scrape(Err(format!("signals cannot be received: {why}"))));
                 return;
             }
         };
@@ -149,7 +149,7 @@ fn live(
     server: &Uri,
     news: &Receiver<FetchUpdate>,
 ) -> Result<(), CommandError> {
-    let lost = |why: io::Error| CommandError::failed(format!("the terminal is gone: {why}"));
+    let lost = |why: io::Error| CommandError::failed(format!("the terminal cannot be read: {why}"));
     let mut screen = Screen {
         server: client::shown(server),
         colours: output::wants_colours(),
@@ -171,7 +171,7 @@ fn live(
         match news.recv_timeout(TOP_KEY_WAIT) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(CommandError::failed("the figures are not fetched any more"));
+                return Err(CommandError::failed("the scraping thread has ended"));
             }
             Ok(FetchUpdate::Stop) => return Ok(()),
             Ok(FetchUpdate::Scrape(Ok(scrape))) => {

@@ -33,10 +33,10 @@ impl MetricSamples {
             }
             let sample = sample(line).ok_or_else(|| {
                 let start: String = line.chars().take(60).collect();
-                format!("line {} is no figure: {start:?}", number + 1)
+                format!("line {} is not a sample: {start:?}", number + 1)
             })?;
             if samples.len() == TOP_SAMPLES_MAX {
-                return Err(format!("there are more than {TOP_SAMPLES_MAX} figures"));
+                return Err(format!("there are more than {TOP_SAMPLES_MAX} samples"));
             }
             samples.push(sample);
         }
@@ -143,7 +143,7 @@ mod tests {
             "a 1\nb\n",
         ] {
             let error = MetricSamples::parse(text).unwrap_err();
-            assert!(error.starts_with("line 2 is no figure"), "{text:?}: {error}");
+            assert!(error.starts_with("line 2 is not a sample"), "{text:?}: {error}");
         }
     }
 

@@ -178,7 +178,7 @@ impl Screen {
         }
         lines[2] = match (&self.trouble, &self.figures) {
             (Some((why, seconds)), _) => Line::styled(
-                format!("no figures for {}: {why}", span(*seconds as f64)),
+                format!("no metrics for {}: {why}", span(*seconds as f64)),
                 self.bad(true),
             ),
             (None, Some(figures)) if figures.breaches > 0.0 => Line::styled(
@@ -188,7 +188,7 @@ impl Screen {
                 ),
                 self.bad(true),
             ),
-            (None, None) => Line::from("waiting for two looks at the figures"),
+            (None, None) => Line::from("waiting for two scrapes"),
             (None, Some(figures)) if figures.members > 1.0 => Line::from(format!(
                 "{} processes on this store, share of this one {:.0} %",
                 count(figures.members),
@@ -338,16 +338,16 @@ fn right(text: String, style: Style) -> Cell<'static> {
 }
 
 const HELP: &str = "\
-calls/s     between the last two looks; quantiles are of the server's last half minute
-busy        the part of its time in which a shard worked; 100 %: it is the limit
-active      calls that are not answered yet
-queued      reservations that wait for a transaction; writing: transactions under way
-stalls      how often a shard stood still since the start; while it does: for how long
-refused     answered truly, but not by OK: sold out, held by others, bad arguments
-errors      internal, unavailable, too late
-shed        rejected at admission, with a retry delay
-not ok      of the store's answers: conflicts and failed conditions among them
-held        in holds that have not been committed; held and sold are read every ten seconds
+calls/s     between the last two scrapes; quantiles cover the server's last half minute
+busy        share of the time in which a shard worked; at 100 % the shard is the limit
+active      calls in flight
+queued      reservations that wait for a transaction; writing: transactions in flight
+stalls      stalls of a shard since the start; during a stall its duration so far
+refused     business rejections and invalid arguments, for example sold out
+errors      internal, unavailable, deadline exceeded
+shed        rejected by admission control, with a retry delay
+not ok      store requests with another status, such as conflicts and failed conditions
+held        in holds that are not committed; held and sold are read every ten seconds
 
 q, Esc, Ctrl-C quit   p, Space pause   s sort of events   ?, h this text";
 

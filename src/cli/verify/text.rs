@@ -196,7 +196,7 @@ fn verdict(report: &pb::AuditReport) -> String {
     match report.verdict() {
         pb::AuditVerdict::Clean => "CLEAN: every number adds up".to_owned(),
         pb::AuditVerdict::Moving => format!(
-            "STILL MOVING: no breach in what did not change; {}. Try again when fewer buy",
+            "STILL MOVING: no breach in the parts that did not change; {}. Try again with fewer sales",
             moving()
         ),
         pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => {
@@ -386,10 +386,9 @@ CLEAN: every number adds up";
              changed hands"
         ));
         of.verdict = pb::AuditVerdict::Moving.into();
-        assert!(
-            report(&of)
-                .contains("\nSTILL MOVING: no breach in what did not change; sales from stripe 1")
-        );
+        assert!(report(&of).contains(
+            "\nSTILL MOVING: no breach in the parts that did not change; sales from stripe 1"
+        ));
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn all_errors_of_an_invalid_line_are_reported_with_its_number() {
     assert_reported(
         text,
         &[
-            "seats.csv is not as it should be; nothing was sent",
+            "seats.csv has errors; nothing was sent",
             "line 3: seat_id has ' ' at byte 1",
             "line 4: section has '\\n'; want no control characters",
             // A line break in quotes counts as a line.

@@ -173,7 +173,7 @@ fn unreachable_server_keeps_its_last_values() {
     let mut away = screen(figures());
     away.trouble = Some(("no server listens there".to_owned(), 75));
     let seen = lines(&drawn(&away, 100, 30));
-    assert_eq!(seen[2], "no figures for 1 min 15 s: no server listens there");
+    assert_eq!(seen[2], "no metrics for 1 min 15 s: no server listens there");
     assert!(seen[4].starts_with("shard 0"));
     away.figures = None;
     let seen = lines(&drawn(&away, 100, 30));
