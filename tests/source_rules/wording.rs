@@ -58,6 +58,7 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
     let is_document = file.path.ends_with(".md");
     let mut found = Vec::new();
     let mut is_in_code = false;
+    let mut is_in_text = false;
     let mut before = String::new();
     for (index, line) in file.text.lines().enumerate() {
         is_in_code ^= is_document && line.trim_start().starts_with("```");
@@ -65,8 +66,10 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
             before.clear();
             continue;
         }
+        let shown = if is_in_text { line.to_owned() } else { prose_of(file, line) };
+        is_in_text = file.is_rust() && continues_text(line, is_in_text);
         // In a document, a phrase may be broken over two lines.
-        let prose = format!("{before} {}", prose_of(file, line).trim());
+        let prose = format!("{before} {}", shown.trim());
         let lower_case = prose.to_lowercase();
         for (phrase, instead) in BANNED {
             let text = match phrase.chars().any(char::is_uppercase) {
@@ -108,6 +111,14 @@ fn prose_of(file: &SourceFile, line: &str) -> String {
     prose
 }
 
+/// Whether the line after this line of Rust is inside a literal of several lines, which begins with `"\`.
+fn continues_text(line: &str, is_in_text: bool) -> bool {
+    match is_in_text {
+        true => !line.replace("\\\"", "").contains('"'),
+        false => line.trim_end().ends_with("\"\\"),
+    }
+}
+
 /// Whether `phrase` stands in `text` between non-letters.
 fn contains_words(text: &str, phrase: &str) -> bool {
     let is_boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
@@ -130,6 +141,10 @@ mod tests {
             ("src/a.rs", "/// What contract A promises.\n"),
             ("src/a.rs", "let a = 1; // told before\n"),
             ("deploy/a.yaml", "# Whoever asks.\n"),
+            (
+                "src/a.rs",
+                "const HELP: &str = \"\\\nA \\\"shard\\\"\nstood still\nfor long\";\nfn told() {}\n",
+            ),
         ] {
             let found = problems(&sample(path, text));
             assert_eq!(found.len(), 1, "{path} {text:?}: {found:?}");
