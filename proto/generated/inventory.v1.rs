@@ -217,7 +217,8 @@ pub mod inventory_client {
             self
         }
         /// Returns whether the requested units or seats can be sold now. Read-only; the answer reserves
-        /// nothing and may be as old as READ_STALENESS_MS (default 50 ms).
+        /// nothing. It may be old: up to READ_STALENESS_MS (default 50 ms) for units, up to some seconds for
+        /// seats.
         ///
         /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION (EVENT_CLOSED).
         pub async fn check_availability(
@@ -270,9 +271,9 @@ pub mod inventory_client {
                 .insert(GrpcMethod::new("inventory.v1.Inventory", "CommitReservation"));
             self.inner.unary(req, path, codec).await
         }
-        /// Releases a reservation that is not confirmed. The units or seats in the stored reservation are
-        /// returned to stock, whatever the request lists. Idempotent: the release of a released, expired or
-        /// unknown reservation succeeds, and a later hold or commit with that reservation_id is refused.
+        /// Releases a reservation that is not confirmed, and returns its stored units or seats to stock. A
+        /// request that names other units or seats is refused. Idempotent: the release of a released, expired
+        /// or unknown reservation succeeds, and a later hold or commit with that reservation_id is refused.
         ///
         /// Errors: FAILED_PRECONDITION (RESERVATION_COMMITTED); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT);
         /// NOT_FOUND (EVENT_NOT_FOUND).
@@ -368,7 +369,8 @@ pub mod inventory_server {
     #[async_trait]
     pub trait Inventory: std::marker::Send + std::marker::Sync + 'static {
         /// Returns whether the requested units or seats can be sold now. Read-only; the answer reserves
-        /// nothing and may be as old as READ_STALENESS_MS (default 50 ms).
+        /// nothing. It may be old: up to READ_STALENESS_MS (default 50 ms) for units, up to some seconds for
+        /// seats.
         ///
         /// Errors: NOT_FOUND (EVENT_NOT_FOUND); FAILED_PRECONDITION (EVENT_CLOSED).
         async fn check_availability(
@@ -387,9 +389,9 @@ pub mod inventory_server {
             &self,
             request: tonic::Request<super::CommitReq>,
         ) -> std::result::Result<tonic::Response<super::CommitRes>, tonic::Status>;
-        /// Releases a reservation that is not confirmed. The units or seats in the stored reservation are
-        /// returned to stock, whatever the request lists. Idempotent: the release of a released, expired or
-        /// unknown reservation succeeds, and a later hold or commit with that reservation_id is refused.
+        /// Releases a reservation that is not confirmed, and returns its stored units or seats to stock. A
+        /// request that names other units or seats is refused. Idempotent: the release of a released, expired
+        /// or unknown reservation succeeds, and a later hold or commit with that reservation_id is refused.
         ///
         /// Errors: FAILED_PRECONDITION (RESERVATION_COMMITTED); ALREADY_EXISTS (IDEMPOTENCY_CONFLICT);
         /// NOT_FOUND (EVENT_NOT_FOUND).

@@ -20,8 +20,8 @@ pub struct CheckAvailabilityResponse {
     /// True if all requested units or seats can be held.
     #[prost(bool, tag = "1")]
     pub available: bool,
-    /// Request by quantity: exactly `quantity` proposed seats, or none. Request by seats: the requested
-    /// seats that are available. Empty for a quantity event.
+    /// For a request with a quantity: exactly `quantity` proposed seats, or none. For a request with seats:
+    /// those of them that are available. Empty for a quantity event.
     #[prost(message, repeated, tag = "2")]
     pub available_seats: ::prost::alloc::vec::Vec<super::super::common::v1::Seat>,
     /// The requested seats that are not available, including unknown seats; all if the event is closed.
@@ -271,7 +271,7 @@ pub enum CommitStatus {
     Success = 1,
     /// Never returned: this service does not process payments.
     FailedPayment = 2,
-    /// The hold expired and its units or seats are taken.
+    /// The hold expired, and its units or seats are taken, or the server rejects late commits.
     FailedExpired = 3,
     /// Not enough stock, seats taken, another payload, or a final state.
     FailedConflict = 4,
@@ -422,8 +422,9 @@ pub mod inventory_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Returns what can be held now. Read-only; the answer reserves nothing. If a quantity is requested
-        /// on a seated event, the server proposes exactly that many seats.
+        /// Returns what can be held now. Read-only; the answer reserves nothing, and may be old: up to
+        /// READ_STALENESS_MS (default 50 ms) for units, up to some seconds for seats. For a quantity in a
+        /// seated event the server proposes exactly that many seats.
         pub async fn check_availability(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckAvailabilityRequest>,
@@ -540,7 +541,8 @@ pub mod inventory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Returns the stock of an event by section, from a cached snapshot; stats.last_updated has its age.
+        /// Returns the stock of an event by section, from a cached snapshot that was read at
+        /// stats.last_updated.
         pub async fn get_inventory_status(
             &mut self,
             request: impl tonic::IntoRequest<super::GetInventoryStatusRequest>,
@@ -585,8 +587,9 @@ pub mod inventory_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with InventoryServiceServer.
     #[async_trait]
     pub trait InventoryService: std::marker::Send + std::marker::Sync + 'static {
-        /// Returns what can be held now. Read-only; the answer reserves nothing. If a quantity is requested
-        /// on a seated event, the server proposes exactly that many seats.
+        /// Returns what can be held now. Read-only; the answer reserves nothing, and may be old: up to
+        /// READ_STALENESS_MS (default 50 ms) for units, up to some seconds for seats. For a quantity in a
+        /// seated event the server proposes exactly that many seats.
         async fn check_availability(
             &self,
             request: tonic::Request<super::CheckAvailabilityRequest>,
@@ -621,7 +624,8 @@ pub mod inventory_service_server {
             tonic::Response<super::ReleaseHoldResponse>,
             tonic::Status,
         >;
-        /// Returns the stock of an event by section, from a cached snapshot; stats.last_updated has its age.
+        /// Returns the stock of an event by section, from a cached snapshot that was read at
+        /// stats.last_updated.
         async fn get_inventory_status(
             &self,
             request: tonic::Request<super::GetInventoryStatusRequest>,
