@@ -129,7 +129,7 @@ fn memlock(facts: &HostFacts, shards: usize, made: bool) -> PreflightCheck {
     } else if facts.memlock_exempt {
         ", but CAP_IPC_LOCK lifts the limit"
     } else {
-        ", but this kernel charges less"
+        ", but this kernel counts less"
     };
     PreflightCheck::ok("locked memory", format!("{limit} ({need}{why_enough})"))
 }
