@@ -353,6 +353,7 @@ impl Lane {
         }
         let mut capacities =
             capacity::stripe_capacities(&updates, of_stripes, &mut backoff, state, cx.out);
+        let had_move = stock_move.is_some();
         let stock_move = stock_move.filter(|stock_move| {
             let mut actions = updates.iter().zip(of_stripes);
             let source = actions.find(|(update, _)| update.stripe == stock_move.from);
@@ -389,7 +390,9 @@ impl Lane {
         let capacity::RetryGroups { fitting, later, too_large } =
             capacity::group_retries(retried, &mut capacities, sent, state, cx);
         let no_entry_departed = departures(cx.out) == departed_before;
+        let gave_up_move = had_move && stock_move.is_none();
         if backoff.is_none()
+            && !gave_up_move
             && !fault::planted(Fault::UnexplainedRetried)
             && no_entry_departed
             && later.is_empty()

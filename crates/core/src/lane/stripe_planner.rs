@@ -78,6 +78,7 @@ impl Pool {
             let owned = bits(self.state.owned).filter_map(|stripe| left.get(usize::from(stripe)));
             total = owned.sum();
         }
+        self.count_pending_moves(&mut left);
         self.subtract_planned(&mut left);
         let has_plans = left.iter().zip(stripes).any(|(left, stripe)| *left < stripe.remaining);
         self.plan_stock_moves(stripes, total, &mut left, cx);
@@ -127,6 +128,25 @@ impl Pool {
             self.state.record_remainder(index, *units, cx.now.mono);
         }
         self.send_planned(planned, cx);
+    }
+
+    /// Counts moves that lanes have yet to send as made, so that entries get no units that will be moved. Gives up those
+    /// that their source is too short for, and those of lanes with nothing to send: they are planned anew.
+    fn count_pending_moves(&mut self, left: &mut [u64]) {
+        for lane in self.lanes.values_mut() {
+            let Some(pending) = lane.incoming.take() else { continue };
+            let has_entries = !lane.own.is_empty() || !lane.groups.is_empty();
+            let source = left.get_mut(usize::from(pending.from));
+            let Some(source) = source.filter(|source| **source >= pending.units) else { continue };
+            if !has_entries && lane.move_conflicts == 0 {
+                continue;
+            }
+            *source -= pending.units;
+            lane.incoming = Some(pending);
+            if let Some(target) = left.get_mut(usize::from(lane.index)) {
+                *target += pending.units;
+            }
+        }
     }
 
     /// Subtracts what is planned for entries of this pool that are not answered. A read may have seen some of their
@@ -290,18 +310,20 @@ impl Allocator {
 
 #[cfg(test)]
 mod tests {
+
     use rand::SeedableRng;
 
     use super::*;
     use crate::answer::Answer;
     use crate::counters::Counters;
     use crate::ids::EventId;
+    use crate::lane::stock_move::StockMove;
     use crate::lane::{LaneSettings, PoolKey, PoolKind, WriteIntent};
     use crate::operation::{Operation, Selection, Verb};
     use crate::rules::{self, Decision, LateCommit};
     use crate::stripe_ownership::StripeSet;
     use crate::time::{Now, UnixMillis};
-    use crate::transaction::{ActionOutcome, TransactionOutcome};
+    use crate::transaction::{ActionOutcome, StripeUpdate, Transaction, TransactionOutcome};
 
     #[test]
     fn allocates_from_one_stripe_if_possible_else_from_the_largest() {
@@ -378,6 +400,79 @@ mod tests {
         let (_, transaction) = out.send.first().expect("planned");
         let units: u32 = transaction.records[0].draws.iter().map(|draw| draw.units).sum();
         assert_eq!(units, 150);
+    }
+
+    fn stripes_of(remaining: [u64; 2]) -> StripesRead {
+        let stripe = |remaining| StripeView { remaining, ..StripeView::default() };
+        StripesRead::Found(remaining.map(stripe).to_vec())
+    }
+
+    fn moved(transaction: &Transaction) -> i64 {
+        transaction.stripes.iter().map(|update| update.moved.max(0)).sum()
+    }
+
+    /// A lane has yet to send a move of 60 units from stripe 1 when the stripes are read again.
+    #[test]
+    fn a_pending_move_of_a_lane_with_nothing_to_send_is_planned_anew() {
+        let mut pool = pool_that_reads();
+        let lane = pool.lanes.get_mut(&0).expect("used");
+        lane.incoming = Some(StockMove { from: 1, units: 60 });
+        let read = stripes_of([10, 150]);
+        let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &read, cx));
+        let (_, transaction) = out.send.first().expect("enough units");
+        assert_eq!(moved(transaction), 75);
+        for update in &transaction.stripes {
+            let left = [10_u64, 150][usize::from(update.stripe)];
+            assert!(left.checked_add_signed(update.change()).is_some(), "{update:?}");
+        }
+    }
+
+    /// The move has conflicted and is sent again before the entries, which get units that remain after it.
+    #[test]
+    fn entries_get_no_units_that_a_pending_move_takes() {
+        for (units, expected) in [(60, [(0, 60), (1, 90)]), (200, [(0, 85), (1, 65)])] {
+            let mut pool = pool_that_reads();
+            let lane = pool.lanes.get_mut(&0).expect("used");
+            (lane.incoming, lane.move_conflicts) = (Some(StockMove { from: 1, units }), 1);
+            let read = stripes_of([10, 150]);
+            call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &read, cx));
+            let lane = &pool.lanes[&0];
+            let mut draws: Vec<(u16, u32)> =
+                lane.planned_allocations().map(|draw| (draw.stripe, draw.units)).collect();
+            draws.sort_unstable();
+            // A move that is larger than its source is given up, and planned anew.
+            assert_eq!(draws, expected, "{units}");
+        }
+    }
+
+    /// The source of a move is short, and the entry of the same transaction needs none of the moved units.
+    #[test]
+    fn an_entry_is_sent_again_at_once_without_a_move_that_failed() {
+        let mut pool = pool_that_reads();
+        let mut entry = pool.state.awaiting_read.pop().expect("waits");
+        entry.write.draws = smallvec::smallvec![StripeAllocation { stripe: 1, units: 150 }];
+        entry.queue.has_stripe_plan = true;
+        pool.is_reading_stripes = false;
+        let out = call(&mut pool, |pool, cx| {
+            pool.with_lane(0, |lane, state| {
+                lane.incoming = Some(StockMove { from: 1, units: 60 });
+                lane.own.requeue(vec![entry]);
+                lane.dispatch(state, cx);
+            });
+        });
+        let (_, transaction) = out.send.first().expect("free");
+        assert_eq!(moved(transaction), 60);
+        let reason = |update: &StripeUpdate| match update.stripe {
+            1 => ActionOutcome::Stripe(Some(StripeView { remaining: 180, ..Default::default() })),
+            _ => ActionOutcome::Fine,
+        };
+        let mut reasons: Vec<ActionOutcome> = transaction.stripes.iter().map(reason).collect();
+        reasons.push(ActionOutcome::Fine);
+        let outcome = TransactionOutcome::Cancelled(reasons);
+        let out = call(&mut pool, |pool, cx| pool.handle_outcome(0, outcome, cx));
+        let (_, again) = out.send.first().expect("no pause");
+        assert_eq!(moved(again), 0);
+        assert_eq!(again.records[0].draws, transaction.records[0].draws);
     }
 
     /// Reads that never show the units are given up.
