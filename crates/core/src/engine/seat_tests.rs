@@ -8,7 +8,7 @@ use crate::ids::SeatId;
 use crate::operation::{Selection, Verb};
 use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::UnixMillis;
-use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
+use crate::transaction::{ActionOutcome, FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
 
 fn at(ms: u64) -> Now {
     Now { mono: Micros::from_millis(ms), unix: UnixMillis(ms) }
@@ -263,4 +263,42 @@ fn late_outcome_does_not_prove_that_the_last_seat_is_taken() {
     assert_eq!((fixture.count(is_verification), fixture.count(is_write)), (1, 0));
     fixture.return_free_seats(free(), 155);
     assert_eq!(fixture.count(is_write), 1, "{:?}", fixture.fx);
+}
+
+/// Two buyers want all seats of an overdue hold. One expiry ends it, so that the holder's own call finds room among the
+/// calls of its reservation.
+#[test]
+fn one_expiry_ends_an_overdue_hold_of_many_seats() {
+    let holder: ReservationId = "holder".parse().expect("legal");
+    let until = UnixMillis(5);
+    let held = SeatState::Hold { reservation: holder.clone(), until };
+    let names: Vec<String> = (0..40).map(|n| format!("A-{n}")).collect();
+    let mut states: Vec<(&str, SeatState)> =
+        names.iter().map(|name| (name.as_str(), held.clone())).collect();
+    states.push(("B-1", SeatState::Available));
+    let mut fixture = SeatFixture::with_map(&states);
+    fixture.return_no_records(0);
+    let before = fixture.shard.calls_in_flight();
+    for buyer in 0..2 {
+        let seats = names.iter().map(|name| seat_id(name));
+        let selection = Selection::Seats(seats.collect());
+        let (reservation, deadline) = (format!("b{buyer}"), Micros::from_millis(60_000));
+        let reservation = reservation.parse().expect("legal");
+        let operation = Operation::new(Verb::Commit, reservation, event(), selection, deadline);
+        fixture.fx.clear();
+        fixture.shard.handle_call(CallId(100 + buyer), operation, at(10));
+        drain(&mut fixture.shard, &mut fixture.fx);
+        let sent = fixture.fx.iter().find_map(|fx| match fx {
+            Effect::Transact { lane, .. } => Some(*lane),
+            _ => None,
+        });
+        // The second buyer waits for the locks of the first one, or of the expiry.
+        let Some(lane) = sent else { continue };
+        let mut reasons = vec![ActionOutcome::Fine];
+        reasons.extend(names.iter().map(|_| ActionOutcome::Seat(Some(held.clone()))));
+        let outcome = TransactionOutcome::Cancelled(reasons);
+        fixture.shard.handle_transaction_outcome(lane, outcome, at(20));
+        drain(&mut fixture.shard, &mut fixture.fx);
+    }
+    assert_eq!(fixture.shard.calls_in_flight() - before, 3, "two buyers and one expiry");
 }

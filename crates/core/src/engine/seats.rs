@@ -373,6 +373,10 @@ impl Engine {
         if seated.lock_seats(std::slice::from_ref(&seat), &holder).is_err() {
             return;
         }
+        if self.in_flight.verb(&holder, &event).is_some() {
+            // One expiry ends the whole hold and unlocks all of its seats, however many buyers want them.
+            return;
+        }
         self.steps.push(Step::UnlockUnregistered(event.clone(), holder.clone()));
         let task = OperationTask {
             operation: expiry(event, holder, deadline),
