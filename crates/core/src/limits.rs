@@ -267,7 +267,11 @@ pub(crate) const BATCHING_DELAY: Duration = Duration::from_millis(2);
 
 /// With several processes, [`BATCHING_DELAY`] is multiplied by their number, up to this one: a transaction takes about 15
 /// ms, so a delay of up to 8 ms adds less to the P95 than the transactions that are saved.
-pub(crate) const BATCHING_DELAY_PROCESSES_MAX: u64 = 4;
+pub(crate) const BATCHING_DELAY_PROCESSES_MAX: usize = 4;
+
+/// A transaction with this many entries shows that calls arrive fast enough for a batching delay, although few lanes are
+/// busy.
+pub(crate) const BATCHING_WORTH_ENTRIES: usize = 4;
 
 /// Entries from which a free lane does not wait for more. A transaction costs as much CPU time as ten entries: (10 +
 /// 16) / 16 = 1.6 per entry in a transaction of 16, compared with (10 + 2) / 2 = 6 in one of two.

@@ -10,7 +10,9 @@ use crate::answer::{Answer, Rejection};
 use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
 use crate::fault::{self, Fault};
 use crate::ids::{EventId, Fingerprint, PaymentHash, ReservationId, SeatId};
-use crate::lane::{Completion, Pool, PoolContext, PoolKind, PoolOutput, Redecision, WriteIntent};
+use crate::lane::{
+    Completion, Pool, PoolContext, PoolKind, PoolOutput, Redecision, WriteIntent, batching_delay,
+};
 use crate::operation::{Operation, Verb};
 use crate::query::QueryResult;
 use crate::rules::{self, Decision};
@@ -129,7 +131,8 @@ impl Engine {
     }
 
     pub(super) fn send_record_reads(&mut self) {
-        while let Some((read, reservations)) = self.record_reads.next_read() {
+        let delay = batching_delay(self.pools.members().count());
+        while let Some((read, reservations)) = self.record_reads.next_read(self.now.mono, delay) {
             self.effects.push_back(Effect::ReadRecords { read, reservations });
         }
     }

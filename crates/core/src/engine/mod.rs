@@ -202,8 +202,8 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Micros> {
-        let pools = self.pools.wake_at();
-        pools.into_iter().chain(self.resends.wake_at()).min()
+        let parts = [self.pools.wake_at(), self.resends.wake_at(), self.record_reads.wake_at()];
+        parts.into_iter().flatten().min()
     }
 
     pub fn counters(&self) -> Counters {
@@ -547,6 +547,7 @@ impl Engine {
             self.with_pool(pool, Pool::wake);
             self.run();
         }
+        self.send_record_reads();
         self.send_unresolved();
     }
 }

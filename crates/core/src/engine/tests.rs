@@ -204,7 +204,7 @@ fn late_release_reads_the_record_again_after_a_read_of_an_expired_hold() {
     let expired = RecordView { state: ReservationState::Expired, ..hold_of(1, 2).1 };
     fx.clear();
     let found = RecordsRead::Found(vec![Ok(Some(expired))]);
-    shard.handle_records_read(read, &found, at(3));
+    shard.handle_records_read(read, &found, at(3_000));
     drain(&mut shard, &mut fx);
     let answered = fx.iter().filter_map(|effect| match effect {
         Effect::Answer { call, .. } => Some(*call),
@@ -213,6 +213,55 @@ fn late_release_reads_the_record_again_after_a_read_of_an_expired_hold() {
     assert_eq!(answered.collect::<Vec<_>>(), [CallId(1)]);
     let reads = |effect: &Effect| matches!(effect, Effect::ReadRecords { .. });
     assert_eq!(fx.iter().filter(|effect| reads(effect)).count(), 1);
+}
+
+/// The first read is sent at once. Records requested soon after wait for the batching delay, or until there are many.
+#[test]
+fn record_reads_that_follow_each_other_are_batched() {
+    let mut shard = engine(0, 1);
+    let event: EventId = "evt".parse().expect("legal");
+    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(9)]), at(0));
+    let mut next = 0;
+    let mut release = |shard: &mut Engine, now: Now| {
+        next += 1;
+        let call = commit(&format!("h{next}"), "evt", 2);
+        let call =
+            Operation { verb: Verb::Release, expectation: RecordExpectation::Present, ..call };
+        shard.handle_call(CallId(next), call, now);
+    };
+    let sent = |shard: &mut Engine| -> Vec<usize> {
+        let mut fx = Vec::new();
+        drain(shard, &mut fx);
+        let read = |effect: &Effect| match effect {
+            Effect::ReadRecords { reservations, .. } => Some(reservations.len()),
+            _ => None,
+        };
+        fx.iter().filter_map(read).collect()
+    };
+    release(&mut shard, at(0));
+    assert_eq!(sent(&mut shard), [1]);
+    for now in [1, 2, 1_999] {
+        release(&mut shard, at(now));
+        assert_eq!(sent(&mut shard), [] as [usize; 0]);
+        assert_eq!(shard.poll_timeout(), Some(Micros(2_000)));
+    }
+    shard.handle_timeout(at(2_000));
+    assert_eq!(sent(&mut shard), [3]);
+    for _ in 0..limits::BATCHING_DELAY_ENTRIES_MAX {
+        release(&mut shard, at(2_001));
+    }
+    assert_eq!(sent(&mut shard), [limits::BATCHING_DELAY_ENTRIES_MAX]);
+
+    // With several processes each of them has fewer calls, and waits longer.
+    let mut shard = engine(0, 1);
+    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(9)]), at(0));
+    let member = |id| crate::membership::Member { id: crate::membership::ProcessId(id), shards: 1 };
+    shard.handle_membership(Members::new(member(1), [member(2), member(3)]).into(), at(10_000));
+    release(&mut shard, at(20_000));
+    assert_eq!(sent(&mut shard), [1]);
+    release(&mut shard, at(20_001));
+    assert_eq!(sent(&mut shard), [] as [usize; 0]);
+    assert_eq!(shard.poll_timeout(), Some(Micros(26_000)));
 }
 
 /// "Sold out" from a failed condition is reused for calls that arrive soon after, once their records were read.
@@ -237,17 +286,18 @@ fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
     assert_eq!(refused_short(&fx), [CallId(1)]);
 
     let soon = at(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64);
-    for (call, record) in [(2, None), (3, Some(hold_of(0, 5).1))] {
+    let earlier = at(soon.mono.0 / 2);
+    for (call, record, now) in [(2, None, earlier), (3, Some(hold_of(0, 5).1), soon)] {
         fx.clear();
         let buyer = commit(&format!("r{call}"), "evt", 5);
-        shard.handle_call(CallId(call), buyer, soon);
+        shard.handle_call(CallId(call), buyer, now);
         drain(&mut shard, &mut fx);
         let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
             panic!("expected a record read and no write, got {fx:?}");
         };
         fx.clear();
         let read = RecordsRead::Found(vec![Ok(record.clone())]);
-        shard.handle_records_read(read_id, &read, soon);
+        shard.handle_records_read(read_id, &read, now);
         drain(&mut shard, &mut fx);
         // A call whose copy has bought the units is not rejected.
         let rejected = if record.is_none() { vec![CallId(call)] } else { vec![] };
@@ -306,13 +356,13 @@ fn record_is_read_after_the_shortage_was_found() {
 
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
-    shard.handle_records_read(read_id, &none, at(4));
+    shard.handle_records_read(read_id, &none, at(4_000));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("expected another record read, got {fx:?}");
     };
     fx.clear();
-    shard.handle_records_read(read_id, &none, at(5));
+    shard.handle_records_read(read_id, &none, at(5_000));
     drain(&mut shard, &mut fx);
     let rejected = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
     assert!(matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected), "{fx:?}");

@@ -1,6 +1,6 @@
 //! The group commit: lanes with at most one transaction in flight each, which share a queue.
 //!
-//! A free lane dispatches at once, or after a delay of at most 2 ms while other lanes are busy (pacing, batching
+//! A free lane dispatches at once, or after a delay of at most 8 ms while other lanes are busy (pacing, batching
 //! delay). While all lanes are busy, entries collect in the queue, and the lane that finishes first sends them. The
 //! batch size follows the load.
 //!
@@ -47,9 +47,9 @@ pub use self::batch_entry::WriteIntent;
 use self::batch_entry::{BatchEntry, QueueMetadata};
 pub use self::output::{Completion, PoolContext, PoolOutput, Redecision, RedecisionCause};
 pub use self::pool::Pool;
-pub(crate) use self::pool_state::SoldOutHint;
 pub use self::pool_state::{LaneSettings, PoolKey, PoolKind};
 use self::pool_state::{PoolState, bit};
+pub(crate) use self::pool_state::{SoldOutHint, batching_delay};
 use self::queue::Queue;
 use self::stock_move::StockMove;
 use super::answer::Rejection;
@@ -263,7 +263,7 @@ impl Lane {
             }
         };
         if batch.taken_from_queue > 0 {
-            state.pace(now);
+            state.pace(batch.taken_from_queue, now);
         }
         // A group that is sent again, and the lane's own entries, do not show the rate of the queue.
         let counts_all = fault::planted(Fault::SplitMeasured);

@@ -167,16 +167,19 @@ impl PoolState {
     ///    lane is free again: the mean wait is a third of a transaction. So transactions are spread evenly over the
     ///    duration of one.
     /// 2. *Batching delay.* Each transaction costs two write units for the stripe and the CPU time of ten entries,
-    ///    whatever its size. So a short queue waits for more entries: see [`PoolState::batching_delay`]. There is no
+    ///    whatever its size. So a short queue waits for more entries: see [`batching_delay`]. There is no
     ///    delay where another process sells from these stripes, because a larger transaction blocks the other
     ///    process for longer, and a conflict delays more callers. That is so if the stripes are shared, and while
     ///    lanes conflict repeatedly, because processes disagree about the members.
-    pub(super) fn pace(&mut self, now: Micros) {
+    ///
+    /// `taken`: entries of the transaction that was sent.
+    pub(super) fn pace(&mut self, taken: usize, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
-        // A lane that is busy alone delays nobody.
-        let is_crowded = busy > 1 && busy * limits::PACED_FROM_SHARE >= lanes;
+        // A lane that is busy alone delays nobody, unless the delay has filled its transaction.
+        let is_crowded = (busy > 1 && busy * limits::PACED_FROM_SHARE >= lanes)
+            || taken >= limits::BATCHING_WORTH_ENTRIES;
         let pace = self.latency.spacing(lanes);
         let is_contended = serving & self.shared != 0 || now < self.contended_until;
         let paced_lanes_min = match is_contended {
@@ -195,15 +198,12 @@ impl PoolState {
         };
     }
 
-    /// How long a short queue waits for more entries. The calls for an event are divided among its processes, so that a
-    /// queue fills more slowly, and transactions would become smaller.
     fn batching_delay(&self) -> Micros {
-        let processes = match self.key.kind {
+        match self.key.kind {
             // A larger transaction is cancelled more often, because one taken seat cancels it.
-            PoolKind::ContendedSeats => 1,
-            _ => u64::from(self.processes).clamp(1, limits::BATCHING_DELAY_PROCESSES_MAX),
-        };
-        Micros(limits::BATCHING_DELAY.as_micros() as u64 * processes)
+            PoolKind::ContendedSeats => batching_delay(1),
+            _ => batching_delay(usize::from(self.processes)),
+        }
     }
 
     /// A lane has conflicted repeatedly.
@@ -365,6 +365,13 @@ impl PoolState {
         }
         self.queue.requeue(entries);
     }
+}
+
+/// How long a short queue waits for more entries. The calls for an event are divided among its processes, so that a queue
+/// fills more slowly, and transactions and reads would become smaller.
+pub(crate) fn batching_delay(processes: usize) -> Micros {
+    let factor = processes.clamp(1, limits::BATCHING_DELAY_PROCESSES_MAX) as u64;
+    Micros(limits::BATCHING_DELAY.as_micros() as u64 * factor)
 }
 
 /// The bit of a lane that can take from a queue.
