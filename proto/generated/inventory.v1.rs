@@ -2970,11 +2970,13 @@ pub struct AuditProgress {
     #[prost(int64, tag = "4")]
     pub found: i64,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuditReport {
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
     #[prost(enumeration = "AuditVerdict", tag = "2")]
+    #[serde(skip)]
     pub verdict: i32,
     /// True if the sale is closed.
     #[prost(bool, tag = "3")]
@@ -3021,6 +3023,7 @@ pub struct AuditReport {
     pub moving_held: bool,
 }
 /// Held units of a quantity event, as status figures show them and as reservations have them.
+#[derive(::serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldAccount {
     /// Sum over the stripes; includes the units of confirmed holds.
@@ -3040,6 +3043,7 @@ pub struct HeldAccount {
     pub difference: i64,
 }
 /// Balance of one stripe.
+#[derive(::serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StripeAccount {
     #[prost(int32, tag = "1")]
@@ -3061,6 +3065,7 @@ pub struct StripeAccount {
     pub moving: bool,
 }
 /// Balance of the seats.
+#[derive(::serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeatAccount {
     #[prost(int64, tag = "1")]
@@ -3086,6 +3091,7 @@ pub struct SeatAccount {
     pub difference: i64,
 }
 /// Counts of reservations by status.
+#[derive(::serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReservationAccount {
     #[prost(int64, tag = "1")]
@@ -3101,6 +3107,7 @@ pub struct ReservationAccount {
     #[prost(int64, tag = "6")]
     pub unreadable: i64,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OverdueHold {
     #[prost(string, tag = "1")]
@@ -3109,6 +3116,7 @@ pub struct OverdueHold {
     #[prost(int64, tag = "2")]
     pub late_ms: i64,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuditBreach {
     /// "stripe", "counter" (a confirmation counter), "reservation" or "seat".
@@ -3124,6 +3132,7 @@ pub struct AuditBreach {
     #[prost(string, tag = "4")]
     pub text: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RepairPlan {
     /// True if the event moved during the audit; no repairs are planned then.
@@ -3140,6 +3149,7 @@ pub struct RepairPlan {
     #[prost(int64, tag = "5")]
     pub left_count: i64,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlannedRepair {
     /// "stripe", "counter" or "seat".
@@ -3155,6 +3165,7 @@ pub struct PlannedRepair {
     pub text: ::prost::alloc::string::String,
 }
 /// A breach without an automatic repair.
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeftBreach {
     #[prost(message, optional, tag = "1")]
@@ -3163,6 +3174,7 @@ pub struct LeftBreach {
     #[prost(string, tag = "2")]
     pub why: ::prost::alloc::string::String,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RepairsDone {
     /// Repairs executed.
@@ -3178,6 +3190,7 @@ pub struct RepairsDone {
     #[prost(message, repeated, tag = "4")]
     pub not_done: ::prost::alloc::vec::Vec<RepairNotDone>,
 }
+#[derive(::serde::Serialize)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RepairNotDone {
     #[prost(message, optional, tag = "1")]

@@ -1,8 +1,5 @@
 //! `verify` and `reconcile`: long calls on the admin port, with progress on a terminal. Not here: rendering of reports
-//! (`verify/text.rs`, `verify/json.rs`).
-
-mod json;
-mod text;
+//! (`views/audit.rs`).
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -12,12 +9,14 @@ use inventory_proto::inventory::v1 as pb;
 use pb::inventory_audit_client::InventoryAuditClient;
 use pb::reconcile_update::Update as Reconciling;
 use pb::verify_update::Update as Verifying;
+use serde::Serialize;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::admin::{address, explain_foreign, no_event};
 use super::args::{ReconcileArgs, ServerArgs, VerifyArgs};
-use super::{CommandError, client};
+use super::views::{AuditReportView, RepairPlanView, RepairsDoneView, audit_progress};
+use super::{CommandError, View, client, show, show_json};
 use crate::exit;
 use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
 use crate::output::{self, OutputError};
@@ -45,17 +44,15 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
         }
         Err(half(&server))
     })?;
-    match args.admin.json {
-        true => output::print_json(&json::report(&report)),
-        false => output::print(text::report(&report)),
-    }?;
-    outcome(report.verdict())
+    let verdict = report.verdict();
+    show(&AuditReportView::from(report), args.admin.json)?;
+    outcome(verdict)
 }
 
 /// `reconcile EVENT`.
 pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
-    let mut told = ReconciliationSummary::default();
+    let mut parts = ReconciliationView::default();
     client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
         let request = Request::new(pb::ReconcileRequest {
@@ -71,7 +68,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
                 Some(Reconciling::Progress(step)) => progress.show(&step),
                 Some(other) => {
                     progress.clear();
-                    told.take(other, args);
+                    parts.take(other, args);
                 }
                 None => {}
             }
@@ -79,53 +76,45 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
         Ok(())
     })?;
     if args.admin.json {
-        output::print_json(&told.json())?;
+        show_json(&parts)?;
     }
-    if let Some(error) = told.unprinted {
+    if let Some(error) = parts.unprinted {
         return Err(error.into());
     }
-    let last = told.after.or(told.before).ok_or_else(|| half(&server))?;
-    outcome(last.verdict())
+    let last = parts.after.or(parts.before).ok_or_else(|| half(&server))?;
+    outcome(last.report.verdict())
 }
 
 /// Parts of a reconciliation received so far.
-#[derive(Default)]
-struct ReconciliationSummary {
-    before: Option<pb::AuditReport>,
-    plan: Option<pb::RepairPlan>,
-    done: Option<pb::RepairsDone>,
-    after: Option<pb::AuditReport>,
+#[derive(Default, Serialize)]
+struct ReconciliationView {
+    before: Option<AuditReportView>,
+    plan: Option<RepairPlanView>,
+    done: Option<RepairsDoneView>,
+    after: Option<AuditReportView>,
     /// Whether a part was printed.
+    #[serde(skip)]
     has_printed: bool,
     /// The first error of the output. It does not stop the repairs.
+    #[serde(skip)]
     unprinted: Option<OutputError>,
 }
 
-impl ReconciliationSummary {
+impl ReconciliationView {
     /// Stores a part, and prints it at once in text mode, so that the user sees the plan before it is executed.
     fn take(&mut self, update: Reconciling, args: &ReconcileArgs) {
         let shown = match update {
             Reconciling::Progress(_) => return,
             Reconciling::Report(report) => {
-                let shown = text::report(&report);
-                match self.plan {
-                    None => self.before = Some(report),
-                    Some(_) => self.after = Some(report),
-                }
-                shown
+                let place = if self.plan.is_none() { &mut self.before } else { &mut self.after };
+                place.insert(report.into()).text()
             }
             Reconciling::Plan(plan) => {
                 let apply = format!("reconcile {} --apply", args.event);
                 let apply = (!args.apply).then(|| args.admin.server.command(apply));
-                let shown = text::plan(&plan, apply.as_deref());
-                self.plan = Some(plan);
-                shown
+                self.plan.insert(RepairPlanView { plan, apply }).text()
             }
-            Reconciling::Done(done) => {
-                let shown = text::done(&done);
-                self.done = Some(done);
-                shown
-            }
+            Reconciling::Done(done) => self.done.insert(RepairsDoneView(done)).text(),
         };
         if !args.admin.json {
             // An empty line between the parts, none after the last one.
@@ -133,15 +122,6 @@ impl ReconciliationSummary {
             let printed = output::print(format_args!("{gap}{shown}"));
             self.unprinted = self.unprinted.take().or(printed.err());
         }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "before": self.before.as_ref().map(json::report),
-            "plan": self.plan.as_ref().map(json::plan),
-            "done": self.done.as_ref().map(json::done),
-            "after": self.after.as_ref().map(json::report),
-        })
     }
 }
 
@@ -197,7 +177,7 @@ impl VerifyProgress {
     fn show(&mut self, step: &pb::AuditProgress) {
         if self.on_terminal {
             self.shown = true;
-            let step = text::progress(step);
+            let step = audit_progress(step);
             output::report_verbatim(&format!("\r\x1b[K{}", characters::escape(&step)));
         }
     }

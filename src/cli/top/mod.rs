@@ -1,11 +1,9 @@
 //! `top`: metrics of a server, live in a terminal, or once for a script.
 //!
-//! [`fetch`] scrapes, [`parse`] parses, [`model`] computes rates from two scrapes, [`view`] and [`json`] render them.
-//! This file has the keys, the clock and the terminal. Not here: anything that needs more than read access to
-//! `/metrics`.
+//! [`fetch`] scrapes, [`parse`] parses, [`model`] computes rates from two scrapes, [`view`] renders them. This file has
+//! the keys, the clock and the terminal. Not here: anything that needs more than read access to `/metrics`.
 
 mod fetch;
-mod json;
 mod model;
 mod parse;
 mod view;
@@ -21,17 +19,15 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 use ratatui::DefaultTerminal;
-use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::layout::Rect;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::model::{TimedScrape, figures};
 use self::view::Screen;
 use super::args::TopArgs;
-use super::{CommandError, client};
+use super::{CommandError, client, show};
 use crate::config::{self, ProcessEnv};
-use crate::limits::{TOP_KEY_WAIT, TOP_ONCE_WIDTH, TOP_SCRAPES_WAITING_MAX};
+use crate::limits::{TOP_KEY_WAIT, TOP_SCRAPES_WAITING_MAX};
 use crate::output;
 
 pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
@@ -74,25 +70,9 @@ fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
         Ok((before, now))
     })?;
     let figures = figures(&before, &now);
-    let shown = client::shown(server);
-    if args.json {
-        return Ok(output::print_json(&json::of(&shown, &figures))?);
-    }
-    let screen = Screen { server: shown, figures: Some(figures), ..Screen::default() };
-    Ok(output::print(text(&screen))?)
-}
-
-/// The screen as lines, without colours.
-fn text(screen: &Screen) -> String {
-    let area = Rect::new(0, 0, TOP_ONCE_WIDTH, screen.height());
-    let mut buffer = Buffer::empty(area);
-    screen.render(area, &mut buffer);
-    let lines = (0..area.height).map(|y| {
-        let line: String =
-            (0..area.width).filter_map(|x| buffer.cell((x, y)).map(|cell| cell.symbol())).collect();
-        line.trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    let server = client::shown(server);
+    let screen = Screen { server, figures: Some(figures), ..Screen::default() };
+    show(&screen, args.json)
 }
 
 /// Messages of the fetching thread.

@@ -1,5 +1,11 @@
 //! Rates, latencies, shards and events, computed from two scrapes of one server. Pure: no clock, no terminal, no
-//! sockets. Not here: rendering (`view`, `json`).
+//! sockets. Not here: rendering (`view`).
+//!
+//! The rows are also the JSON output, for scripts: stable names that contain the units; unknown values are null.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
 
 use super::parse::MetricSamples;
 
@@ -14,32 +20,40 @@ pub(super) struct TimedScrape {
 }
 
 /// One shard between two scrapes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct ShardRow {
     pub(super) shard: String,
+    #[serde(serialize_with = "whole")]
     pub(super) connections: f64,
     pub(super) requests_per_second: f64,
     /// Requests that are not answered yet.
-    pub(super) active: f64,
+    #[serde(serialize_with = "whole")]
+    pub(super) active_requests: f64,
     /// Fraction of the time in which the shard was busy, as reported by the server.
-    pub(super) busy: f64,
+    pub(super) busy_ratio: f64,
     /// Reservations that wait for a transaction.
-    pub(super) queue: f64,
+    #[serde(serialize_with = "whole")]
+    pub(super) queued_reservations: f64,
     /// Transactions in flight.
-    pub(super) in_flight: f64,
+    #[serde(serialize_with = "whole")]
+    pub(super) transactions_in_flight: f64,
     /// Time since its last heartbeat, in seconds.
-    pub(super) tick_age: f64,
+    pub(super) tick_age_seconds: f64,
+    #[serde(serialize_with = "whole")]
     pub(super) stalls: f64,
 }
 
 /// One method: its rate between two scrapes, and its latencies over the server's window.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct MethodRow {
     /// Without its package, unless two services have it.
-    pub(super) name: String,
+    pub(super) method: String,
     pub(super) calls_per_second: f64,
-    /// In milliseconds: p50, p95, p99, p99.9. `None` while the window is empty.
-    pub(super) quantiles_ms: [Option<f64>; 4],
+    /// Quantiles in milliseconds; `None` while the window is empty.
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p95_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    pub(super) p999_ms: Option<f64>,
     /// Business rejections and invalid arguments: sold out, seats held by others, and so on.
     pub(super) refused_per_second: f64,
     /// Calls that failed because of the server or the store, or missed their deadline.
@@ -47,10 +61,10 @@ pub(super) struct MethodRow {
 }
 
 /// One operation of the store.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct StoreOperationRow {
-    pub(super) name: String,
-    pub(super) per_second: f64,
+    pub(super) operation: String,
+    pub(super) calls_per_second: f64,
     /// Between the two scrapes, in milliseconds.
     pub(super) mean_ms: Option<f64>,
     /// Of those, how many had a status other than `ok`.
@@ -58,22 +72,27 @@ pub(super) struct StoreOperationRow {
 }
 
 /// One event: what this process writes of it, and its units as the store has them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct EventRow {
-    pub(super) id: String,
+    pub(super) event_id: String,
     pub(super) reservations_per_second: f64,
     /// `None` until the server has read them.
+    #[serde(serialize_with = "whole_if_known")]
     pub(super) total: Option<f64>,
+    #[serde(serialize_with = "whole_if_known")]
     pub(super) remaining: Option<f64>,
     /// `None` for a quantity event of a server that does not distinguish held from sold; `sold` likewise.
+    #[serde(serialize_with = "whole_if_known")]
     pub(super) held: Option<f64>,
+    #[serde(serialize_with = "whole_if_known")]
     pub(super) sold: Option<f64>,
     /// Held or sold.
+    #[serde(serialize_with = "whole_if_known")]
     pub(super) taken: Option<f64>,
 }
 
 /// Everything that is shown.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct TopModel {
     pub(super) version: String,
     pub(super) revision: String,
@@ -81,44 +100,56 @@ pub(super) struct TopModel {
     pub(super) ready: bool,
     pub(super) uptime_seconds: f64,
     /// Server processes of the store, this one included; 0 from a server that does not report them.
+    #[serde(serialize_with = "whole")]
     pub(super) members: f64,
     /// Part of the stripes of an event that this one owns as a hint, from 0 to 1.
-    pub(super) member_share: f64,
+    pub(super) member_share_ratio: f64,
     /// Seconds between the two scrapes.
     pub(super) over_seconds: f64,
     /// Cores that the process used meanwhile.
-    pub(super) cores: f64,
+    pub(super) cpu_cores: f64,
+    #[serde(serialize_with = "whole")]
     pub(super) resident_bytes: f64,
+    #[serde(serialize_with = "whole")]
     pub(super) open_files: f64,
+    #[serde(serialize_with = "whole")]
     pub(super) open_files_max: f64,
     pub(super) requests_per_second: f64,
     pub(super) errors_per_second: f64,
     pub(super) shed_per_second: f64,
     pub(super) shards: Vec<ShardRow>,
     pub(super) methods: Vec<MethodRow>,
-    pub(super) operations: Vec<StoreOperationRow>,
+    pub(super) store: Vec<StoreOperationRow>,
     pub(super) transactions_per_second: f64,
     /// Reservations of one transaction, between the two scrapes.
-    pub(super) batch_mean: Option<f64>,
+    pub(super) batch_reservations_mean: Option<f64>,
     /// How long a reservation waited for its transaction, in milliseconds.
-    pub(super) wait_mean_ms: Option<f64>,
+    pub(super) lane_wait_mean_ms: Option<f64>,
     /// By reason: conflict, throttled, unknown, split.
-    pub(super) retries_per_second: Vec<(String, f64)>,
+    pub(super) retries_per_second: BTreeMap<String, f64>,
     pub(super) write_units_per_second: f64,
     pub(super) read_units_per_second: f64,
     /// Since the server started.
+    #[serde(serialize_with = "whole")]
     pub(super) unknown_outcomes: f64,
     /// Since the server started; anything but 0 is an emergency.
-    pub(super) breaches: f64,
+    #[serde(serialize_with = "whole")]
+    pub(super) invariant_breaches: f64,
     pub(super) events: Vec<EventRow>,
+}
+
+/// A gauge or count, which is whole.
+fn whole<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(*number as u64)
+}
+
+fn whole_if_known<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number.map(|number| number as u64).serialize(serializer)
 }
 
 impl TopModel {
     pub(super) fn retries(&self, reason: &str) -> f64 {
-        self.retries_per_second
-            .iter()
-            .find(|(name, _)| name == reason)
-            .map_or(0.0, |(_, rate)| *rate)
+        self.retries_per_second.get(reason).copied().unwrap_or(0.0)
     }
 }
 
@@ -180,12 +211,12 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
     let mut events = events(&pair);
     events.sort_by(|one, other| {
         let (one_rate, other_rate) = (one.reservations_per_second, other.reservations_per_second);
-        // The row of all other events comes last, however many reservations it has.
-        let is_rest = |event: &EventRow| event.id == REST;
+        // Whatever the rest writes together, it is no event: it comes last.
+        let is_rest = |event: &EventRow| event.event_id == REST;
         is_rest(one)
             .cmp(&is_rest(other))
             .then(other_rate.total_cmp(&one_rate))
-            .then(one.id.cmp(&other.id))
+            .then(one.event_id.cmp(&other.event_id))
     });
     TopModel {
         version: label("version"),
@@ -194,9 +225,9 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
         ready: at.sum("inventory_ready") > 0.0,
         uptime_seconds: (now.wall - at.sum("process_start_time_seconds")).max(0.0),
         members: at.sum("inventory_members"),
-        member_share: at.sum("inventory_member_share_ratio"),
+        member_share_ratio: at.sum("inventory_member_share_ratio"),
         over_seconds: now.at - before.at,
-        cores: pair.rate("process_cpu_seconds_total"),
+        cpu_cores: pair.rate("process_cpu_seconds_total"),
         resident_bytes: at.sum("process_resident_memory_bytes"),
         open_files: at.sum("process_open_fds"),
         open_files_max: at.sum("process_max_fds"),
@@ -205,10 +236,12 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
         shed_per_second: pair.rate("inventory_admission_rejections_total"),
         shards: shards(&pair),
         methods,
-        operations: operations(&pair),
+        store: operations(&pair),
         transactions_per_second: pair.rate("inventory_lane_transactions_total"),
-        batch_mean: pair.mean("inventory_lane_batch_entries", None),
-        wait_mean_ms: pair.mean("inventory_queue_wait_seconds", None).map(|seconds| seconds * 1e3),
+        batch_reservations_mean: pair.mean("inventory_lane_batch_entries", None),
+        lane_wait_mean_ms: pair
+            .mean("inventory_queue_wait_seconds", None)
+            .map(|seconds| seconds * 1e3),
         retries_per_second: at
             .values_of("inventory_retries_total", "reason")
             .into_iter()
@@ -220,7 +253,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
         write_units_per_second: pair.rate_of("dynamodb_consumed_units_total", "kind", "write"),
         read_units_per_second: pair.rate_of("dynamodb_consumed_units_total", "kind", "read"),
         unknown_outcomes: at.sum("inventory_unknown_outcomes_total"),
-        breaches: at.sum("inventory_invariant_breaches_total"),
+        invariant_breaches: at.sum("inventory_invariant_breaches_total"),
         events,
     }
 }
@@ -233,11 +266,11 @@ fn shards(pair: &ScrapePair<'_>) -> Vec<ShardRow> {
         .map(|shard| ShardRow {
             connections: now("inventory_shard_connections", &shard),
             requests_per_second: pair.rate_of("inventory_shard_requests_total", "shard", &shard),
-            active: now("inventory_shard_active_requests", &shard),
-            busy: now("inventory_shard_busy_ratio", &shard),
-            queue: now("inventory_queue_depth", &shard),
-            in_flight: now("inventory_shard_transactions_in_flight", &shard),
-            tick_age: now("inventory_shard_heartbeat_age_seconds", &shard),
+            active_requests: now("inventory_shard_active_requests", &shard),
+            busy_ratio: now("inventory_shard_busy_ratio", &shard),
+            queued_reservations: now("inventory_queue_depth", &shard),
+            transactions_in_flight: now("inventory_shard_transactions_in_flight", &shard),
+            tick_age_seconds: now("inventory_shard_heartbeat_age_seconds", &shard),
             stalls: now("inventory_shard_stalls_total", &shard),
             shard,
         })
@@ -261,7 +294,7 @@ fn methods(pair: &ScrapePair<'_>) -> Vec<MethodRow> {
         .iter()
         .map(|path| {
             let twice = paths.iter().filter(|other| short(other) == short(path));
-            let quantile = |wanted: &str| {
+            let quantile_ms = |wanted: &str| {
                 pair.now
                     .of("grpc_request_latency_seconds")
                     .find(|one| one.label("method") == path && one.label("quantile") == wanted)
@@ -269,12 +302,15 @@ fn methods(pair: &ScrapePair<'_>) -> Vec<MethodRow> {
                     .filter(|ms| ms.is_finite())
             };
             MethodRow {
-                name: match twice.count() {
+                method: match twice.count() {
                     1 => short(path),
                     _ => path.trim_start_matches('/').to_owned(),
                 },
                 calls_per_second: rate(path, &|_| true),
-                quantiles_ms: ["0.5", "0.95", "0.99", "0.999"].map(quantile),
+                p50_ms: quantile_ms("0.5"),
+                p95_ms: quantile_ms("0.95"),
+                p99_ms: quantile_ms("0.99"),
+                p999_ms: quantile_ms("0.999"),
                 refused_per_second: rate(path, &|status| {
                     status != "OK" && status != "RESOURCE_EXHAUSTED" && !ERRORS.contains(&status)
                 }),
@@ -298,13 +334,13 @@ fn operations(pair: &ScrapePair<'_>) -> Vec<StoreOperationRow> {
             };
             let only = Some(("operation", name.as_str()));
             StoreOperationRow {
-                per_second: pair.rate_of("dynamodb_requests_total", "operation", &name),
+                calls_per_second: pair.rate_of("dynamodb_requests_total", "operation", &name),
                 mean_ms: pair
                     .mean("dynamodb_operation_duration_seconds", only)
                     .map(|seconds| seconds * 1e3),
                 not_ok_per_second: ScrapePair::grown(not_ok(pair.before), not_ok(pair.now))
                     / pair.seconds,
-                name,
+                operation: name,
             }
         })
         .collect()
@@ -332,9 +368,9 @@ fn events(pair: &ScrapePair<'_>) -> Vec<EventRow> {
             held: units(&id, "held"),
             sold: units(&id, "sold"),
             taken: units(&id, "taken").or_else(|| Some(units(&id, "held")? + units(&id, "sold")?)),
-            id,
+            event_id: id,
         })
-        .filter(|event| event.id != REST || event.reservations_per_second > 0.0)
+        .filter(|event| event.event_id != REST || event.reservations_per_second > 0.0)
         .collect()
 }
 

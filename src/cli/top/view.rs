@@ -1,4 +1,4 @@
-//! Renders one screen, completely each time. Not here: the values (`model`), keys and time (`mod`).
+//! Renders one screen, completely each time, as text or as JSON. Not here: the values (`model`), keys and time (`mod`).
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -6,9 +6,12 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
+use serde::Serialize;
 
 use super::model::{EventRow, MethodRow, ShardRow, TopModel};
 use super::words::{bytes, count, method_name, ms, rate, span};
+use crate::cli::View;
+use crate::limits::TOP_ONCE_WIDTH;
 
 /// A smaller terminal shows only a line that asks for more space.
 pub(super) const SMALLEST: (u16, u16) = (72, 12);
@@ -54,26 +57,47 @@ impl EventOrder {
                 let left = |event: &EventRow| event.remaining.unwrap_or(f64::INFINITY);
                 left(one).total_cmp(&left(other))
             }),
-            Self::Name => events.sort_by(|one, other| one.id.cmp(&other.id)),
+            Self::Name => events.sort_by(|one, other| one.event_id.cmp(&other.event_id)),
         }
         events
     }
 }
 
 /// Everything a screen is drawn from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Screen {
     pub(super) server: String,
+    #[serde(flatten)]
     pub(super) figures: Option<TopModel>,
     /// Why there is no newer scrape, and for how many seconds.
+    #[serde(skip)]
     pub(super) trouble: Option<(String, u64)>,
+    #[serde(skip)]
     pub(super) paused: bool,
+    #[serde(skip)]
     pub(super) help: bool,
+    #[serde(skip)]
     pub(super) sort: EventOrder,
     /// Whether problems are coloured.
+    #[serde(skip)]
     pub(super) colours: bool,
     /// Whether the last line lists the keys.
+    #[serde(skip)]
     pub(super) keys: bool,
+}
+
+impl View for Screen {
+    /// The screen as lines, without colours.
+    fn text(&self) -> String {
+        let area = Rect::new(0, 0, TOP_ONCE_WIDTH, self.height());
+        let mut buffer = Buffer::empty(area);
+        self.render(area, &mut buffer);
+        let lines = (0..area.height).map(|y| {
+            let cells = (0..area.width).filter_map(|x| buffer.cell((x, y)));
+            cells.map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    }
 }
 
 impl Screen {
@@ -89,7 +113,7 @@ impl Screen {
         };
         let rows = figures.shards.len()
             + figures.methods.len()
-            + figures.operations.len()
+            + figures.store.len()
             + figures.events.len();
         // Three lines of the head; four tables, each with a header and an empty line; the line of keys.
         (rows + 3 + 4 * 2 + 2 + usize::from(self.keys)) as u16
@@ -168,7 +192,7 @@ impl Screen {
                 ),
                 format!(
                     "  {:.2} cores  {}  {} of {} files",
-                    figures.cores,
+                    figures.cpu_cores,
                     bytes(figures.resident_bytes),
                     count(figures.open_files),
                     count(figures.open_files_max),
@@ -181,10 +205,10 @@ impl Screen {
                 format!("no metrics for {}: {why}", span(*seconds as f64)),
                 self.bad(true),
             ),
-            (None, Some(figures)) if figures.breaches > 0.0 => Line::styled(
+            (None, Some(figures)) if figures.invariant_breaches > 0.0 => Line::styled(
                 format!(
                     "{} BREACHES of an invariant since the start: verify the events",
-                    count(figures.breaches)
+                    count(figures.invariant_breaches)
                 ),
                 self.bad(true),
             ),
@@ -192,7 +216,7 @@ impl Screen {
             (None, Some(figures)) if figures.members > 1.0 => Line::from(format!(
                 "{} processes on this store, share of this one {:.0} %",
                 count(figures.members),
-                figures.member_share * 100.0
+                figures.member_share_ratio * 100.0
             )),
             (None, Some(_)) => Line::default(),
         };
@@ -204,7 +228,7 @@ impl Screen {
         let [shards, methods, store, lanes, events] = Layout::vertical([
             lines(figures.shards.len()),
             lines(figures.methods.len()),
-            lines(figures.operations.len()),
+            lines(figures.store.len()),
             Constraint::Length(2),
             Constraint::Min(2),
         ])
@@ -235,17 +259,20 @@ impl Screen {
 
     fn shards(&self, shards: &[ShardRow]) -> Table<'static> {
         let rows = shards.iter().map(|shard| {
-            let stands = shard.tick_age > 1.0;
+            let stands = shard.tick_age_seconds > 1.0;
             Row::new([
                 left(format!("shard {}", shard.shard), self.bad(stands)),
                 right(rate(shard.requests_per_second), Style::new()),
-                right(format!("{:.0} %", shard.busy * 100.0), self.bad(shard.busy > BUSY_MAX)),
-                right(count(shard.connections), Style::new()),
-                right(count(shard.active), Style::new()),
-                right(count(shard.queue), Style::new()),
-                right(count(shard.in_flight), Style::new()),
                 right(
-                    if stands { span(shard.tick_age) } else { count(shard.stalls) },
+                    format!("{:.0} %", shard.busy_ratio * 100.0),
+                    self.bad(shard.busy_ratio > BUSY_MAX),
+                ),
+                right(count(shard.connections), Style::new()),
+                right(count(shard.active_requests), Style::new()),
+                right(count(shard.queued_reservations), Style::new()),
+                right(count(shard.transactions_in_flight), Style::new()),
+                right(
+                    if stands { span(shard.tick_age_seconds) } else { count(shard.stalls) },
                     self.bad(stands || shard.stalls > 0.0),
                 ),
             ])
@@ -260,14 +287,14 @@ impl Screen {
         let others = WIDTHS.iter().skip(1).map(|width| width + 1).sum();
         let name_width = usize::from(width.saturating_sub(others).max(WIDTHS[0]));
         let rows = methods.iter().map(|method| {
-            let [p50, p95, p99, p999] = method.quantiles_ms;
+            let MethodRow { p50_ms, p95_ms, p99_ms, p999_ms, .. } = *method;
             Row::new([
-                left(method_name(&method.name, name_width), Style::new()),
+                left(method_name(&method.method, name_width), Style::new()),
                 right(rate(method.calls_per_second), Style::new()),
-                right(ms(p50), Style::new()),
-                right(ms(p95), self.bad(p95.is_some_and(|p95| p95 > P95_MS_MAX))),
-                right(ms(p99), Style::new()),
-                right(ms(p999), Style::new()),
+                right(ms(p50_ms), Style::new()),
+                right(ms(p95_ms), self.bad(p95_ms.is_some_and(|p95| p95 > P95_MS_MAX))),
+                right(ms(p99_ms), Style::new()),
+                right(ms(p999_ms), Style::new()),
                 right(rate(method.refused_per_second), Style::new()),
                 right(rate(method.errors_per_second), self.bad(method.errors_per_second > 0.0)),
             ])
@@ -277,10 +304,10 @@ impl Screen {
     }
 
     fn operations(&self, figures: &TopModel) -> Table<'static> {
-        let rows = figures.operations.iter().map(|operation| {
+        let rows = figures.store.iter().map(|operation| {
             Row::new([
-                left(operation.name.clone(), Style::new()),
-                right(rate(operation.per_second), Style::new()),
+                left(operation.operation.clone(), Style::new()),
+                right(rate(operation.calls_per_second), Style::new()),
                 right(ms(operation.mean_ms), Style::new()),
                 right(rate(operation.not_ok_per_second), Style::new()),
             ])
@@ -295,8 +322,8 @@ impl Screen {
             format!(
                 "{} transactions/s of {} each, {} ms wait; ",
                 rate(figures.transactions_per_second),
-                figures.batch_mean.map_or("-".to_owned(), |mean| format!("{mean:.1}")),
-                ms(figures.wait_mean_ms),
+                figures.batch_reservations_mean.map_or("-".to_owned(), |mean| format!("{mean:.1}")),
+                ms(figures.lane_wait_mean_ms),
             )
             .into(),
             format!("{} conflicts/s, ", rate(figures.retries("conflict"))).into(),
@@ -310,7 +337,7 @@ impl Screen {
         let rows = self.sort.of(&figures.events).into_iter().map(|event| {
             let sold_out = event.remaining == Some(0.0);
             Row::new([
-                left(event.id.clone(), Style::new()),
+                left(event.event_id.clone(), Style::new()),
                 right(rate(event.reservations_per_second), Style::new()),
                 right(known(event.total), Style::new()),
                 right(known(event.held), Style::new()),

@@ -3,9 +3,12 @@
 //! The JSON has the fields of the contract under the same names; statuses are words without a prefix, times are RFC
 //! 3339. Not here: calls, and the order of printing.
 
+mod audit;
 mod event;
 mod reservation;
 
+pub(super) use audit::progress as audit_progress;
+pub(super) use audit::{AuditReportView, RepairPlanView, RepairsDoneView};
 pub(super) use event::{CreatedEventView, EventListView, EventView};
 pub(super) use reservation::{ExportedReservation, ReservationView};
 

@@ -99,15 +99,15 @@ fn rates_are_differences_per_second() {
     assert_eq!(seen.revision, "3f2a");
     assert!(!seen.ready);
     assert_eq!((seen.uptime_seconds, seen.over_seconds), (122.0, 2.0));
-    assert_eq!(seen.cores, 1.5);
+    assert_eq!(seen.cpu_cores, 1.5);
     assert_eq!(seen.shed_per_second, 4.0);
     assert_eq!(seen.transactions_per_second, 2.0);
     // Of what came meanwhile, not of all since the start.
-    assert_eq!(seen.batch_mean, Some(20.0));
-    assert!((seen.wait_mean_ms.unwrap() - 5.0).abs() < 1e-9);
+    assert_eq!(seen.batch_reservations_mean, Some(20.0));
+    assert!((seen.lane_wait_mean_ms.unwrap() - 5.0).abs() < 1e-9);
     assert_eq!((seen.retries("conflict"), seen.retries("throttled")), (2.0, 0.5));
     assert_eq!(seen.write_units_per_second, 14.0);
-    assert_eq!(seen.breaches, 0.0);
+    assert_eq!(seen.invariant_breaches, 0.0);
 }
 
 #[test]
@@ -115,15 +115,16 @@ fn rejections_errors_and_shed_calls_of_a_method_are_counted_separately() {
     let seen = seen();
     let commit = &seen.methods[0];
     // Two services have a method of this name.
-    assert_eq!(commit.name, "inventory.v1.Inventory/CommitReservation");
+    assert_eq!(commit.method, "inventory.v1.Inventory/CommitReservation");
     assert_eq!(commit.calls_per_second, 28.0);
     assert_eq!(commit.refused_per_second, 3.0);
     assert_eq!(commit.errors_per_second, 1.0);
     assert_eq!(seen.errors_per_second, 1.0);
     // An empty window is no latency of NaN.
-    assert_eq!(commit.quantiles_ms, [Some(12.0), Some(41.0), None, None]);
+    let quantiles = [commit.p50_ms, commit.p95_ms, commit.p99_ms, commit.p999_ms];
+    assert_eq!(quantiles, [Some(12.0), Some(41.0), None, None]);
     // A counter that fell began anew: it grew by what it is.
-    let hold = seen.methods.iter().find(|one| one.name == "PlaceHold").unwrap();
+    let hold = seen.methods.iter().find(|one| one.method == "PlaceHold").unwrap();
     assert_eq!(hold.calls_per_second, 10.0);
 }
 
@@ -134,17 +135,17 @@ fn shards_operations_and_events_are_listed_separately() {
     assert_eq!((first.connections, first.requests_per_second), (4.0, 15.0));
     // It was not there before.
     assert_eq!((second.connections, second.requests_per_second), (2.0, 5.0));
-    assert_eq!((second.busy, second.queue), (0.5, 7.0));
-    assert_eq!((second.tick_age, second.stalls), (2.5, 1.0));
+    assert_eq!((second.busy_ratio, second.queued_reservations), (0.5, 7.0));
+    assert_eq!((second.tick_age_seconds, second.stalls), (2.5, 1.0));
 
-    let [write] = &seen.operations[..] else { panic!("{:?}", seen.operations) };
-    assert_eq!((write.per_second, write.not_ok_per_second), (3.0, 1.0));
+    let [write] = &seen.store[..] else { panic!("{:?}", seen.store) };
+    assert_eq!((write.calls_per_second, write.not_ok_per_second), (3.0, 1.0));
     assert!((write.mean_ms.unwrap() - 20.0).abs() < 1e-9);
 
     let rates: Vec<_> = seen
         .events
         .iter()
-        .map(|one| (one.id.as_str(), one.reservations_per_second, one.remaining, one.taken))
+        .map(|one| (one.event_id.as_str(), one.reservations_per_second, one.remaining, one.taken))
         .collect();
     assert_eq!(
         rates,
@@ -160,7 +161,7 @@ fn shards_operations_and_events_are_listed_separately() {
 fn samples_of_one_instant_or_without_data_give_numbers() {
     let empty = "inventory_build_info{version=\"1\",arch=\"x\"} 1\n";
     let seen = figures(&scrape(1.0, empty), &scrape(1.0, empty));
-    assert_eq!((seen.requests_per_second, seen.cores), (0.0, 0.0));
-    assert_eq!((seen.batch_mean, seen.wait_mean_ms), (None, None));
+    assert_eq!((seen.requests_per_second, seen.cpu_cores), (0.0, 0.0));
+    assert_eq!((seen.batch_reservations_mean, seen.lane_wait_mean_ms), (None, None));
     assert!(seen.shards.is_empty() && seen.methods.is_empty() && seen.events.is_empty());
 }

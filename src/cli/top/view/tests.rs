@@ -12,9 +12,9 @@ fn figures() -> TopModel {
         ready: true,
         uptime_seconds: 3_700.0,
         members: 3.0,
-        member_share: 0.25,
+        member_share_ratio: 0.25,
         over_seconds: 1.0,
-        cores: 1.25,
+        cpu_cores: 1.25,
         resident_bytes: 64.0 * 1024.0 * 1024.0,
         open_files: 91.0,
         open_files_max: 20_000.0,
@@ -25,34 +25,37 @@ fn figures() -> TopModel {
             shard: "0".to_owned(),
             connections: 4.0,
             requests_per_second: 30_021.0,
-            active: 12.0,
-            busy: 0.5,
-            queue: 40.0,
-            in_flight: 20.0,
-            tick_age: 0.1,
+            active_requests: 12.0,
+            busy_ratio: 0.5,
+            queued_reservations: 40.0,
+            transactions_in_flight: 20.0,
+            tick_age_seconds: 0.1,
             stalls: 0.0,
         }],
         methods: vec![MethodRow {
-            name: "CommitReservation".to_owned(),
+            method: "CommitReservation".to_owned(),
             calls_per_second: 30_021.0,
-            quantiles_ms: [Some(12.0), Some(31.0), Some(39.0), None],
+            p50_ms: Some(12.0),
+            p95_ms: Some(31.0),
+            p99_ms: Some(39.0),
+            p999_ms: None,
             refused_per_second: 0.0,
             errors_per_second: 0.0,
         }],
-        operations: vec![StoreOperationRow {
-            name: "TransactWriteItems".to_owned(),
-            per_second: 700.0,
+        store: vec![StoreOperationRow {
+            operation: "TransactWriteItems".to_owned(),
+            calls_per_second: 700.0,
             mean_ms: Some(23.4),
             not_ok_per_second: 1.0,
         }],
         transactions_per_second: 700.0,
-        batch_mean: Some(42.9),
-        wait_mean_ms: Some(4.2),
-        retries_per_second: vec![("throttled".to_owned(), 0.0)],
+        batch_reservations_mean: Some(42.9),
+        lane_wait_mean_ms: Some(4.2),
+        retries_per_second: [("throttled".to_owned(), 0.0)].into(),
         write_units_per_second: 60_000.0,
         read_units_per_second: 3.0,
         unknown_outcomes: 0.0,
-        breaches: 0.0,
+        invariant_breaches: 0.0,
         events: vec![
             event("evt_hot", 900.0, Some(12_000_000.0)),
             event("evt_cold", 1.0, Some(0.0)),
@@ -63,7 +66,7 @@ fn figures() -> TopModel {
 
 fn event(id: &str, rate: f64, remaining: Option<f64>) -> EventRow {
     EventRow {
-        id: id.to_owned(),
+        event_id: id.to_owned(),
         reservations_per_second: rate,
         total: remaining.map(|left| left + 10.0),
         remaining,
@@ -141,12 +144,15 @@ fn only_problems_are_red() {
         (|f| f.ready = false, "NOT READY"),
         (|f| f.errors_per_second = 2.0, "2.0 errors/s"),
         (|f| f.shed_per_second = 10.0, "10 shed/s"),
-        (|f| f.shards[0].busy = 0.95, "95 %"),
+        (|f| f.shards[0].busy_ratio = 0.95, "95 %"),
         (|f| f.shards[0].stalls = 3.0, "3"),
-        (|f| f.methods[0].quantiles_ms[1] = Some(40.1), "40.1"),
+        (|f| f.methods[0].p95_ms = Some(40.1), "40.1"),
         (|f| f.methods[0].errors_per_second = 7.0, "7.0"),
-        (|f| f.retries_per_second[0].1 = 5.0, "5.0 throttled/s"),
-        (|f| f.breaches = 2.0, "2 BREACHES of an invariant since the start: verify the events"),
+        (|f| f.retries_per_second = [("throttled".to_owned(), 5.0)].into(), "5.0 throttled/s"),
+        (
+            |f| f.invariant_breaches = 2.0,
+            "2 BREACHES of an invariant since the start: verify the events",
+        ),
     ];
     for (damage, wanted) in cases {
         let mut hurt = figures();
@@ -163,7 +169,7 @@ fn only_problems_are_red() {
 #[test]
 fn stalled_shard_is_red_with_its_duration() {
     let mut hurt = figures();
-    hurt.shards[0].tick_age = 7.0;
+    hurt.shards[0].tick_age_seconds = 7.0;
     let seen = red(&drawn(&screen(hurt), 100, 30));
     assert!(seen.starts_with("shard 0") && seen.ends_with("7 s"), "{seen}");
 }
@@ -198,11 +204,72 @@ fn small_terminals_show_fewer_tables_and_a_note() {
 fn events_are_sorted_as_the_keys_say() {
     let figures = figures();
     let ids = |sort: EventOrder| {
-        sort.of(&figures.events).iter().map(|one| one.id.clone()).collect::<Vec<_>>()
+        sort.of(&figures.events).iter().map(|one| one.event_id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(EventOrder::Rate), ["evt_hot", "evt_cold", "evt_new"]);
     let sort = EventOrder::Rate.next();
     assert_eq!(ids(sort), ["evt_cold", "evt_hot", "evt_new"]);
     assert_eq!(ids(sort.next()), ["evt_cold", "evt_hot", "evt_new"]);
     assert_eq!(sort.next().next(), EventOrder::Rate);
+}
+
+#[test]
+fn json_has_the_figures_with_whole_counts() {
+    let seen = serde_json::to_value(screen(figures())).unwrap();
+    let keys: Vec<_> = seen.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "arch",
+        "batch_reservations_mean",
+        "cpu_cores",
+        "errors_per_second",
+        "events",
+        "invariant_breaches",
+        "lane_wait_mean_ms",
+        "member_share_ratio",
+        "members",
+        "methods",
+        "open_files",
+        "open_files_max",
+        "over_seconds",
+        "read_units_per_second",
+        "ready",
+        "requests_per_second",
+        "resident_bytes",
+        "retries_per_second",
+        "revision",
+        "server",
+        "shards",
+        "shed_per_second",
+        "store",
+        "transactions_per_second",
+        "unknown_outcomes",
+        "uptime_seconds",
+        "version",
+        "write_units_per_second",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!((&seen["open_files"], &seen["cpu_cores"]), (&91.into(), &1.25.into()));
+    let shard = serde_json::json!({
+        "shard": "0", "requests_per_second": 30_021.0, "busy_ratio": 0.5, "connections": 4,
+        "active_requests": 12, "queued_reservations": 40, "transactions_in_flight": 20,
+        "tick_age_seconds": 0.1, "stalls": 0,
+    });
+    assert_eq!(seen["shards"][0], shard);
+    let method = serde_json::json!({
+        "method": "CommitReservation", "calls_per_second": 30_021.0, "p50_ms": 12.0,
+        "p95_ms": 31.0, "p99_ms": 39.0, "p999_ms": null, "refused_per_second": 0.0,
+        "errors_per_second": 0.0,
+    });
+    assert_eq!(seen["methods"][0], method);
+    let operation = serde_json::json!({
+        "operation": "TransactWriteItems", "calls_per_second": 700.0, "mean_ms": 23.4,
+        "not_ok_per_second": 1.0,
+    });
+    assert_eq!(seen["store"][0], operation);
+    let event = serde_json::json!({
+        "event_id": "evt_new", "reservations_per_second": 0.5, "total": null, "held": null,
+        "sold": null, "taken": null, "remaining": null,
+    });
+    assert_eq!(seen["events"][2], event);
+    assert_eq!(seen["retries_per_second"], serde_json::json!({ "throttled": 0.0 }));
 }

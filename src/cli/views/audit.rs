@@ -1,18 +1,72 @@
-//! Reports and plans as text: numbers in columns, then the breaches, and the verdict in the last line.
+//! Reports and plans of an audit. As text: numbers in columns, then the breaches, and the verdict in the last line. As
+//! JSON: the messages of the admin contract.
 
 use std::fmt::Write as _;
 
 use inventory_proto::inventory::v1 as pb;
+use serde::Serialize;
 
-use crate::cli::views::{counted, grouped};
+use super::{counted, grouped, short_name};
+use crate::cli::View;
 use crate::limits::{AUDIT_ITEMS_SHOWN_MAX, AUDIT_OVERDUE_MAX};
 use crate::output::{Align, TextTable};
 
 /// Number of overdue holds listed with their delay.
 const LATE_TOLD: usize = 5;
 
+/// A report with the name of its verdict.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct AuditReportView {
+    /// CLEAN, MOVING or BREACHED.
+    verdict: String,
+    #[serde(flatten)]
+    pub(in crate::cli) report: pb::AuditReport,
+}
+
+impl From<pb::AuditReport> for AuditReportView {
+    fn from(mut report: pb::AuditReport) -> Self {
+        report.seats.get_or_insert_default();
+        report.reservations.get_or_insert_default();
+        let verdict = short_name(report.verdict().as_str_name(), "AUDIT_VERDICT_").to_owned();
+        Self { verdict, report }
+    }
+}
+
+impl View for AuditReportView {
+    fn text(&self) -> String {
+        report(&self.report)
+    }
+}
+
+/// What would be done, or is done next.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct RepairPlanView {
+    #[serde(flatten)]
+    pub(in crate::cli) plan: pb::RepairPlan,
+    /// The command that does it, if it is not done next.
+    #[serde(skip)]
+    pub(in crate::cli) apply: Option<String>,
+}
+
+impl View for RepairPlanView {
+    fn text(&self) -> String {
+        plan(&self.plan, self.apply.as_deref())
+    }
+}
+
+/// What became of the plan.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(in crate::cli) struct RepairsDoneView(pub(in crate::cli) pb::RepairsDone);
+
+impl View for RepairsDoneView {
+    fn text(&self) -> String {
+        done(&self.0)
+    }
+}
+
 /// One line of progress.
-pub(super) fn progress(step: &pb::AuditProgress) -> String {
+pub(in crate::cli) fn progress(step: &pb::AuditProgress) -> String {
     let round = match step.round {
         0 | 1 => String::new(),
         round => format!(", round {round}: it moves"),
@@ -25,8 +79,7 @@ pub(super) fn progress(step: &pb::AuditProgress) -> String {
     }
 }
 
-/// The whole report.
-pub(super) fn report(report: &pb::AuditReport) -> String {
+fn report(report: &pb::AuditReport) -> String {
     let mut text = String::new();
     let stock = if report.seated { "seats" } else { "units" };
     let open = if report.closed { "closed" } else { "open" };
@@ -214,7 +267,7 @@ fn verdict(report: &pb::AuditReport) -> String {
 }
 
 /// The plan. `apply` is the command that executes it, unless it is executed next.
-pub(super) fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
+fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
     if plan.moving {
         return "nothing planned: the event moved while it was read. Close it, or wait until fewer \
                 buy, and try again"
@@ -258,7 +311,7 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: Option<&str>) -> String {
 }
 
 /// The result of the executed plan.
-pub(super) fn done(done: &pb::RepairsDone) -> String {
+fn done(done: &pb::RepairsDone) -> String {
     let mut text = format!("repaired      {}", grouped(done.done));
     for (what, number) in [("had changed meanwhile", done.stale), ("failed", done.failed)] {
         if number > 0 {
@@ -274,6 +327,7 @@ pub(super) fn done(done: &pb::RepairsDone) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn units() -> pb::AuditReport {
@@ -309,6 +363,33 @@ mod tests {
             }],
             ..pb::AuditReport::default()
         }
+    }
+
+    #[test]
+    fn json_has_the_messages_of_the_contract_and_the_name_of_the_verdict() {
+        let seen = serde_json::to_value(AuditReportView::from(units())).unwrap();
+        assert_eq!(seen["verdict"], "BREACHED");
+        assert_eq!(seen["stripes"][1]["difference"], 5);
+        assert_eq!(seen["seats"]["unreadable"], 0, "also of an event without seats");
+        assert_eq!(seen["held"], serde_json::Value::Null);
+        let breach = serde_json::json!({
+            "kind": "stripe", "id": "1", "code": "REMAINING_DIFFERS",
+            "text": "5 fewer than there can be",
+        });
+        assert_eq!(seen["breaches"], serde_json::json!([breach]));
+        let left =
+            pb::LeftBreach { breach: units().breaches.pop(), why: "it is oversold".to_owned() };
+        let plan = pb::RepairPlan { left: vec![left], left_count: 1, ..pb::RepairPlan::default() };
+        let seen =
+            serde_json::to_value(RepairPlanView { plan, apply: Some(String::new()) }).unwrap();
+        let expected = serde_json::json!({
+            "moving": false, "repairs": [], "further_repairs": 0, "left_count": 1,
+            "left": [{ "breach": breach, "why": "it is oversold" }],
+        });
+        assert_eq!(seen, expected);
+        let seen = serde_json::to_value(RepairsDoneView(pb::RepairsDone::default())).unwrap();
+        let expected = serde_json::json!({ "done": 0, "stale": 0, "failed": 0, "not_done": [] });
+        assert_eq!(seen, expected);
     }
 
     #[test]
