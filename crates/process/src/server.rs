@@ -8,14 +8,10 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
+use crate::child_process::{ChildProcess, OUTPUT_TIMEOUT};
 use crate::usage::CpuTime;
-
-/// Time limit for a started server to print its address.
-const BANNER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a server process could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +27,7 @@ pub enum LaunchError {
     },
     #[error("{0} exited before it printed the address it listens on")]
     Exited(String),
-    #[error("{0} did not print the address it listens on within {limit} s", limit = BANNER_TIMEOUT.as_secs())]
+    #[error("{0} did not print the address it listens on within {limit} s", limit = OUTPUT_TIMEOUT.as_secs())]
     NoBanner(String),
     #[error("{name}: CPU time is not readable: {source}")]
     NoCpuTime { name: String, source: io::Error },
@@ -47,7 +43,7 @@ pub struct ServerProcess {
     /// Address it listens on, `host:port`.
     pub address: String,
     pub pid: u32,
-    child: Option<Child>,
+    child: Option<ChildProcess>,
 }
 
 impl ServerProcess {
@@ -66,36 +62,26 @@ impl ServerProcess {
         if !program.is_file() {
             return Err(LaunchError::NotBuilt(program.display().to_string()));
         }
-        let mut child = pinned_command(program, cpu)
+        let mut command = pinned_command(program, cpu);
+        command
             .args(arguments)
             .envs([("GRPC_PORT", "0"), ("METRICS_PORT", "0"), ("ADMIN_PORT", "0"), ("SHARDS", "1")])
             .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| LaunchError::Start {
-                program: program.display().to_string(),
-                pinned: cpu.is_some(),
-                source,
-            })?;
-        let exited = || LaunchError::Exited(name.to_owned());
-        let mut lines = BufReader::new(child.stdout.take().ok_or_else(exited)?).lines();
-        let banner = async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if let Some(address) = listening_address(&line) {
-                    return Ok(address);
-                }
-            }
-            Err(exited())
-        };
-        let address = timeout(BANNER_TIMEOUT, banner)
-            .await
-            .map_err(|_| LaunchError::NoBanner(name.to_owned()))??;
-        // Drain the pipe, so that the process never blocks on a full one.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let pid = child.id().ok_or_else(exited)?;
-        Self::new(name, address, pid, Some(child))
+            .stdin(Stdio::null());
+        let child = ChildProcess::spawn(command.as_std_mut()).map_err(|source| {
+            let program = program.display().to_string();
+            LaunchError::Start { program, pinned: cpu.is_some(), source }
+        })?;
+        let out = child.out.clone();
+        let banner = tokio::task::spawn_blocking(move || {
+            out.wait_for(|text| listening_address(text).is_some());
+            (listening_address(&out.text()), out.is_closed())
+        });
+        match banner.await {
+            Ok((Some(address), _)) => Self::new(name, address, child.pid(), Some(child)),
+            Ok((None, false)) => Err(LaunchError::NoBanner(name.to_owned())),
+            Ok((None, true)) | Err(_) => Err(LaunchError::Exited(name.to_owned())),
+        }
     }
 
     /// A server that this process did not start.
@@ -107,7 +93,7 @@ impl ServerProcess {
         name: &'static str,
         address: String,
         pid: u32,
-        child: Option<Child>,
+        child: Option<ChildProcess>,
     ) -> Result<Self, LaunchError> {
         CpuTime::of(pid)
             .map_err(|source| LaunchError::NoCpuTime { name: name.to_owned(), source })?;
@@ -117,21 +103,18 @@ impl ServerProcess {
     /// Sends SIGTERM and waits at most `limit` for the process to finish its calls and exit. `None` for
     /// a server that this process did not start: it is left alone.
     pub async fn stop(mut self, limit: Duration) -> Result<Option<ExitStatus>, LaunchError> {
-        let failed = |source| LaunchError::Stop { name: self.name.to_owned(), source };
+        let name = self.name.to_owned();
         let Some(child) = &mut self.child else {
             return Ok(None);
         };
-        let Some(pid) = child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) else {
-            return child.try_wait().map_err(failed);
+        let exit = async {
+            child.signal(libc::SIGTERM)?;
+            child.wait(limit).await
         };
-        // SAFETY: kill takes two integers and has no other precondition. The child has not been waited
-        // for (its id is still known), so the number belongs to no other process.
-        if unsafe { libc::kill(pid, libc::SIGTERM) } != 0 {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        match timeout(limit, child.wait()).await {
-            Ok(status) => status.map(Some).map_err(failed),
-            Err(_) => Err(LaunchError::StillRunning { name: self.name.to_owned(), limit }),
+        match exit.await {
+            Ok(Some(status)) => Ok(Some(status)),
+            Ok(None) => Err(LaunchError::StillRunning { name, limit }),
+            Err(source) => Err(LaunchError::Stop { name, source }),
         }
     }
 }
@@ -149,17 +132,23 @@ pub fn pinned_command(program: &Path, cpu: Option<usize>) -> Command {
     }
 }
 
+/// The address in the line of `banner` that starts with `label`, in any case.
+pub fn banner_address(banner: &str, label: &str) -> Option<String> {
+    banner.lines().find_map(|line| {
+        let (first, rest) = line.trim_start().split_once([' ', ':'])?;
+        first.eq_ignore_ascii_case(label).then(|| first_address(rest))?
+    })
+}
+
 /// The address in a line that starts with `gRPC` or contains `listening on`.
-fn listening_address(line: &str) -> Option<String> {
-    let (first, rest) = line.trim_start().split_once([' ', ':'])?;
-    let addresses = match line.split_once("listening on ") {
-        Some((_, addresses)) => addresses,
-        None if first.eq_ignore_ascii_case("grpc") => rest,
-        None => return None,
-    };
-    addresses
-        .split_whitespace()
-        .map(|word| word.trim_start_matches("http://"))
+fn listening_address(banner: &str) -> Option<String> {
+    let listening = || banner.lines().find_map(|line| line.split_once("listening on "));
+    banner_address(banner, "gRPC").or_else(|| first_address(listening()?.1))
+}
+
+fn first_address(text: &str) -> Option<String> {
+    text.split_whitespace()
+        .map(|word| word.trim_start_matches("http://").trim_end_matches("/metrics"))
         .find(|word| word.parse::<SocketAddr>().is_ok())
         .map(str::to_owned)
 }
@@ -175,11 +164,16 @@ mod tests {
             "  gRPC: http://127.0.0.1:4711 (reflection)",
             "store-model listening on 127.0.0.1:4711",
         ] {
-            assert_eq!(listening_address(line).as_deref(), Some("127.0.0.1:4711"), "{line}");
+            let banner = format!("inventory-api\n{line}\n  shards    1\n");
+            assert_eq!(listening_address(&banner).as_deref(), Some("127.0.0.1:4711"), "{line}");
         }
         for line in ["", "metrics   127.0.0.1:4711", "gRPC soon", "starting gRPC 127.0.0.1:4711"] {
             assert_eq!(listening_address(line), None, "{line}");
         }
+        let metrics =
+            "  gRPC      [::1]:1\n  metrics   http://127.0.0.1:2/metrics\n  admin     off\n";
+        assert_eq!(banner_address(metrics, "metrics").as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(banner_address(metrics, "admin"), None);
     }
 
     async fn start(program: &str) -> Result<ServerProcess, LaunchError> {

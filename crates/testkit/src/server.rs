@@ -1,15 +1,15 @@
 //! Processes of `inventory-api`: servers on free ports, found by their banner and killed when dropped, and
 //! commands that run to their end. The output is read as it is written, so that no process blocks on a full pipe.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use inventory_process::allowed_cpus;
+pub use inventory_process::ProcessLog;
+use inventory_process::{ChildProcess, allowed_cpus, banner_address};
 
 use crate::DEADLINE;
 
@@ -91,21 +91,14 @@ impl ServerCommand {
     /// Starts a server and waits for its banner.
     #[track_caller]
     pub fn start(mut self) -> TestServer {
-        let (mut child, out, log) = spawn(&mut self.command);
-        let address_of = |name: &str| {
-            let line = out.line(&format!("  {name}"))?;
-            let word = line.split_whitespace().nth(1)?;
-            let word = word.trim_start_matches("http://");
-            Some(word.trim_end_matches("/metrics").to_owned())
-        };
-        let is_complete = out.wait_for(|_| address_of("shards").is_some());
-        let addresses = ["gRPC", "metrics", "admin"].map(address_of);
+        let child = spawn(&mut self.command);
+        let is_complete = child.out.wait_for(|banner| banner.contains("\n  shards  "));
+        let (banner, log) = (child.out.text(), child.err.clone());
+        let addresses = ["gRPC", "metrics", "admin"].map(|label| banner_address(&banner, label));
         let [Some(grpc), Some(metrics), Some(admin)] = addresses else {
-            let _ = child.kill();
-            let (out, log) = (out.text(), log.text());
-            panic!("no banner (complete: {is_complete}):\n{out}\n{log}");
+            panic!("no banner (complete: {is_complete}):\n{banner}\n{}", log.text());
         };
-        TestServer { child, grpc, metrics, admin, log, banner: out.text() }
+        TestServer { child, grpc, metrics, admin, log, banner }
     }
 
     /// Runs a command to its end.
@@ -121,11 +114,11 @@ impl ServerCommand {
     #[track_caller]
     pub fn run_with_input(mut self, input: &str) -> CommandOutput {
         self.command.stdin(Stdio::piped());
-        let (mut child, out, err) = spawn(&mut self.command);
+        let mut child = spawn(&mut self.command);
+        let (out, err) = (child.out.clone(), child.err.clone());
         // A command that does not read all of it closes the pipe.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let Some(status) = wait(&mut child, DEADLINE * 2) else {
-            let _ = child.kill();
+        let _ = child.take_stdin().unwrap().write_all(input.as_bytes());
+        let Some(status) = child.wait_blocking(DEADLINE * 2).unwrap() else {
             panic!("no exit:\n{}\n{}", out.text(), err.text());
         };
         out.wait_for(|_| false);
@@ -140,23 +133,8 @@ impl From<Command> for ServerCommand {
     }
 }
 
-fn spawn(command: &mut Command) -> (Child, ProcessLog, ProcessLog) {
-    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let out = ProcessLog::of(child.stdout.take().unwrap());
-    let err = ProcessLog::of(child.stderr.take().unwrap());
-    (child, out, err)
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    None
+fn spawn(command: &mut Command) -> ChildProcess {
+    ChildProcess::spawn(command.stderr(Stdio::piped())).unwrap()
 }
 
 /// What a command printed and its exit code.
@@ -180,7 +158,7 @@ impl CommandOutput {
 
 /// A running server.
 pub struct TestServer {
-    child: Child,
+    child: ChildProcess,
     /// `host:port` of each port.
     pub grpc: String,
     pub metrics: String,
@@ -193,39 +171,33 @@ pub struct TestServer {
 
 impl TestServer {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     pub fn signal(&self, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: kill takes integers; the child is not reaped, so the number is still its own.
-        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        self.child.signal(signal).unwrap();
     }
 
     /// Checks that the process has not exited.
     #[track_caller]
     pub fn assert_running(&mut self) {
-        let status = self.child.try_wait().unwrap();
+        let status = self.child.status().unwrap();
         assert!(status.is_none(), "exited with {status:?}:\n{}", self.log.text());
     }
 
     /// Sends SIGKILL and waits for the end of the process.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Waits for the exit; returns how long that took, and the status. Clients of the same test run meanwhile:
     /// a server that drains waits for clients that have not read its GOAWAY.
     pub async fn wait_for_exit(&mut self) -> (Duration, ExitStatus) {
         let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (began.elapsed(), status);
-            }
-            assert!(began.elapsed() < DEADLINE, "no exit:\n{}", self.log.text());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let Some(status) = self.child.wait(DEADLINE).await.unwrap() else {
+            panic!("no exit:\n{}", self.log.text());
+        };
+        (began.elapsed(), status)
     }
 
     /// Sends SIGTERM and expects exit code 0.
@@ -238,76 +210,9 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             let (address, log) = (&self.grpc, self.log.text());
             eprintln!("log of the server at {address}:\n{log}");
         }
-    }
-}
-
-/// The lines that a process has written to one pipe so far.
-#[derive(Clone)]
-pub struct ProcessLog(Arc<LogState>);
-
-#[derive(Default)]
-struct LogState {
-    /// The lines, and whether the pipe is closed.
-    lines: Mutex<(Vec<String>, bool)>,
-    changed: Condvar,
-}
-
-impl ProcessLog {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
-        let log = Self(Arc::default());
-        let state = Arc::clone(&log.0);
-        std::thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                let text = String::from_utf8_lossy(&line).into_owned();
-                state.lock().0.push(text);
-                state.changed.notify_all();
-                line.clear();
-            }
-            state.lock().1 = true;
-            state.changed.notify_all();
-        });
-        log
-    }
-
-    pub fn text(&self) -> String {
-        self.0.lock().0.concat()
-    }
-
-    fn line(&self, start: &str) -> Option<String> {
-        let lines = self.0.lock();
-        lines.0.iter().find(|line| line.starts_with(start)).cloned()
-    }
-
-    /// Waits until `condition` holds for the text so far; `false` if the pipe was closed or the time was over
-    /// before.
-    pub fn wait_for(&self, condition: impl Fn(&str) -> bool) -> bool {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if condition(&self.text()) {
-                return true;
-            }
-            let lines = self.0.lock();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if lines.1 || left.is_zero() {
-                drop(lines);
-                return condition(&self.text());
-            }
-            let pause = left.min(Duration::from_millis(50));
-            drop(self.0.changed.wait_timeout(lines, pause));
-        }
-    }
-}
-
-impl LogState {
-    fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
