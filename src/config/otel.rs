@@ -4,7 +4,7 @@
 //! `OTEL_EXPORTER_OTLP_TRACES_*` wins over `OTEL_EXPORTER_OTLP_*`. Not here: the export itself
 //! (`control_plane::span_export`).
 
-mod kinds;
+pub(super) mod kinds;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,10 +18,8 @@ use super::value_kind::ValueKind;
 use super::variables::{self as v, Variable};
 use crate::limits;
 
-pub(crate) use kinds::{
-    AttributesKind, EndpointKind, ExportersKind, FileKind, FlagKind, HeadersKind, ProtocolKind,
-    SamplerKind, TIMEOUT,
-};
+use kinds::FileKind;
+pub(crate) use kinds::OtlpProtocol;
 
 /// How calls are sampled, and where their spans go.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,13 +50,6 @@ pub(crate) struct OtlpConfig {
     pub(crate) authorities: Option<PathBuf>,
     /// PEM files of the certificate and key that this process presents.
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// Value of OTEL_EXPORTER_OTLP_PROTOCOL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OtlpProtocol {
-    Grpc,
-    HttpProtobuf,
 }
 
 /// Path of spans below the endpoint of a collector.

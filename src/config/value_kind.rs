@@ -186,43 +186,52 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
     }
 }
 
-/// A [`LogLevel`], case-insensitive.
-pub(crate) struct LogLevelKind;
+/// One of a few words, case-insensitive.
+pub(crate) struct KeywordKind<T: 'static> {
+    /// Description of a word with an article: "a level".
+    pub(crate) what: &'static str,
+    /// Each word, its meaning if it needs one, and its value.
+    pub(crate) words: &'static [(&'static str, &'static str, T)],
+}
 
-impl ValueKind for LogLevelKind {
-    type Value = LogLevel;
+impl<T: Copy + Sync> ValueKind for KeywordKind<T> {
+    type Value = T;
 
-    fn parse(&self, text: &str) -> Result<LogLevel, String> {
-        LogLevel::ALL
-            .into_iter()
-            .find(|level| text.eq_ignore_ascii_case(level.as_str()))
-            .ok_or_else(|| "is not a level".to_owned())
+    fn parse(&self, text: &str) -> Result<T, String> {
+        let mut words = self.words.iter();
+        let found = words.find(|(word, ..)| text.eq_ignore_ascii_case(word));
+        found.map(|(.., value)| *value).ok_or_else(|| format!("is not {}", self.what))
     }
 
     fn expected(&self) -> String {
-        let names: Vec<_> = LogLevel::ALL.iter().map(|level| level.as_str()).collect();
-        format!("one of {}", names.join(", "))
-    }
-}
-
-/// A [`LateCommit`], case-insensitive.
-pub(crate) struct LateCommitKind;
-
-impl ValueKind for LateCommitKind {
-    type Value = LateCommit;
-
-    fn parse(&self, text: &str) -> Result<LateCommit, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "reacquire" => Ok(LateCommit::Reacquire),
-            "reject" => Ok(LateCommit::Reject),
-            _ => Err("is not a policy".to_owned()),
+        let word = |(word, meaning, _): &(&str, &str, T)| match *meaning {
+            "" => (*word).to_owned(),
+            meaning => format!("{word} ({meaning})"),
+        };
+        match &self.words.iter().map(word).collect::<Vec<_>>()[..] {
+            [one, other] => format!("{one} or {other}"),
+            words => format!("one of {}", words.join(", ")),
         }
     }
-
-    fn expected(&self) -> String {
-        "reacquire (confirmed if its stock is available) or reject".to_owned()
-    }
 }
+
+pub(crate) const LOG_LEVELS: KeywordKind<LogLevel> = KeywordKind {
+    what: "a level",
+    words: &[
+        ("error", "", LogLevel::Error),
+        ("warn", "", LogLevel::Warn),
+        ("info", "", LogLevel::Info),
+        ("debug", "", LogLevel::Debug),
+    ],
+};
+
+pub(crate) const LATE_COMMIT_POLICIES: KeywordKind<LateCommit> = KeywordKind {
+    what: "a policy",
+    words: &[
+        ("reacquire", "confirmed if its stock is available", LateCommit::Reacquire),
+        ("reject", "", LateCommit::Reject),
+    ],
+};
 
 /// A fraction from 0 to 1.
 pub(crate) struct RatioKind;

@@ -3,15 +3,18 @@
 //! The only table of settings: parsing, `serve --help` and `docs/reference/settings.md` are derived from it.
 
 use super::duration::DefaultUnit;
-use super::otel::{
-    AttributesKind, EndpointKind, ExportersKind, FileKind, FlagKind, HeadersKind, ProtocolKind,
-    SamplerKind, TIMEOUT,
+use super::otel::kinds::{
+    AttributesKind, EndpointKind, ExportersKind, FLAG, FileKind, HeadersKind, OtlpProtocol,
+    PROTOCOLS, SAMPLERS, SamplerName, TIMEOUT,
 };
 use super::value_kind::{
-    AddressKind, CountKind, DurationKind, LateCommitKind, LogLevelKind, MembershipKind,
-    OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind, ValueKind,
+    AddressKind, CountKind, DurationKind, KeywordKind, LATE_COMMIT_POLICIES, LOG_LEVELS,
+    MembershipKind, OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind,
+    ValueKind,
 };
 use crate::limits;
+use crate::telemetry::log::LogLevel;
+use inventory_core::rules::LateCommit;
 use std::time::Duration;
 
 /// One variable. `default` is a text and parsed like any other value.
@@ -314,10 +317,10 @@ const HOLD: DurationKind = DurationKind {
     bare: DefaultUnit::Refused,
 };
 
-pub(crate) static LATE_COMMIT: Variable<LateCommitKind> = Variable {
+pub(crate) static LATE_COMMIT: Variable<KeywordKind<LateCommit>> = Variable {
     name: "LATE_COMMIT",
     default: "reacquire",
-    kind: LateCommitKind,
+    kind: LATE_COMMIT_POLICIES,
     example: "reacquire",
     about: "policy for the commit of an expired hold",
 };
@@ -504,10 +507,10 @@ pub(crate) static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
     about: "stall of a shard after which the process exits",
 };
 
-pub(crate) static LOG_LEVEL: Variable<LogLevelKind> = Variable {
+pub(crate) static LOG_LEVEL: Variable<KeywordKind<LogLevel>> = Variable {
     name: "LOG_LEVEL",
     default: "info",
-    kind: LogLevelKind,
+    kind: LOG_LEVELS,
     example: "info",
     about: "minimum level of log lines",
 };
@@ -544,10 +547,10 @@ pub(crate) static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     about: "fraction of all calls that is logged",
 };
 
-pub(crate) static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
+pub(crate) static OTEL_SDK_DISABLED: Variable<KeywordKind<bool>> = Variable {
     name: "OTEL_SDK_DISABLED",
     default: "false",
-    kind: FlagKind,
+    kind: FLAG,
     example: "false",
     about: "true: no spans",
 };
@@ -560,10 +563,10 @@ pub(crate) static OTEL_TRACES_EXPORTER: Variable<ExportersKind> = Variable {
     about: "exporter of spans",
 };
 
-pub(crate) static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
+pub(crate) static OTEL_TRACES_SAMPLER: Variable<KeywordKind<SamplerName>> = Variable {
     name: "OTEL_TRACES_SAMPLER",
     default: "parentbased_traceidratio",
-    kind: SamplerKind,
+    kind: SAMPLERS,
     example: "parentbased_traceidratio",
     about: "sampler of calls",
 };
@@ -600,10 +603,10 @@ pub(crate) static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<EndpointKind> = Variable
     about: "collector of spans",
 };
 
-pub(crate) static OTEL_EXPORTER_OTLP_PROTOCOL: Variable<ProtocolKind> = Variable {
+pub(crate) static OTEL_EXPORTER_OTLP_PROTOCOL: Variable<KeywordKind<OtlpProtocol>> = Variable {
     name: "OTEL_EXPORTER_OTLP_PROTOCOL",
     default: "grpc",
-    kind: ProtocolKind,
+    kind: PROTOCOLS,
     example: "grpc",
     about: "protocol of the export",
 };
@@ -624,10 +627,10 @@ pub(crate) static OTEL_EXPORTER_OTLP_TIMEOUT: Variable<CountKind> = Variable {
     about: "time limit of an export, in ms",
 };
 
-pub(crate) static OTEL_EXPORTER_OTLP_INSECURE: Variable<FlagKind> = Variable {
+pub(crate) static OTEL_EXPORTER_OTLP_INSECURE: Variable<KeywordKind<bool>> = Variable {
     name: "OTEL_EXPORTER_OTLP_INSECURE",
     default: "false",
-    kind: FlagKind,
+    kind: FLAG,
     example: "false",
     about: "no TLS if the URL has no scheme",
 };

@@ -5,28 +5,24 @@ use std::path::PathBuf;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::OtlpProtocol;
-use crate::config::value_kind::{CountKind, ValueKind};
+use crate::config::value_kind::{CountKind, KeywordKind, ValueKind};
 use crate::limits;
 
-/// A boolean: OpenTelemetry knows no other values.
-pub(crate) struct FlagKind;
-
-impl ValueKind for FlagKind {
-    type Value = bool;
-
-    fn parse(&self, text: &str) -> Result<bool, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("is neither".to_owned()),
-        }
-    }
-
-    fn expected(&self) -> String {
-        "true or false".to_owned()
-    }
+/// Value of OTEL_EXPORTER_OTLP_PROTOCOL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtlpProtocol {
+    Grpc,
+    HttpProtobuf,
 }
+
+/// A boolean. OpenTelemetry has no other words for it.
+pub(crate) const FLAG: KeywordKind<bool> =
+    KeywordKind { what: "a boolean", words: &[("true", "", true), ("false", "", false)] };
+
+pub(crate) const PROTOCOLS: KeywordKind<OtlpProtocol> = KeywordKind {
+    what: "a protocol of this server",
+    words: &[("grpc", "", OtlpProtocol::Grpc), ("http/protobuf", "", OtlpProtocol::HttpProtobuf)],
+};
 
 /// Exporters of spans, separated by commas, in lower case.
 pub(crate) struct ExportersKind;
@@ -63,25 +59,6 @@ impl ValueKind for EndpointKind {
 
     fn expected(&self) -> String {
         "a URL, http://host:port or https://host:port".to_owned()
-    }
-}
-
-/// An [`OtlpProtocol`].
-pub(crate) struct ProtocolKind;
-
-impl ValueKind for ProtocolKind {
-    type Value = OtlpProtocol;
-
-    fn parse(&self, text: &str) -> Result<OtlpProtocol, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "grpc" => Ok(OtlpProtocol::Grpc),
-            "http/protobuf" => Ok(OtlpProtocol::HttpProtobuf),
-            _ => Err("is no protocol of this server".to_owned()),
-        }
-    }
-
-    fn expected(&self) -> String {
-        "grpc or http/protobuf".to_owned()
     }
 }
 
@@ -153,31 +130,22 @@ pub(crate) struct SamplerName {
     pub(crate) fixed_ratio: Option<f64>,
 }
 
-/// A sampler, with OpenTelemetry's names.
-pub(crate) struct SamplerKind;
-
-impl ValueKind for SamplerKind {
-    type Value = SamplerName;
-
-    fn parse(&self, text: &str) -> Result<SamplerName, String> {
-        let text = text.to_ascii_lowercase();
-        let (parent_based, root) = match text.strip_prefix("parentbased_") {
-            Some(root) => (true, root),
-            None => (false, text.as_str()),
-        };
-        let fixed_ratio = match root {
-            "always_on" => Some(1.0),
-            "always_off" => Some(0.0),
-            "traceidratio" => None,
-            _ => return Err("is no sampler of this server".to_owned()),
-        };
-        Ok(SamplerName { parent_based, fixed_ratio })
-    }
-
-    fn expected(&self) -> String {
-        "always_on, always_off or traceidratio, also after parentbased_".to_owned()
-    }
+const fn sampler(parent_based: bool, fixed_ratio: Option<f64>) -> SamplerName {
+    SamplerName { parent_based, fixed_ratio }
 }
+
+/// Samplers, with OpenTelemetry's names.
+pub(crate) const SAMPLERS: KeywordKind<SamplerName> = KeywordKind {
+    what: "a sampler of this server",
+    words: &[
+        ("always_on", "", sampler(false, Some(1.0))),
+        ("always_off", "", sampler(false, Some(0.0))),
+        ("traceidratio", "", sampler(false, None)),
+        ("parentbased_always_on", "", sampler(true, Some(1.0))),
+        ("parentbased_always_off", "", sampler(true, Some(0.0))),
+        ("parentbased_traceidratio", "", sampler(true, None)),
+    ],
+};
 
 /// Splits `key=value,key=value` and decodes both. One invalid pair makes the whole text invalid.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
