@@ -160,7 +160,7 @@ impl Tracer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::time::{Instant, SystemTime};
@@ -170,6 +170,31 @@ mod tests {
     use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
     use super::*;
+
+    /// The span of a sampled call, without a parent.
+    pub(crate) fn call_span() -> SpanData {
+        SpanData {
+            span_context: SpanContext::new(
+                TraceId::from(7_u128),
+                SpanId::from(9_u64),
+                TraceFlags::SAMPLED,
+                true,
+                TraceState::NONE,
+            ),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Server,
+            name: "call".into(),
+            start_time: SystemTime::now(),
+            end_time: SystemTime::now(),
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
 
     fn tracer(parent_based: bool, ratio: f64) -> Tracer {
         let root = Sampler::TraceIdRatioBased(ratio);
@@ -243,21 +268,7 @@ mod tests {
     #[test]
     fn spans_beyond_the_queue_are_dropped_and_counted() {
         let (sink, mut queue) = span_queue();
-        let span = SpanData {
-            span_context: SpanContext::NONE,
-            parent_span_id: SpanId::INVALID,
-            parent_span_is_remote: true,
-            span_kind: SpanKind::Server,
-            name: "m".into(),
-            start_time: SystemTime::now(),
-            end_time: SystemTime::now(),
-            attributes: Vec::new(),
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: InstrumentationScope::default(),
-        };
+        let span = call_span();
         for _ in 0..limits::SPANS_QUEUED_MAX + 3 {
             sink.offer(span.clone());
         }

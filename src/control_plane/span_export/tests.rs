@@ -10,11 +10,6 @@ use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::ServerConfig;
 use futures_rustls::rustls::crypto::ring;
 use http::{HeaderMap, Response};
-use opentelemetry::InstrumentationScope;
-use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 use prost::Message as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -23,6 +18,7 @@ use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt
 
 use super::*;
 use crate::config::OtlpProtocol;
+use crate::telemetry::trace::tests::call_span;
 
 /// What a collector received: path, headers, body without framing.
 type Received = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
@@ -147,36 +143,11 @@ async fn read_http<S: AsyncRead + Unpin>(mut stream: S) -> (String, HeaderMap, B
     (path, headers, body.into(), stream)
 }
 
-fn span() -> SpanData {
-    let trace = TraceId::from(7_u128);
-    SpanData {
-        span_context: SpanContext::new(
-            trace,
-            SpanId::from(9_u64),
-            TraceFlags::SAMPLED,
-            true,
-            TraceState::NONE,
-        ),
-        parent_span_id: SpanId::INVALID,
-        parent_span_is_remote: false,
-        span_kind: SpanKind::Server,
-        name: "call".into(),
-        start_time: std::time::SystemTime::now(),
-        end_time: std::time::SystemTime::now(),
-        attributes: Vec::new(),
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: Status::Unset,
-        instrumentation_scope: InstrumentationScope::default(),
-    }
-}
-
 async fn export(config: OtlpConfig) -> Result<usize, ExportError> {
     let resource = vec![("service.name".to_owned(), "tickets".to_owned())];
     let client = OtlpTarget::new(config).unwrap().client();
     let mut exporter = SpanExporter { client, resource: as_resource(resource) };
-    exporter.export(vec![span()]).await
+    exporter.export(vec![call_span()]).await
 }
 
 /// A certificate of this machine, as PEM, and a server's configuration with it.
