@@ -121,35 +121,23 @@ pub(crate) fn status_of(
     names: FieldNames,
 ) -> Status {
     let reason = reason_of(rejection);
+    let status = |code, message: &'static str| Status::new(code, reason, message);
     let status = match rejection {
-        Rejection::InsufficientInventory { remaining } => Status::new(
-            Code::Aborted,
-            reason,
-            format!("insufficient inventory: {remaining} available"),
-        )
-        .with_metadata("remaining", remaining.to_string()),
-        Rejection::EventNotFound => Status::new(Code::NotFound, reason, "event not found"),
-        Rejection::EventClosed => Status::new(
-            Code::FailedPrecondition,
-            reason,
-            "the event is closed for new reservations",
-        ),
+        Rejection::InsufficientInventory { remaining } => {
+            let message = format!("insufficient inventory: {remaining} available");
+            Status::new(Code::Aborted, reason, message)
+                .with_metadata("remaining", remaining.to_string())
+        }
+        Rejection::EventNotFound => status(Code::NotFound, "event not found"),
+        Rejection::EventClosed => {
+            status(Code::FailedPrecondition, "the event is closed for new reservations")
+        }
         Rejection::SeatsUnavailable { seats } => {
             let seats = listed(seats);
             let message = format!("seats not available: {seats}");
             Status::new(Code::Aborted, reason, message).with_metadata("seat_ids", seats)
         }
-        Rejection::SeatsNotFound { seats, seated } => {
-            let seats = listed(seats);
-            let message = match seated {
-                true => format!("seats not found: {seats}"),
-                false => format!(
-                    "the event has no seats; request {} instead of seat_ids: {seats}",
-                    names.quantity
-                ),
-            };
-            Status::new(Code::NotFound, reason, message).with_metadata("seat_ids", seats)
-        }
+        Rejection::SeatsNotFound { seats, seated } => seats_status(listed(seats), *seated, names),
         Rejection::SectionNotFound(unknown) => section_status(unknown),
         Rejection::TooManySeats { most } => {
             let mut violations = FieldViolations::of(names);
@@ -157,58 +145,46 @@ pub(crate) fn status_of(
             violations.add(names.quantity, problem);
             return invalid_argument(violations, subject);
         }
-        Rejection::HoldExpired => Status::new(
-            Code::FailedPrecondition,
-            reason,
-            "the hold has expired; use a new reservation_id",
-        ),
-        Rejection::ReservationNotFound => {
-            Status::new(Code::NotFound, reason, "reservation not found")
+        Rejection::HoldExpired => {
+            status(Code::FailedPrecondition, "the hold has expired; use a new reservation_id")
         }
-        Rejection::ReservationNotConfirmed => Status::new(
-            Code::FailedPrecondition,
-            reason,
-            "only a confirmed reservation can be refunded",
-        ),
-        Rejection::IdempotencyConflict => Status::new(
+        Rejection::ReservationNotFound => status(Code::NotFound, "reservation not found"),
+        Rejection::ReservationNotConfirmed => {
+            status(Code::FailedPrecondition, "only a confirmed reservation can be refunded")
+        }
+        Rejection::IdempotencyConflict => status(
             Code::AlreadyExists,
-            reason,
             "this reservation_id was used with another event, quantity or seats",
         ),
-        Rejection::PaymentConflict { order } => Status::new(
+        Rejection::PaymentConflict { order } => status(
             Code::AlreadyExists,
-            reason,
             "the reservation is confirmed with another payment_intent_id; this payment is not recorded",
         )
         .with_metadata("order_id", order.to_text())
         .with_metadata("field", PAYMENT_FIELD),
-        Rejection::ReservationReleased => Status::new(
+        Rejection::ReservationReleased => status(
             Code::FailedPrecondition,
-            reason,
             "the reservation was released or refunded; use a new reservation_id",
         ),
-        Rejection::ReservationCommitted => Status::new(
+        Rejection::ReservationCommitted => status(
             Code::FailedPrecondition,
-            reason,
             "the reservation is confirmed; it can be neither held again nor released",
         ),
-        Rejection::DeadlineExceeded => Status::new(
+        Rejection::DeadlineExceeded => status(
             Code::DeadlineExceeded,
-            reason,
             "the deadline passed before the write was sent; the request was not executed",
         ),
         Rejection::Overloaded { retry_after } => {
-            Status::new(Code::ResourceExhausted, reason, "overloaded; the request was not executed")
+            status(Code::ResourceExhausted, "overloaded; the request was not executed")
                 .with_retry_after(span(*retry_after))
         }
-        Rejection::StoreBusy { retry_after } => Status::new(
+        Rejection::StoreBusy { retry_after } => status(
             Code::Unavailable,
-            reason,
             "the store throttles or has conflicting writes; the request was not executed",
         )
         .with_retry_after(span(*retry_after)),
         Rejection::StoreUnavailable { retry_after } => {
-            Status::new(Code::Unavailable, reason, "the store is unavailable")
+            status(Code::Unavailable, "the store is unavailable")
                 .with_retry_after(span(*retry_after))
         }
         Rejection::Internal => {
@@ -216,6 +192,17 @@ pub(crate) fn status_of(
         }
     };
     subject.describe(status)
+}
+
+fn seats_status(seats: String, seated: bool, names: FieldNames) -> Status {
+    let message = match seated {
+        true => format!("seats not found: {seats}"),
+        false => {
+            let quantity = names.quantity;
+            format!("the event has no seats; request {quantity} instead of seat_ids: {seats}")
+        }
+    };
+    Status::new(Code::NotFound, reason::SEAT_NOT_FOUND, message).with_metadata("seat_ids", seats)
 }
 
 fn section_status(unknown: &UnknownSection) -> Status {

@@ -162,6 +162,17 @@ fn start_log(config: &Config) -> Result<(), Explanation> {
     Ok(())
 }
 
+fn log_start(addresses: ServerAddresses, shards: usize) {
+    tracing::info!(
+        grpc = %addresses.grpc,
+        metrics = %addresses.metrics,
+        shards,
+        version = build_info::VERSION,
+        revision = build_info::revision(),
+        "serving"
+    );
+}
+
 impl Server {
     /// Starts everything; the server serves and is ready when this returns.
     ///
@@ -235,14 +246,7 @@ impl Server {
         let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
         let watchdog = start_watchdog(config, heartbeats, store_health, readiness.clone())?;
-        tracing::info!(
-            grpc = %addresses.grpc,
-            metrics = %addresses.metrics,
-            shards = count,
-            version = build_info::VERSION,
-            revision = build_info::revision(),
-            "serving"
-        );
+        log_start(addresses, count);
         Ok(Self {
             shards,
             ended,

@@ -240,27 +240,8 @@ impl Lane {
                 }
             }
         }
-        let batch = loop {
-            let mut batch = match self.groups.pop() {
-                Some(group) => Batch::of_group(group),
-                None => {
-                    let mut batch = Batch::for_move(self.index, self.incoming);
-                    batch.collect(self.index, &mut self.own, state, now);
-                    batch
-                }
-            };
-            batch.remove_late(now);
-            let found = !batch.late.is_empty();
-            for late_entry in batch.late.drain(..) {
-                cx.counters.deadline_missed += 1;
-                cx.out.reject(late_entry, self.lateness_rejection());
-            }
-            if !batch.entries.is_empty() {
-                break batch;
-            }
-            if !found && self.groups.is_empty() {
-                return;
-            }
+        let Some(batch) = self.next_batch(state, cx) else {
+            return;
         };
         if batch.taken_from_queue > 0 {
             state.pace(batch.taken_from_queue, now);
@@ -284,7 +265,6 @@ impl Lane {
             cx.counters.queue_times.record(&TIME_BOUNDS_US, waited.0);
         }
         let entries = batch.entries.len() as u64;
-        cx.counters.transactions += 1;
         cx.counters.batch_sizes.record(&BATCH_BOUNDS, entries);
         cx.counters.entries += entries;
         cx.counters.entries_max = cx.counters.entries_max.max(entries);
@@ -297,6 +277,18 @@ impl Lane {
             batch::add_release_record(&mut transaction);
         }
         let stock_move = self.incoming.take();
+        self.send(queue, transaction, stock_move, cx);
+    }
+
+    /// Sends a transaction, with the move if there is one.
+    fn send(
+        &mut self,
+        queue: Vec<QueueMetadata>,
+        mut transaction: Transaction,
+        stock_move: Option<StockMove>,
+        cx: &mut PoolContext<'_>,
+    ) {
+        cx.counters.transactions += 1;
         if let Some(stock_move) = stock_move {
             cx.counters.stock_moves += 1;
             stock_move.add_to(&mut transaction.stripes, self.index);
@@ -306,10 +298,37 @@ impl Lane {
         self.in_flight = Some(InFlightTransaction {
             queue,
             transaction,
-            sent: now,
+            sent: cx.now.mono,
             stock_move,
             unknown_since: None,
         });
+    }
+
+    /// The next batch with entries; rejects those that would miss their deadline. `None` if nothing is to be sent.
+    fn next_batch(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) -> Option<Batch> {
+        let now = cx.now.mono;
+        loop {
+            let mut batch = match self.groups.pop() {
+                Some(group) => Batch::of_group(group),
+                None => {
+                    let mut batch = Batch::for_move(self.index, self.incoming);
+                    batch.collect(self.index, &mut self.own, state, now);
+                    batch
+                }
+            };
+            batch.remove_late(now);
+            let found = !batch.late.is_empty();
+            for late_entry in batch.late.drain(..) {
+                cx.counters.deadline_missed += 1;
+                cx.out.reject(late_entry, self.lateness_rejection());
+            }
+            if !batch.entries.is_empty() {
+                return Some(batch);
+            }
+            if !found && self.groups.is_empty() {
+                return None;
+            }
+        }
     }
 
     /// Sends the move alone: it has conflicted with the owner of the other stripe, and may again.
@@ -317,22 +336,11 @@ impl Lane {
         let Some(stock_move) = self.incoming.take() else {
             return;
         };
-        cx.counters.transactions += 1;
-        cx.counters.stock_moves += 1;
         let (token, at) = (RequestToken(cx.rng.random()), cx.now.unix);
         let batch = Batch::for_move(self.index, None);
         let (event, layout) = (&state.key.event, state.layout);
-        let (queue, mut transaction) = batch.into_transaction(event, layout, token, at, 0);
-        stock_move.add_to(&mut transaction.stripes, self.index);
-        let transaction = Rc::new(transaction);
-        cx.out.send.push((self.index, Rc::clone(&transaction)));
-        self.in_flight = Some(InFlightTransaction {
-            queue,
-            transaction,
-            sent: cx.now.mono,
-            stock_move: Some(stock_move),
-            unknown_since: None,
-        });
+        let (queue, transaction) = batch.into_transaction(event, layout, token, at, 0);
+        self.send(queue, transaction, Some(stock_move), cx);
     }
 
     /// Gives up a move: the stripe does not get the units that entries were to take from it.

@@ -339,7 +339,6 @@ impl Lane {
         }
         let (of_stripes, of_entries) = reasons.split_at(updates.len());
         let of_counter = of_entries.last().filter(|_| has_counter);
-        let (of_records, mut of_seats) = of_entries.split_at(records);
         // A conflict delays only its entry. Throttling delays all entries, even if the throttled entry is
         // completed.
         let mut backoff = match of_entries.contains(&ActionOutcome::Throttled) {
@@ -365,28 +364,8 @@ impl Lane {
             }
             !is_short
         });
-
         let departed_before = departures(cx.out);
-        let mut retried = Vec::with_capacity(entries.len());
-        for (entry, of_record) in entries.into_iter().zip(of_records) {
-            let (seats, of_later_entries) = of_seats.split_at(entry.write.seats_moved().len());
-            of_seats = of_later_entries;
-            match judge(&entry, of_record, seats) {
-                OutcomeAction::Retry(record) => {
-                    let own = backoff_cause(std::slice::from_ref(of_record));
-                    backoff =
-                        stronger_backoff(backoff, stronger_backoff(own, backoff_cause(seats)));
-                    retried.push((entry, record));
-                }
-                OutcomeAction::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
-                OutcomeAction::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
-                OutcomeAction::Redecide(RedecisionCause::Record(Some(view))) => {
-                    cx.counters.duplicates += 1;
-                    handle_existing_record(entry, view, state, cx.now, cx.out);
-                }
-                OutcomeAction::Redecide(cause) => redecide(entry, cause, cx.out),
-            }
-        }
+        let retried = judge_entries(entries, of_entries, records, &mut backoff, state, cx);
         let capacity::RetryGroups { fitting, later, too_large } =
             capacity::group_retries(retried, &mut capacities, sent, state, cx);
         let no_entry_departed = departures(cx.out) == departed_before;
@@ -403,6 +382,23 @@ impl Lane {
         }
         state.requeue(too_large);
         self.requeue(later, state);
+        self.retry(fitting, stock_move, backoff, state, cx);
+        for (stripe, capacity) in capacities {
+            if let capacity::StripeCapacity::Limited { left, .. } = capacity {
+                state.record_remainder(stripe, left, cx.now.mono);
+            }
+        }
+    }
+
+    /// Keeps the entries that fit into the next transaction, for at once or for after a pause.
+    fn retry(
+        &mut self,
+        fitting: Vec<BatchEntry>,
+        stock_move: Option<StockMove>,
+        backoff: Option<BackoffCause>,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
         match backoff {
             Some(BackoffCause::Conflict) => {
                 self.back_off_after_conflict(stock_move, fitting, state, cx);
@@ -419,12 +415,40 @@ impl Lane {
                 }
             }
         }
-        for (stripe, capacity) in capacities {
-            if let capacity::StripeCapacity::Limited { left, .. } = capacity {
-                state.record_remainder(stripe, left, cx.now.mono);
+    }
+}
+
+/// Handles the outcome of each entry; `of_entries` has those of the records, then those of the seats. Returns the entries
+/// to retry with the status of their records, and raises `backoff` to the strongest cause among them.
+fn judge_entries(
+    entries: Vec<BatchEntry>,
+    of_entries: &[ActionOutcome],
+    records: usize,
+    backoff: &mut Option<BackoffCause>,
+    state: &mut PoolState,
+    cx: &mut PoolContext<'_>,
+) -> Vec<(BatchEntry, RecordStatus)> {
+    let (of_records, mut of_seats) = of_entries.split_at(records);
+    let mut retried = Vec::with_capacity(entries.len());
+    for (entry, of_record) in entries.into_iter().zip(of_records) {
+        let (seats, of_later_entries) = of_seats.split_at(entry.write.seats_moved().len());
+        of_seats = of_later_entries;
+        match judge(&entry, of_record, seats) {
+            OutcomeAction::Retry(record) => {
+                let own = backoff_cause(std::slice::from_ref(of_record));
+                *backoff = stronger_backoff(*backoff, stronger_backoff(own, backoff_cause(seats)));
+                retried.push((entry, record));
             }
+            OutcomeAction::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
+            OutcomeAction::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
+            OutcomeAction::Redecide(RedecisionCause::Record(Some(view))) => {
+                cx.counters.duplicates += 1;
+                handle_existing_record(entry, view, state, cx.now, cx.out);
+            }
+            OutcomeAction::Redecide(cause) => redecide(entry, cause, cx.out),
         }
     }
+    retried
 }
 
 /// Number of entries that were completed or are redecided.
