@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use inventory_testkit::terminal;
 use serde_json::{Value, json};
 
 use tonic_types::StatusExt as _;
 
 use crate::live::LiveServer;
-use crate::output::open_terminal;
 use crate::reservations::{commit, try_commit};
 use crate::{FAILED, OK, assert_has};
 
@@ -77,7 +77,7 @@ fn close_asks_on_a_terminal() {
     for (answer, options, code) in
         [("no\n", &[][..], FAILED), ("yes\n", &[], OK), ("", &[], OK), ("", &["--yes"], OK)]
     {
-        let (terminal, slave) = open_terminal();
+        let (terminal, slave) = terminal::open();
         std::fs::File::from(terminal.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();
         let mut command = live.command(&[&["event", "close", "evt_1"], options].concat());
         let command = command.stdin(slave).stdout(Stdio::null()).stderr(Stdio::piped());

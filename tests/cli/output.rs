@@ -2,15 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use inventory_testkit::DEADLINE;
 use inventory_testkit::server::{ServerCommand, command};
+use inventory_testkit::{DEADLINE, terminal};
 
 use crate::live::LiveServer;
 use crate::reservations::{commit, commit_paid};
@@ -405,7 +405,7 @@ fn file_name_decides_the_format_and_the_rows_are_counted() {
 #[test]
 fn colours_are_for_terminals_that_want_them() {
     for (variable, is_coloured) in [("", true), ("1", false)] {
-        let (terminal, slave) = open_terminal();
+        let (terminal, slave) = terminal::open();
         let mut command = command(&["event", "show"]);
         command.env("NO_COLOR", variable).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(slave).spawn().unwrap();
@@ -415,18 +415,6 @@ fn colours_are_for_terminals_that_want_them() {
         assert_eq!(text.contains("\u{1b}["), is_coloured, "NO_COLOR={variable:?}: {text:?}");
         assert_has(&text, &["Usage"]);
     }
-}
-
-/// Both ends of a new terminal.
-pub(crate) fn open_terminal() -> (OwnedFd, OwnedFd) {
-    let (mut master, mut slave) = (-1, -1);
-    let none = std::ptr::null_mut();
-    // SAFETY: both numbers live through the call, which fills them in; the other arguments may be null.
-    let result =
-        unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) };
-    assert_eq!(result, 0);
-    // SAFETY: the call returned open descriptors that nothing else owns.
-    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
 }
 
 /// What was written to a terminal that no process has open.

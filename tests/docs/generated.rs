@@ -1,11 +1,9 @@
-//! Generated blocks: find, compare, rewrite.
+//! Files of the repository, generated blocks and tables.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::{env, fs};
 
-/// Tests run in parallel and several blocks share a file.
-static FILES: Mutex<()> = Mutex::new(());
+use inventory_testkit::documents;
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -16,49 +14,9 @@ pub(crate) fn read(path: &str) -> String {
 }
 
 /// Compares the block `name` of the document `path` with `rendered`, or rewrites it with UPDATE_DOCS=1.
+#[track_caller]
 pub(crate) fn check_block(path: &str, name: &str, rendered: &str) {
-    let _guard = FILES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let text = read(path);
-    if env::var_os("UPDATE_DOCS").is_some_and(|value| value == "1") {
-        let (before, block, after) =
-            split(&text, name).unwrap_or_else(|| panic!("{path}: no block {name}"));
-        // Another test may be reading the file.
-        if block != rendered {
-            fs::write(root().join(path), format!("{before}{rendered}{after}")).unwrap();
-        }
-        return;
-    }
-    if let Some(difference) = difference(&text, name, rendered) {
-        panic!(
-            "{path}, block {name}: {difference}\nto rewrite it: UPDATE_DOCS=1 cargo test --test docs"
-        );
-    }
-}
-
-/// The first line in which the block `name` of `text` differs from `rendered`.
-fn difference(text: &str, name: &str, rendered: &str) -> Option<String> {
-    let Some((_, block, _)) = split(text, name) else {
-        return Some("the markers are missing".to_owned());
-    };
-    let (mut is, mut wanted) = (block.lines(), rendered.lines());
-    loop {
-        match (is.next(), wanted.next()) {
-            (None, None) => return None,
-            (is, wanted) if is == wanted => {}
-            (is, wanted) => {
-                let shown = |line: Option<&str>| line.unwrap_or("(end of block)").to_owned();
-                return Some(format!("\n  document: {}\n  code:     {}", shown(is), shown(wanted)));
-            }
-        }
-    }
-}
-
-/// The text up to the block, the block, and the text after it.
-fn split<'t>(text: &'t str, name: &str) -> Option<(&'t str, &'t str, &'t str)> {
-    let open = format!("<!-- generated: {name} -->\n");
-    let from = text.find(&open)? + open.len();
-    let to = from + text[from..].find(&format!("<!-- end: {name} -->"))?;
-    Some((&text[..from], &text[from..to], &text[to..]))
+    documents::check_block(&root().join(path), name, rendered);
 }
 
 /// A Markdown table. Cells must not contain a line break.
@@ -96,22 +54,4 @@ pub(crate) fn files(matches: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-#[test]
-fn missing_superfluous_and_different_rows_are_reported() {
-    let rows = [["`A`".to_owned(), "1".to_owned()], ["`B`".to_owned(), "2".to_owned()]];
-    let rendered = table(["name", "value"], &rows);
-    let document =
-        |block: &str| format!("# Title\n<!-- generated: x -->\n{block}<!-- end: x -->\nmore\n");
-    assert_eq!(difference(&document(&rendered), "x", &rendered), None);
-    for (block, names) in [
-        (table(["name", "value"], &rows[..1]), "(end of block)"),
-        (rendered.clone() + "| `C` | 3 |\n", "`C`"),
-        (rendered.replace("| 2 |", "| 3 |"), "| 3 |"),
-    ] {
-        let reported = difference(&document(&block), "x", &rendered).unwrap();
-        assert!(reported.contains(names), "{reported}");
-    }
-    assert!(difference("# Title\n", "x", &rendered).is_some());
 }

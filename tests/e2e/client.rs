@@ -207,6 +207,13 @@ impl MetricsSample {
     }
 }
 
+/// A number from the environment, for drills.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
+    })
+}
+
 /// Polls `condition` until it holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let deadline = Instant::now() + DEADLINE;

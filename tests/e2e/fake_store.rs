@@ -165,6 +165,16 @@ impl FakeStore {
         self.call("GetItem", body)["Item"].clone()
     }
 
+    /// Units of the event that can be sold, also during the sale.
+    pub(crate) fn remaining(&self, event: &str, stripes: u16) -> u64 {
+        let stripe = |number: u16| {
+            let key = if number == 0 { event.to_owned() } else { format!("{event}#{number}") };
+            let item = self.item("inventory", &json!({ "event_id": s(&key) }));
+            item["remaining"]["N"].as_str().unwrap().parse::<u64>().unwrap()
+        };
+        (0..stripes).map(stripe).sum()
+    }
+
     /// Deletes an item that exists.
     #[track_caller]
     pub(crate) fn delete_item(&self, table: &str, key: &Value) {

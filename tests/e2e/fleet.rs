@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use inventory_client::{CallOutcome, FailoverClient};
 use inventory_proto::inventory::v1::CommitReq;
 use inventory_testkit::server::TestServer;
-use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
 
 use crate::client::*;
-use crate::fake_store::{FakeStore, s};
+use crate::fake_store::FakeStore;
 use crate::overdue::verify;
 
 const EVENT: &str = "evt_fleet";
@@ -36,12 +35,6 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// After the death of a process the latency of the others is back to normal within this time.
 const CALM_AFTER: Duration = Duration::from_secs(10);
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
-    })
-}
 
 /// Calls per second over all processes.
 fn rate() -> u64 {
@@ -235,16 +228,6 @@ impl ServerFleet {
     }
 }
 
-/// Units of the event that can be sold, during the sale.
-fn remaining(store: &FakeStore) -> u64 {
-    let stripe = |n: u16| {
-        let name = if n == 0 { EVENT.to_owned() } else { format!("{EVENT}#{n}") };
-        let item = store.item("inventory", &json!({ "event_id": s(&name) }));
-        item["remaining"]["N"].as_str().unwrap().parse::<u64>().unwrap()
-    };
-    (0..STRIPES).map(stripe).sum()
-}
-
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -370,7 +353,7 @@ async fn the_stock_of_a_stopped_process_is_sold_by_the_others() {
     stopped_load.sells(10).await;
     fleet.server(0).signal(libc::SIGSTOP);
     let stopped = Instant::now();
-    until("sold out", async || remaining(&fleet.store) == 0).await;
+    until("sold out", async || fleet.store.remaining(EVENT, STRIPES) == 0).await;
     let sold_out = stopped.elapsed();
     tokio::time::sleep(length.saturating_sub(stopped.elapsed())).await;
     fleet.server(0).signal(libc::SIGCONT);

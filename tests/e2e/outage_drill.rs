@@ -9,12 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 use inventory_proto::inventory::v1::PlaceHoldReq;
 use inventory_testkit::DEADLINE;
 use inventory_testkit::server::TestServer;
-use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::client::*;
-use crate::fake_store::{FakeStore, RequestAction, s};
+use crate::fake_store::{FakeStore, RequestAction};
 use crate::overdue::{move_expiry, verify};
 
 const EVENT: &str = "evt_drill";
@@ -35,22 +34,6 @@ const BACK_MAX: Duration = Duration::from_secs(60);
 
 /// Calls in flight while the holds are placed.
 const CALLS_IN_FLIGHT: usize = 200;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
-    })
-}
-
-/// Units of the event that can be sold, read past the servers.
-fn remaining(store: &FakeStore) -> u64 {
-    let stripe = |n: u16| {
-        let name = if n == 0 { EVENT.to_owned() } else { format!("{EVENT}#{n}") };
-        let item = store.item("inventory", &json!({ "event_id": s(&name) }));
-        item["remaining"]["N"].as_str().unwrap().parse::<u64>().unwrap()
-    };
-    (0..STRIPES).map(stripe).sum()
-}
 
 /// Repeats the call as its status asks for: a busy machine may be slower than DDB_TIMEOUT.
 async fn place_hold(mut client: InventoryClient, id: String) {
@@ -133,7 +116,7 @@ async fn outage_drill() {
     let began = Instant::now();
     place_holds(&servers, holds).await;
     let placed = began.elapsed();
-    assert_eq!(remaining(&store), SPARE);
+    assert_eq!(store.remaining(EVENT, STRIPES), SPARE);
 
     let lines_before: Vec<usize> = servers.iter().map(log_lines).collect();
     store.set_rule(|_| RequestAction::Hang);
@@ -157,11 +140,11 @@ async fn outage_drill() {
         assert!(
             waited < BACK_MAX,
             "{} of {holds} holds' units are back after {waited:?}",
-            remaining(&store).saturating_sub(SPARE)
+            store.remaining(EVENT, STRIPES).saturating_sub(SPARE)
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
         // All records are read only when the stripes show that they are expired.
-        if remaining(&store) + sold_most >= holds + SPARE {
+        if store.remaining(EVENT, STRIPES) + sold_most >= holds + SPARE {
             held = store.read_event(EVENT).held_count();
         }
     }

@@ -1,17 +1,16 @@
 //! Shutdown: no call is lost, readiness is off first, the grace is kept, a second signal aborts.
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::fake_store::{FakeStore, RequestAction};
 use inventory_client::{CallOutcome, FailoverClient};
-use inventory_testkit::DEADLINE;
 use inventory_testkit::http2::{
     COMMIT, DATA, END_HEADERS, END_STREAM, FrameConnection, HEADERS, encode, frame, header_block,
 };
 use inventory_testkit::server::{ServerCommand, TestServer};
+use inventory_testkit::{DEADLINE, terminal};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -269,7 +268,7 @@ async fn hangup_is_ignored_unless_the_terminal_was_closed() {
     assert!(server.log.wait_for(|log| log.contains("\"stopping\"")));
     assert_eq!(server.wait_for_exit().await.1.code(), Some(0));
 
-    let (_terminal, slave) = open_terminal();
+    let (_terminal, slave) = terminal::open();
     let mut on_terminal = ServerCommand::dev_in_memory();
     on_terminal.command.stdin(slave);
     let mut server = on_terminal.start();
@@ -280,18 +279,6 @@ async fn hangup_is_ignored_unless_the_terminal_was_closed() {
     let (_, status) = server.wait_for_exit().await;
     assert_eq!(status.code(), Some(0));
     assert!(server.log.text().contains("\"stopped\""), "{}", server.log.text());
-}
-
-/// Both ends of a new terminal.
-fn open_terminal() -> (OwnedFd, OwnedFd) {
-    let (mut master, mut slave) = (-1, -1);
-    let none = std::ptr::null_mut();
-    // SAFETY: both numbers live through the call, which fills them in; the other arguments may be null.
-    let result =
-        unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) };
-    assert_eq!(result, 0);
-    // SAFETY: the call returned open descriptors that nothing else owns.
-    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
 }
 
 /// A client may send until it has read the second GOAWAY. Until then, idle shards serve forwarded operations as well.

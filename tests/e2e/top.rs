@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use inventory_testkit::DEADLINE;
 use inventory_testkit::server::{ServerCommand, TestServer, command};
+use inventory_testkit::{DEADLINE, terminal};
 use serde_json::Value;
 
 use crate::client::*;
@@ -121,15 +121,8 @@ struct Terminal {
 
 impl Terminal {
     fn run(server: &TestServer) -> Self {
-        let (mut ours, mut theirs) = (0, 0);
-        let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let nothing = std::ptr::null_mut();
-        // SAFETY: the two integers and the size live through the call; name and modes may be null.
-        let opened =
-            unsafe { libc::openpty(&mut ours, &mut theirs, nothing, nothing.cast(), &size) };
-        assert_eq!(opened, 0);
-        // SAFETY: both were just opened and belong to nobody else.
-        let (ours, theirs) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        let (ours, theirs) = terminal::open_with_size(40, 100);
+        let ours = File::from(ours);
         assert!(is_cooked(&theirs), "initial modes");
         let end = || theirs.try_clone().unwrap();
         let child = command(&["top", "--every", "250ms", "--metrics", &server.metrics])

@@ -15,4 +15,4 @@ pub mod sale;
 
 pub use self::connect::{ConnectError, InventoryClient, connect, connect_lazy};
 pub use self::failover::{CallStats, FailoverClient};
-pub use self::outcome::{CallOutcome, reason};
+pub use self::outcome::{CallOutcome, code_name, reason};

@@ -31,6 +31,19 @@ pub enum ReservationState {
     Refunded,
 }
 
+impl ReservationState {
+    /// As stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "HELD",
+            Self::Confirmed => "CONFIRMED",
+            Self::Released => "RELEASED",
+            Self::Expired => "EXPIRED",
+            Self::Refunded => "REFUNDED",
+        }
+    }
+}
+
 /// Change of units and seats when a record moves from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StockChange {

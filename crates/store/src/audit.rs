@@ -114,21 +114,7 @@ impl Store {
         event: &EventId,
         from: Option<&PageToken>,
     ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, StoreError> {
-        let table = &self.tables().idempotency;
-        let page = self.call_with_retries("Scan", table, || {
-            self.client()
-                .scan()
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .table_name(table)
-                .consistent_read(true)
-                .limit(limits::AUDIT_PAGE_ITEMS)
-                .filter_expression("#e = :e")
-                .expression_attribute_names("#e", codec::EVENT_ID)
-                .expression_attribute_values(":e", AttributeValue::S(event.to_string()))
-                .set_exclusive_start_key(start_key(from))
-                .send()
-        });
-        let page = page.await?;
+        let page = self.scan_records(event, limits::AUDIT_PAGE_ITEMS, from).await?;
         let read = |item: &Attributes| {
             record(item).map_err(|why| unread(item, codec::RESERVATION_ID, why))
         };

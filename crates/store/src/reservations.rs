@@ -1,6 +1,7 @@
 //! Reads reservations: some by id, or all of an event by a scan, which must never be used on the request path.
 
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
+use aws_sdk_dynamodb::operation::scan::ScanOutput;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::batch::ReadFailure;
@@ -67,6 +68,19 @@ impl Store {
         event: &EventId,
         from: Option<&PageToken>,
     ) -> Result<Page<StoredRecord>, StoreError> {
+        let page = self.scan_records(event, limits::STORE_SCAN_PAGE_MAX, from).await?;
+        let read = |item| codec::record(item).map_err(StoreError::Corrupt);
+        let records = page.items().iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::new(records, page.scanned_count, page.last_evaluated_key))
+    }
+
+    /// The items of [`Store::scan_reservations`]; examines at most `limit` of the table.
+    pub(super) async fn scan_records(
+        &self,
+        event: &EventId,
+        limit: i32,
+        from: Option<&PageToken>,
+    ) -> Result<ScanOutput, StoreError> {
         let table = &self.tables().idempotency;
         let page = self.call_with_retries("Scan", table, || {
             self.client()
@@ -74,16 +88,13 @@ impl Store {
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
-                .limit(limits::STORE_SCAN_PAGE_MAX)
+                .limit(limit)
                 .filter_expression("#e = :e")
                 .expression_attribute_names("#e", codec::EVENT_ID)
                 .expression_attribute_values(":e", AttributeValue::S(event.to_string()))
                 .set_exclusive_start_key(start_key(from))
                 .send()
         });
-        let page = page.await?;
-        let read = |item| codec::record(item).map_err(StoreError::Corrupt);
-        let records = page.items().iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Page::new(records, page.scanned_count, page.last_evaluated_key))
+        Ok(page.await?)
     }
 }

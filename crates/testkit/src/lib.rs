@@ -2,19 +2,23 @@
 //!
 //! | module | content |
 //! |---|---|
+//! | [`documents`] | generated blocks of documents |
 //! | [`server`] | server processes: start, wait for the banner, read the log, stop |
 //! | [`restriction`] | processes without io_uring, with little lockable memory or few descriptors |
 //! | [`store_proxy`] | a proxy before a store: lost answers, TLS, a store that is away or has another clock |
+//! | [`terminal`] | pseudo terminals |
 //! | [`http2`] | HTTP/2 clients for requests and frames that a gRPC library would not send |
 //!
 //! Functions panic where a test must fail. Code that only one test target needs belongs to that target.
 
 #![allow(clippy::unwrap_used)]
 
+pub mod documents;
 pub mod http2;
 pub mod restriction;
 pub mod server;
 pub mod store_proxy;
+pub mod terminal;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -184,7 +184,6 @@ fn store_errors_are_never_in_band() {
 #[test]
 fn the_reference_lists_every_rejection() {
     const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/statuses.md");
-    const MARKS: [&str; 2] = ["<!-- generated: rejections -->\n", "<!-- end: rejections -->"];
     let mut table =
         "| reason | `inventory.v1` | `reservation.v1` | hold, commit, release | message |\n\
                      |---|---|---|---|---|\n"
@@ -209,15 +208,7 @@ fn the_reference_lists_every_rejection() {
         let (reason, message) = (reason_of(&rejection), status.message());
         table += &format!("| `{reason}` | `{code}` | {inside} | {message} |\n");
     }
-    let text = std::fs::read_to_string(DOCUMENT).unwrap();
-    let (before, rest) = text.split_once(MARKS[0]).unwrap();
-    let (block, after) = rest.split_once(MARKS[1]).unwrap();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        let text = [before, MARKS[0], &table, MARKS[1], after].concat();
-        std::fs::write(DOCUMENT, text).unwrap();
-    } else {
-        assert_eq!(block, table, "to rewrite it: UPDATE_DOCS=1 cargo test");
-    }
+    inventory_testkit::documents::check_block(DOCUMENT.as_ref(), "rejections", &table);
 }
 
 // ---- Successes ---- -----------------------------------------------------------------------------

@@ -207,7 +207,6 @@ fn status_codes_have_distinct_names() {
 #[test]
 fn reference_lists_every_metric() {
     const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
-    const MARKS: [&str; 2] = ["<!-- generated: metrics -->\n", "<!-- end: metrics -->"];
     let (aggregate, server) = everything_recorded();
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for family in aggregate.families(&server) {
@@ -223,15 +222,7 @@ fn reference_lists_every_metric() {
         let (name, labels, help) = (family.name(), labels.join(", "), family.help());
         table += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
     }
-    let text = std::fs::read_to_string(DOCUMENT).unwrap();
-    let (before, rest) = text.split_once(MARKS[0]).unwrap();
-    let (block, after) = rest.split_once(MARKS[1]).unwrap();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        let text = [before, MARKS[0], &table, MARKS[1], after].concat();
-        std::fs::write(DOCUMENT, text).unwrap();
-    } else {
-        assert_eq!(block, table, "to rewrite it: UPDATE_DOCS=1 cargo test");
-    }
+    inventory_testkit::documents::check_block(DOCUMENT.as_ref(), "metrics", &table);
 }
 
 /// An aggregate in which every label set exists.

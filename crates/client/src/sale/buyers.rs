@@ -28,7 +28,7 @@ use crate::{
         ATTEMPTS_MAX, ERROR_EXAMPLES_MAX, ERROR_NAMES_MAX, LATENCY_MAX_US, RETRY_DELAY_MAX,
         RETRY_DELAY_MIN,
     },
-    outcome::{CallOutcome, reason},
+    outcome::{CallOutcome, code_name, reason},
 };
 
 /// Part of the sale.
@@ -376,27 +376,5 @@ fn retry_name(status: &Status) -> &'static str {
         CallOutcome::NeverProcessed => "never processed",
         CallOutcome::Lost if std::error::Error::source(status).is_some() => "connection lost",
         _ => code_name(status.code()),
-    }
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

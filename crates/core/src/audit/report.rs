@@ -7,7 +7,6 @@ use crate::ids::{EventId, OrderId, ReservationId, SeatId};
 use crate::limits;
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
-use crate::transaction::ReservationState;
 
 /// Subject of a breach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -254,23 +253,12 @@ pub(super) fn shown(state: &SeatState) -> String {
 fn fate(named: RecordLookup) -> String {
     match named {
         RecordLookup::NoRecord => "there is no such reservation".to_owned(),
-        RecordLookup::Ended(state) => format!("that reservation is {}", state_name(state)),
+        RecordLookup::Ended(state) => format!("that reservation is {}", state.name()),
         RecordLookup::NotLive => "that reservation is not live".to_owned(),
         RecordLookup::Elsewhere(state) => {
-            format!("that reservation is {} and does not name the seat", state_name(state))
+            format!("that reservation is {} and does not name the seat", state.name())
         }
         RecordLookup::Unreadable => "the record of that reservation cannot be read".to_owned(),
-    }
-}
-
-/// As stored.
-pub(super) fn state_name(state: ReservationState) -> &'static str {
-    match state {
-        ReservationState::Held => "HELD",
-        ReservationState::Confirmed => "CONFIRMED",
-        ReservationState::Released => "RELEASED",
-        ReservationState::Expired => "EXPIRED",
-        ReservationState::Refunded => "REFUNDED",
     }
 }
 

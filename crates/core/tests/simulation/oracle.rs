@@ -23,6 +23,7 @@ use inventory_core::transaction::{
 use super::clients::{Call, Request};
 use super::model::{ALIEN, INVALID, POISON, Store, expected_answer};
 use super::scenario::{AHEAD_MAX, Scenario};
+use super::trace::state_name;
 use super::violation::{Violation, ensure};
 use super::world::ShardRef;
 
@@ -325,7 +326,7 @@ impl Oracle {
                 continue;
             }
             for (_, view) in &record.past {
-                let name = name_of(view.state);
+                let name = state_name(view.state);
                 ensure!(
                     view.state == ReservationState::Expired || known.reached.contains(name),
                     "a state that no answer reported: {reservation} is {name}"
@@ -349,7 +350,7 @@ impl ReservationHistory {
             Answer::Refunded => ReservationState::Refunded,
             _ => return,
         };
-        self.reached.insert(name_of(reached));
+        self.reached.insert(state_name(reached));
     }
 }
 
@@ -381,16 +382,6 @@ fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
         && call.event == *event
         && named
         && paid
-}
-
-fn name_of(state: ReservationState) -> &'static str {
-    match state {
-        ReservationState::Held => "held",
-        ReservationState::Confirmed => "confirmed",
-        ReservationState::Released => "released",
-        ReservationState::Expired => "expired",
-        ReservationState::Refunded => "refunded",
-    }
 }
 
 fn is_odd(reservation: &ReservationId) -> bool {

@@ -298,7 +298,7 @@ impl Display for Words<'_, Rejection> {
     }
 }
 
-fn state(state: ReservationState) -> &'static str {
+pub(crate) fn state_name(state: ReservationState) -> &'static str {
     match state {
         ReservationState::Held => "held",
         ReservationState::Confirmed => "confirmed",
@@ -336,7 +336,7 @@ impl Display for Words<'_, RecordView> {
             counted,
             at,
         } = self.0;
-        write!(f, "({} {qty} {}", state(*now), Words(fingerprint))?;
+        write!(f, "({} {qty} {}", state_name(*now), Words(fingerprint))?;
         write!(f, " {} {}", List(draws), plain(seats.as_deref().map(ids)))?;
         let (order, until) = (plain(*order), plain(expires_at.map(|at| at.0)));
         let paid = if payment.is_some() { "paid " } else { "" };
@@ -367,8 +367,8 @@ impl Display for Words<'_, RecordWrite> {
             ExpiryCondition::Expired => "over",
             ExpiryCondition::NotExpired => "ahead",
         };
-        let from = from.map_or("-", state);
-        write!(f, "{reservation} {from}>{} if {due}", state(*to))?;
+        let from = from.map_or("-", state_name);
+        write!(f, "{reservation} {from}>{} if {due}", state_name(*to))?;
         write!(f, " {qty} {} {}", Words(fingerprint), List(draws))?;
         let (order, seats) = (plain(*order), plain(seats.as_deref().map(ids)));
         let until = plain(expires_at.map(|at| at.0));

@@ -235,7 +235,7 @@ fn record_check(
         Some(state) => {
             let check = check
                 .expression_attribute_names("#s", codec::STATUS)
-                .expression_attribute_values(":s", text(codec::state_name(state)));
+                .expression_attribute_values(":s", text(state.name()));
             match until {
                 None => check.condition_expression("#s = :s"),
                 Some(until) => check

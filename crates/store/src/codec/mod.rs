@@ -32,7 +32,7 @@ pub(super) use expression::ConditionalUpdate;
 pub(super) use fields::{Item, timestamp};
 pub(super) use members::{members, members_expression, members_key};
 pub use records::StoredRecord;
-pub(super) use records::{purge_at, record, record_view, state_name};
+pub(super) use records::{purge_at, record, record_view};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};
 pub(super) use stripes::{confirmed_units, is_closed, stripe_view};
 

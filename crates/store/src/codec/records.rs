@@ -174,12 +174,12 @@ impl RecordTransition {
         now: &WriteInstant<'_>,
     ) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
-        of.text(":f", state_name(from));
+        of.text(":f", from.name());
         if self.payment == PaymentChange::Added {
             of.text(":p", &record.operation.payment_intent);
             return;
         }
-        of.text(":s", state_name(self.to));
+        of.text(":s", self.to.name());
         of.text(":u", now.at);
         match self.to {
             Held => {
@@ -260,7 +260,7 @@ fn item(
     of.plain(REQUEST_HASH, Hex(&record.fingerprint.0));
     of.text(CREATED_AT, now.at);
     of.text(UPDATED_AT, now.at);
-    of.text(STATUS, state_name(record.to));
+    of.text(STATUS, record.to.name());
     match record.to {
         ReservationState::Held => {
             let expires_at = record.expires_at.unwrap_or_default();
@@ -298,16 +298,6 @@ fn prices(record: &RecordWrite) -> Option<&SeatPrices> {
 /// The order id that a confirming write stores.
 pub(super) fn order(record: &RecordWrite) -> OrderId {
     record.order.unwrap_or_else(|| OrderId::of(record.reservation()))
-}
-
-pub(crate) fn state_name(state: ReservationState) -> &'static str {
-    match state {
-        ReservationState::Held => "HELD",
-        ReservationState::Confirmed => "CONFIRMED",
-        ReservationState::Released => "RELEASED",
-        ReservationState::Expired => "EXPIRED",
-        ReservationState::Refunded => "REFUNDED",
-    }
 }
 
 /// `stripe:units`, separated by commas.
@@ -356,7 +346,7 @@ pub(crate) fn record_view(item: &Item) -> Result<RecordView, String> {
         _ => None,
     };
     if let Some(name) = needs {
-        let state = state_name(state);
+        let state = state.name();
         return Err(format!("{STATUS} is {state} and {name} is missing"));
     }
     Ok(RecordView {
@@ -402,7 +392,7 @@ fn read_state(item: &Item) -> Result<ReservationState, String> {
     let name = read_text(item, STATUS)?;
     [Confirmed, Held, Released, Expired, Refunded]
         .into_iter()
-        .find(|state| state_name(*state) == name)
+        .find(|state| state.name() == name)
         .ok_or_else(|| format!("{STATUS} is {name:?}"))
 }
 
