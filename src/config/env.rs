@@ -36,6 +36,12 @@ impl Env for ProcessEnv {
     }
 }
 
+/// Whether Kubernetes set the variable, for a service with that name: `GRPC_PORT=tcp://10.0.0.1:8080`.
+pub(super) fn is_service_link(name: &str, value: &str) -> bool {
+    let schemes = ["tcp://", "udp://", "sctp://"];
+    name.ends_with("_PORT") && schemes.iter().any(|scheme| value.starts_with(scheme))
+}
+
 /// Settings given in code; all others have their defaults.
 #[cfg(test)]
 #[derive(Clone, Debug)]

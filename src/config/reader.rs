@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use super::env::Env;
-use super::unknown;
+use super::env::{Env, is_service_link};
 use super::value_kind::ValueKind;
 use super::variables::{Variable, VariableHelp};
 
@@ -118,7 +117,7 @@ impl<'e, E: Env> SettingsReader<'e, E> {
         let Some(text) = self.text_of(variable, raw) else {
             return default_of(variable);
         };
-        if unknown::is_service_link(variable.name, &text) {
+        if is_service_link(variable.name, &text) {
             self.warn(variable.name, SERVICE_LINK.to_owned());
             return default_of(variable);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::env::Env;
+use super::env::{Env, is_service_link};
 use super::otel;
 use super::reader::SettingWarning;
 use super::variables::{READ_BY_THE_SDK, READ_BY_THE_STORE, VARIABLES};
@@ -132,12 +132,6 @@ fn is_foreign(name: &str, value: &str) -> bool {
         || is_link_part(name)
         || is_service_link(name, value)
         || GRPC_LIBRARIES.iter().any(|library| name.starts_with(library))
-}
-
-/// Whether Kubernetes set the variable, for a service with that name: `GRPC_PORT=tcp://10.0.0.1:8080`.
-pub(super) fn is_service_link(name: &str, value: &str) -> bool {
-    let schemes = ["tcp://", "udp://", "sctp://"];
-    name.ends_with("_PORT") && schemes.iter().any(|scheme| value.starts_with(scheme))
 }
 
 /// Whether a variable of OpenTelemetry asks for something that this server does not do.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::limits;
-use crate::seats::SeatPrices;
+use crate::prices::SeatPrices;
 
 /// Why a text is not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

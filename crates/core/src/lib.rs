@@ -24,6 +24,7 @@ pub mod lane;
 pub mod limits;
 pub mod membership;
 pub mod operation;
+mod prices;
 pub mod query;
 pub(crate) mod record_cache;
 mod rendezvous;

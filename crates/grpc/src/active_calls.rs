@@ -142,7 +142,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             // The handler had its last poll: it can name the event and reservation in its own status.
-            Ok(Poll::Pending) if self.expired => Err(deadline_exceeded()),
+            Ok(Poll::Pending) if self.expired => Err(Status::deadline_exceeded()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(_) => Err(Status::internal(
@@ -213,12 +213,4 @@ impl CallResponder {
             self.observer.call_traced(self.method, code, latency, trace);
         }
     }
-}
-
-pub(super) fn deadline_exceeded() -> Status {
-    Status::new(
-        Code::DeadlineExceeded,
-        reason::DEADLINE_EXCEEDED,
-        "the deadline of the call passed before the response was ready",
-    )
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::active_calls::{CallResponder, deadline_exceeded};
+use super::active_calls::CallResponder;
 use super::auxiliary_calls::{CallCountGuard, SendOutcome, send_data, shutting_down};
 use super::response;
 use super::service::decode;
@@ -232,7 +232,7 @@ async fn until<T>(
         if cancelled.get() {
             return Poll::Ready(Err(shutting_down()));
         }
-        limit.as_mut().poll(cx).map(|()| Err(deadline_exceeded()))
+        limit.as_mut().poll(cx).map(|()| Err(Status::deadline_exceeded()))
     })
     .await
 }

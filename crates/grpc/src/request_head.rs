@@ -8,7 +8,6 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::active_calls::deadline_exceeded;
 use super::call::parse_timeout;
 use super::message::MessageEncoding;
 use super::status::{Code, Status, clip, reason};
@@ -105,7 +104,7 @@ pub(super) fn call_timeout(head: &Parts) -> Result<Option<Duration>, HeadRejecti
         return Ok(None);
     };
     match parse_timeout(value.as_bytes()) {
-        Ok(Duration::ZERO) => Err(deadline_exceeded().into()),
+        Ok(Duration::ZERO) => Err(Status::deadline_exceeded().into()),
         Ok(timeout) => Ok(Some(timeout)),
         Err(problem) => {
             let sent = clip(value.as_bytes());

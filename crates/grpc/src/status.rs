@@ -94,6 +94,14 @@ impl Status {
         Self::new(Code::Internal, reason, message)
     }
 
+    pub(crate) fn deadline_exceeded() -> Self {
+        Self::new(
+            Code::DeadlineExceeded,
+            reason::DEADLINE_EXCEEDED,
+            "the deadline of the call passed before the response was ready",
+        )
+    }
+
     pub(crate) fn unimplemented(
         reason: &'static str,
         message: impl Into<Cow<'static, str>>,

@@ -21,9 +21,9 @@ use aws_smithy_runtime_api::client::identity::{Identity, IdentityFuture, SharedI
 use send_wrapper::SendWrapper;
 use tokio::sync::{oneshot, watch};
 
-use super::aws::{self, LoadError, LoadedAws};
+use super::aws_chain::{self, AwsSource, LoadError, LoadedAws};
+use super::connect_error::StoreConnectError;
 use super::connector::NetworkSettings;
-use super::settings::{StoreConnectError, StoreSettings};
 use crate::limits;
 use inventory_runtime::Task;
 
@@ -72,12 +72,11 @@ impl SharedCredentials {
     ///
     /// # Errors
     /// What is missing or invalid.
-    pub(super) fn start(settings: &StoreSettings) -> Result<(LoadedAws, Self), StoreConnectError> {
-        let settings = settings.clone();
+    pub(super) fn start(source: AwsSource) -> Result<(LoadedAws, Self), StoreConnectError> {
         let (started, start) = mpsc::channel();
         let (refused, requests) = mpsc::sync_channel(1);
         let run = move || {
-            let loaded = match first(|| load(&settings, None), thread::sleep) {
+            let loaded = match first(|| load(&source, None), thread::sleep) {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -91,7 +90,7 @@ impl SharedCredentials {
             }
             drop(started);
             renew(&publish, &requests, limits::CREDENTIALS_LOOK_EVERY, || {
-                load(&settings, Some(network.clone())).map(|loaded| loaded.credentials.into())
+                load(&source, Some(network.clone())).map(|loaded| loaded.credentials.into())
             });
         };
         let thread = thread::Builder::new().name("credentials".to_owned()).spawn(run);
@@ -128,10 +127,7 @@ impl SharedCredentials {
 
 /// Loads the configuration on an executor that ends with it. A credential_process needs a runtime of tokio; another
 /// thread drives it meanwhile.
-fn load(
-    settings: &StoreSettings,
-    network: Option<NetworkSettings>,
-) -> Result<LoadedAws, LoadError> {
+fn load(source: &AwsSource, network: Option<NetworkSettings>) -> Result<LoadedAws, LoadError> {
     let executor = |error: io::Error| LoadError::from(StoreConnectError::Executor(error));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(executor)?;
@@ -142,7 +138,7 @@ fn load(
             let _ = runtime.block_on(finished);
         });
         let _context = runtime.enter();
-        let loaded = inventory_runtime::run_unpinned(aws::load(settings, network));
+        let loaded = inventory_runtime::run_unpinned(aws_chain::load(source, network));
         drop(done);
         loaded.map_err(executor)?
     })

@@ -10,11 +10,13 @@
 mod admin;
 mod audit;
 mod aws;
+mod aws_chain;
 mod batch;
 mod capacity;
 mod clock_skew;
 mod codec;
 mod conditional_update;
+mod connect_error;
 mod connector;
 mod credentials;
 mod direct_client;
@@ -55,17 +57,17 @@ use thiserror::Error as ThisError;
 pub use admin::SetTotalOutcome;
 pub use audit::{AuditStripes, PlacedSeat, RepairOutcome};
 pub use aws::AwsAccess;
+pub use aws_chain::{DEFAULT_REGION, StoreRegion};
 pub use capacity::CapacityKind;
 pub use clock_skew::ClockSkew;
 pub use codec::StoredRecord;
+pub use connect_error::StoreConnectError;
 pub use connector::{CaBundleError, ProxyError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use page::{Page, PageToken};
 pub use seats::{SeatComparison, SeatOutcome};
-pub use settings::{
-    CredentialSource, DEFAULT_REGION, StoreConnectError, StoreRegion, StoreSettings, TableNames,
-};
+pub use settings::{CredentialSource, StoreSettings, TableNames};
 
 use capacity::CapacityReport;
 use codec::TransactionEncoder;

@@ -1,13 +1,12 @@
-//! Settings of the store client, and the errors of connecting.
+//! Settings of the store client.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use super::aws::AwsAccess;
-use super::connector::{CaBundleError, NetworkError, ProxyError};
+use super::aws_chain::{AwsSource, DEFAULT_REGION, StoreRegion};
+use super::connect_error::StoreConnectError;
 use crate::limits;
 
 /// Names of the three tables.
@@ -38,23 +37,6 @@ pub enum CredentialSource {
     Shared(AwsAccess),
     /// A fixed placeholder, for a local engine that does not check signatures.
     Local,
-}
-
-/// The region that is used if nothing names one.
-pub const DEFAULT_REGION: &str = "ap-northeast-2";
-
-/// An AWS region, and what names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreRegion {
-    pub name: String,
-    /// For messages: a variable, a profile.
-    pub source: String,
-}
-
-impl Default for StoreRegion {
-    fn default() -> Self {
-        Self { name: DEFAULT_REGION.to_owned(), source: "default".to_owned() }
-    }
 }
 
 /// Settings of the store clients of a process.
@@ -110,7 +92,12 @@ impl StoreSettings {
     /// What is missing or invalid in the AWS configuration.
     pub fn resolve(mut self) -> Result<Self, StoreConnectError> {
         if self.credentials == CredentialSource::Environment {
-            let access = AwsAccess::load(&self)?;
+            let access = AwsAccess::load(AwsSource {
+                region: self.region.clone(),
+                profile: self.profile.clone(),
+                endpoint: self.endpoint.clone(),
+                ca_bundle: self.ca_bundle.clone(),
+            })?;
             self.region = Some(access.region().clone());
             self.credentials = CredentialSource::Shared(access);
         }
@@ -129,57 +116,4 @@ impl StoreSettings {
     pub fn region_name(&self) -> &str {
         self.region.as_ref().map_or(DEFAULT_REGION, |region| &region.name)
     }
-}
-
-impl From<NetworkError> for StoreConnectError {
-    fn from(error: NetworkError) -> Self {
-        match error {
-            NetworkError::CaBundle(error) => Self::CaBundle(error),
-            NetworkError::Proxy(error) => Self::Proxy(error),
-        }
-    }
-}
-
-/// Why a store cannot be used. The text names the cause and, if it is known, the remedy.
-#[derive(Debug, Error)]
-pub enum StoreConnectError {
-    #[error(
-        "the store's endpoint {url:?} is unusable: {why}; want http://host:port or https://host"
-    )]
-    Endpoint { url: String, why: String },
-    #[error(transparent)]
-    CaBundle(#[from] CaBundleError),
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    #[error(
-        "profile {profile:?} gets its credentials by {key}, which this server does not support; add a profile with \
-         `credential_process = aws configure export-credentials --profile {profile} --format process` and set \
-         AWS_PROFILE to it"
-    )]
-    UnsupportedSource {
-        profile: String,
-        /// The key in the profile.
-        key: &'static str,
-    },
-    #[error("no executor to read the AWS configuration: {0}")]
-    Executor(std::io::Error),
-    #[error(
-        "no AWS credentials for the store: {why}; set AWS_PROFILE or AWS_ACCESS_KEY_ID and \
-         AWS_SECRET_ACCESS_KEY, or give the pod or instance a role"
-    )]
-    Credentials { why: String },
-    #[error("the store at {store} cannot be reached: {why}")]
-    Unreachable { store: String, why: String },
-    #[error(
-        "the table {table:?} is missing in the store at {store}; `inventory-api tables create` \
-         creates it, `inventory-api tables check` shows details"
-    )]
-    TableMissing { store: String, table: String },
-    #[error(
-        "the store at {store} has no TransactWriteItems ({why}), which is required; use DynamoDB \
-         (ScyllaDB Alternator and dynalite do not have it)"
-    )]
-    NoTransactions { store: String, why: String },
-    #[error("the store at {store} refused a test transaction: {why}")]
-    Refused { store: String, why: String },
 }

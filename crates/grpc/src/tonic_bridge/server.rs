@@ -17,7 +17,6 @@ use tonic::codegen::Service;
 use tonic::service::Routes;
 
 use super::channel::{BridgeReceiver, BridgedCall, RequestFrame, ResponseFrame};
-use crate::active_calls::deadline_exceeded;
 use crate::status::Status;
 
 /// Runs bridged calls on the current tokio runtime until every [`TonicBridge`](super::TonicBridge) is dropped,
@@ -62,7 +61,7 @@ async fn send_response(
 ) {
     let deadline = Instant::now() + timeout;
     let Some(response) = until_deadline(deadline, call_routes(routes, request)).await else {
-        let _ = frames.send(trailers_only(&deadline_exceeded())).await;
+        let _ = frames.send(trailers_only(&Status::deadline_exceeded())).await;
         return;
     };
     let (head, mut body) = response.into_parts();
@@ -73,7 +72,7 @@ async fn send_response(
     }
     loop {
         let frame = match until_deadline(deadline, body.frame()).await {
-            None => ResponseFrame::Trailers(trailers(&deadline_exceeded())),
+            None => ResponseFrame::Trailers(trailers(&Status::deadline_exceeded())),
             Some(None) => ResponseFrame::End,
             Some(Some(Err(status))) => ResponseFrame::Trailers(tonic_trailers(&status)),
             Some(Some(Ok(frame))) => match frame.into_data() {

@@ -9,6 +9,7 @@
 mod dial;
 mod io;
 mod network;
+mod origin;
 mod pool;
 
 use std::fmt;

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 
-use super::dial::StoreOrigin;
+use super::origin::StoreOrigin;
 use crate::limits;
 
 /// Trusted authorities and proxies. Cheap to clone.

@@ -18,7 +18,8 @@ use http::header::{DATE, HOST, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::dial::{Dialer, StoreConnection, StoreOrigin};
+use super::dial::{Dialer, StoreConnection};
+use super::origin::StoreOrigin;
 use crate::clock_skew::{ClockSkew, SkewEstimator};
 use crate::failure::set_sent;
 use crate::limits;
