@@ -4,7 +4,9 @@
 //! tests that shows that the rule can fail.
 #![allow(clippy::unwrap_used)]
 
+mod circles;
 mod layout;
+mod prose;
 mod type_names;
 mod wording;
 
@@ -12,11 +14,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are checked.
-const CHECKED_ENDINGS: [&str; 9] =
-    [".rs", ".toml", ".proto", ".md", ".py", ".sh", ".yml", ".yaml", "Makefile"];
+const CHECKED_ENDINGS: [&str; 13] = [
+    ".rs",
+    ".toml",
+    ".proto",
+    ".md",
+    ".py",
+    ".sh",
+    ".yml",
+    ".yaml",
+    ".c",
+    ".js",
+    "Makefile",
+    "Dockerfile.amd64",
+    "Dockerfile.arm64",
+];
 
-/// Directories with generated or foreign content.
-const SKIPPED_DIRECTORIES: [&str; 4] = ["target", ".git", "data", "generated"];
+/// Directories with generated or foreign content, relative to the root.
+const SKIPPED_DIRECTORIES: [&str; 4] = ["target", ".git", "data", "proto/generated"];
 
 /// A text file of the repository.
 struct SourceFile {
@@ -42,10 +57,14 @@ fn sample(path: &str, text: &str) -> SourceFile {
 }
 
 fn read_tree() -> Vec<SourceFile> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = read_tree_of(Path::new(env!("CARGO_MANIFEST_DIR")));
+    assert!(files.len() > 20, "not the repository: {} files", files.len());
+    files
+}
+
+fn read_tree_of(root: &Path) -> Vec<SourceFile> {
     let mut paths = Vec::new();
-    collect(root, &mut paths);
-    assert!(paths.len() > 20, "not the repository: {paths:?}");
+    collect(root, root, &mut paths);
     paths
         .into_iter()
         .map(|path| SourceFile {
@@ -55,13 +74,14 @@ fn read_tree() -> Vec<SourceFile> {
         .collect()
 }
 
-fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
+fn collect(root: &Path, directory: &Path, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap_or_default();
         if path.is_dir() {
-            if !SKIPPED_DIRECTORIES.contains(&name) {
-                collect(&path, paths);
+            let below_root = path.strip_prefix(root).unwrap();
+            if !SKIPPED_DIRECTORIES.iter().any(|skipped| below_root == Path::new(skipped)) {
+                collect(root, &path, paths);
             }
         } else if CHECKED_ENDINGS.iter().any(|ending| name.ends_with(ending))
             || path.ends_with(".ci/run")
@@ -91,4 +111,24 @@ fn type_names_are_unique_nouns() {
 #[test]
 fn wording_is_plain() {
     assert_none(read_tree().iter().flat_map(wording::problems).collect());
+}
+
+#[test]
+fn files_of_one_crate_do_not_depend_on_each_other_in_circles() {
+    assert_none(circles::problems(&read_tree()));
+}
+
+#[test]
+fn new_directories_are_checked() {
+    let root = tempfile::tempdir().unwrap();
+    for path in
+        ["src/data/a.rs", "new/deeper/b.md", "data/c.rs", "target/d.rs", "proto/generated/e.rs"]
+    {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let mut found: Vec<_> = read_tree_of(root.path()).into_iter().map(|file| file.path).collect();
+    found.sort();
+    assert_eq!(found, ["new/deeper/b.md", "src/data/a.rs"]);
 }

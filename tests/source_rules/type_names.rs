@@ -114,7 +114,7 @@ fn defined_name(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::super::sample;
-    use super::{defined_name, problems};
+    use super::{DEFINED_TWICE, defined_name, problems, stale_exceptions};
 
     #[test]
     fn duplicate_type_name_is_found() {
@@ -127,6 +127,17 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("src/a.rs:1: `LineItem` is defined 2 times"));
         assert!(found[1].starts_with("tests/b.rs:2: "));
+    }
+
+    #[test]
+    fn exceptions_are_for_two_definitions_that_exist() {
+        let (name, _) = DEFINED_TWICE[0];
+        let file = |path| sample(path, &format!("pub struct {name};\n"));
+        assert_eq!(problems(&[file("src/a.rs"), file("src/b.rs")]), Vec::<String>::new());
+        assert_eq!(problems(&[file("src/a.rs"), file("src/b.rs"), file("src/c.rs")]).len(), 3);
+        let stale = stale_exceptions(&[file("src/a.rs"), file("src/b.rs")]);
+        assert_eq!(stale.len(), DEFINED_TWICE.len() - 1, "{stale:?}");
+        assert!(stale_exceptions(&[file("src/a.rs")]).iter().any(|line| line.contains(name)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Wording of documents, comments, texts and scripts: phrases that a newcomer has to read twice.
 
-use super::SourceFile;
+use super::{SourceFile, prose};
 
 /// Phrases without plain meaning and what to write instead. A phrase matches whole words; one with a capital
 /// letter matches as written, others in any case.
@@ -58,18 +58,16 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
     let is_document = file.path.ends_with(".md");
     let mut found = Vec::new();
     let mut is_in_code = false;
-    let mut is_in_text = false;
     let mut before = String::new();
-    for (index, line) in file.text.lines().enumerate() {
+    let lines = file.text.lines().zip(prose::lines(file));
+    for (index, (line, prose)) in lines.enumerate() {
         is_in_code ^= is_document && line.trim_start().starts_with("```");
         if is_document && (line.trim().is_empty() || (is_in_code && file.path != COMMANDS)) {
             before.clear();
             continue;
         }
-        let shown = if is_in_text { line.to_owned() } else { prose_of(file, line) };
-        is_in_text = file.is_rust() && continues_text(line, is_in_text);
         // In a document, a phrase may be broken over two lines.
-        let prose = format!("{before} {}", shown.trim());
+        let prose = format!("{before} {}", prose.trim());
         let lower_case = prose.to_lowercase();
         for (phrase, instead) in BANNED {
             let text = match phrase.chars().any(char::is_uppercase) {
@@ -85,38 +83,6 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
         }
     }
     found
-}
-
-/// The part of a line that people read: comments and string literals of code, everything of a document.
-fn prose_of(file: &SourceFile, line: &str) -> String {
-    let is_document = [".md", ".yml", ".yaml", ".proto", "Makefile", ".sh", ".ci/run"]
-        .iter()
-        .any(|ending| file.path.ends_with(ending));
-    if is_document {
-        return line.to_owned();
-    }
-    let comment = if file.is_rust() { "//" } else { "#" };
-    if let Some(at) = line.find(comment).filter(|at| line[..*at].trim().is_empty()) {
-        return line[at..].to_owned();
-    }
-    // Every second part between quotes is a literal; a trailing comment counts too.
-    let (code, trailing) = line.split_once(" // ").unwrap_or((line, ""));
-    let mut prose: String = code.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(" ");
-    prose.push(' ');
-    prose.push_str(trailing);
-    // A line inside a long literal starts with neither.
-    if !code.contains('"') && code.trim_end().ends_with('\\') {
-        prose.push_str(code);
-    }
-    prose
-}
-
-/// Whether the line after this line of Rust is inside a literal of several lines, which begins with `"\`.
-fn continues_text(line: &str, is_in_text: bool) -> bool {
-    match is_in_text {
-        true => !line.replace("\\\"", "").contains('"'),
-        false => line.trim_end().ends_with("\"\\"),
-    }
 }
 
 /// Whether `phrase` stands in `text` between non-letters.

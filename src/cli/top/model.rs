@@ -211,7 +211,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
     let mut events = events(&pair);
     events.sort_by(|one, other| {
         let (one_rate, other_rate) = (one.reservations_per_second, other.reservations_per_second);
-        // Whatever the rest writes together, it is no event: it comes last.
+        // The row of all other events comes last, however many reservations it has.
         let is_rest = |event: &EventRow| event.event_id == REST;
         is_rest(one)
             .cmp(&is_rest(other))
