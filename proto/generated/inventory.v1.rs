@@ -3021,6 +3021,13 @@ pub struct AuditReport {
     /// True if the held units changed in every read pass and were not checked.
     #[prost(bool, tag = "17")]
     pub moving_held: bool,
+    /// Sum of the moved units of all stripes; 0 unless an item was edited. Absent for a seated event, and if the sum
+    /// changed in every read pass.
+    #[prost(int64, optional, tag = "18")]
+    pub moved: ::core::option::Option<i64>,
+    /// True if the moved units changed in every read pass and were not checked.
+    #[prost(bool, tag = "19")]
+    pub moving_moved: bool,
 }
 /// Held units of a quantity event, as status figures show them and as reservations have them.
 #[derive(::serde::Serialize)]
@@ -3063,6 +3070,9 @@ pub struct StripeAccount {
     pub difference: i64,
     #[prost(bool, tag = "7")]
     pub moving: bool,
+    /// Units moved here from other stripes, less those moved away. Included in capacity.
+    #[prost(int64, tag = "8")]
+    pub moved: i64,
 }
 /// Balance of the seats.
 #[derive(::serde::Serialize)]

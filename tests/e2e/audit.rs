@@ -236,6 +236,48 @@ fn unit_drift_is_reported_and_repaired() {
 }
 
 #[test]
+fn moved_units_that_do_not_add_up_are_reported_and_repaired() {
+    let fixture = AuditFixture::new();
+    fixture.create("100", "2");
+    fixture.sell(0..20);
+    let report = fixture.verify(CLEAN);
+    assert_eq!((&report["moved"], &report["moving_moved"]), (&0.into(), &false.into()));
+    let keys = [json!({"event_id": s(EVENT)}), json!({"event_id": s(&format!("{EVENT}#1"))})];
+    let remaining = |of: &Value| -> i64 { of["remaining"]["N"].as_str().unwrap().parse().unwrap() };
+    let left = || keys.iter().map(|key| remaining(&fixture.store.item("inventory", key)));
+    assert_eq!(left().sum::<i64>(), 80);
+
+    // The item counts 30 units as moved away that no other stripe got.
+    fixture.store.set_attribute("inventory", &keys[1], "moved", n(-30));
+    let report = fixture.verify(BREACHED);
+    assert_eq!(codes_and_ids(&report["breaches"]), sorted(&[("MOVED_DIFFERS", "1")]));
+    assert_eq!((&report["moved"], &report["stripes"][1]["moved"]), (&(-30).into(), &(-30).into()));
+    assert_eq!(report["stripes"][1]["difference"], 0);
+    let ran = fixture.run(&["verify", EVENT]);
+    assert!(ran.out.contains("stripe 1  has moved -30, and the moved units"), "{}", ran.out);
+    assert!(ran.out.contains("are 30 too high"), "{}", ran.out);
+    fixture.assert_repairs(&[("SET_MOVED", "1")]);
+    assert_eq!(left().sum::<i64>(), 80, "no unit has changed");
+
+    // The same with a unit too few in all totals, and the sale goes on to the last unit.
+    fixture.store.add_to_attribute("inventory", &keys[0], "moved", 1);
+    fixture.verify(BREACHED);
+    fixture.assert_repairs(&[("SET_MOVED", "0")]);
+    fixture.sell(20..100);
+    fixture.verify(CLEAN);
+    assert_eq!(left().sum::<i64>(), 0);
+
+    // Each repair is applied once, and not to an item that has changed.
+    let repair = |seen, to| Repair::Moved { stripe: 1, seen, to };
+    fixture.store.set_attribute("inventory", &keys[1], "moved", n(4));
+    let repairs = vec![repair(3, 0), repair(4, 0), repair(4, 0), repair(0, 5)];
+    let (done, stale) = (RepairOutcome::Done, RepairOutcome::Stale);
+    assert_eq!(apply_repairs(&fixture, repairs), [stale, done, done, done]);
+    let missing = Repair::Moved { stripe: 7, seen: 0, to: 1 };
+    assert_eq!(apply_repairs(&fixture, vec![missing]), [stale], "no item is created");
+}
+
+#[test]
 fn damaged_records_are_reported_and_block_repairs() {
     let fixture = AuditFixture::new();
     fixture.create("50", "1");
@@ -457,6 +499,7 @@ fn repair_is_conditional_and_idempotent() {
             index: 0,
             capacity: 9,
             remaining,
+            moved: 0,
             version,
             held: 0,
             confirmed: 2,

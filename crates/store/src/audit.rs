@@ -270,6 +270,7 @@ fn stripe(item: Option<&Attributes>) -> StoredItem<StripeAmounts> {
             version: natural(codec::VERSION, integer(item, codec::VERSION)?.unwrap_or_default())?,
             closed: codec::is_closed(item),
             held: integer(item, codec::HELD_UNITS)?.unwrap_or_default(),
+            moved: integer(item, codec::MOVED)?.unwrap_or_default(),
         })
     };
     read().map_or_else(StoredItem::Unreadable, StoredItem::Read)

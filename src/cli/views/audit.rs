@@ -184,6 +184,9 @@ fn states(report: &pb::AuditReport, text: &mut String) {
     } else if report.moving_held {
         let _ = writeln!(text, "held units    changed during the audit and were not checked");
     }
+    if report.moving_moved {
+        let _ = writeln!(text, "moved units   changed during the audit and were not checked");
+    }
 }
 
 /// What status figures show as held, and what reservations hold.
@@ -240,6 +243,9 @@ fn verdict(report: &pb::AuditReport) -> String {
         }
         if report.moving_held && stripes.is_empty() {
             what.push("the held units changed at every reading".to_owned());
+        }
+        if report.moving_moved && stripes.is_empty() {
+            what.push("units moved between stripes at every reading".to_owned());
         }
         if report.moving_seats > 0 {
             what.push(format!("{} changed hands", counted(report.moving_seats, "seat")));
@@ -339,6 +345,7 @@ mod tests {
             confirmed: 12,
             difference,
             moving: false,
+            moved: 0,
         };
         pb::AuditReport {
             event_id: "evt_1".to_owned(),

@@ -99,6 +99,8 @@ fn report(of: &AuditReport) -> pb::AuditReport {
         restless: of.restless,
         held: of.held.as_ref().map(held),
         moving_held: of.moving_held,
+        moved: of.moved,
+        moving_moved: of.moving_moved,
     }
 }
 
@@ -120,6 +122,7 @@ fn stripe(line: &StripeBalance) -> pb::StripeAccount {
         confirmed: signed(line.confirmed),
         difference: narrow(line.difference()),
         moving: !line.still,
+        moved: line.moved,
     }
 }
 

@@ -84,6 +84,7 @@ impl AuditBackend for ScriptedBackend {
                 version,
                 closed: false,
                 held: 0,
+                moved: 0,
             })],
             counters: Vec::new(),
             seat_keys: 1,

@@ -33,6 +33,8 @@ pub struct StripeAmounts {
     pub closed: bool,
     /// Units that the stripe counts as held, those of confirmed holds included.
     pub held: i64,
+    /// See [`crate::transaction::StripeView::moved`].
+    pub moved: i64,
 }
 
 /// A stripe, read before and after the records.
@@ -42,6 +44,8 @@ pub struct StripeReads {
     pub item: StoredItem<StripeAmounts>,
     /// Whether both reads returned the same.
     pub still: bool,
+    /// Whether both reads returned the same moved units.
+    pub moved_still: bool,
 }
 
 impl StripeReads {
@@ -51,9 +55,14 @@ impl StripeReads {
         after: Vec<StoredItem<StripeAmounts>>,
     ) -> Vec<Self> {
         let same_shape = before.len() == after.len();
-        let sight = |(index, item): (usize, StoredItem<StripeAmounts>)| Self {
-            still: same_shape && before.get(index) == Some(&item),
-            item,
+        let moved = |item: &StoredItem<StripeAmounts>| item.read().map(|item| item.moved);
+        let sight = |(index, item): (usize, StoredItem<StripeAmounts>)| {
+            let earlier = before.get(index).filter(|_| same_shape);
+            Self {
+                still: earlier == Some(&item),
+                moved_still: earlier.is_some_and(|earlier| moved(earlier) == moved(&item)),
+                item,
+            }
         };
         after.into_iter().enumerate().map(sight).collect()
     }

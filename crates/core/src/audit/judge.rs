@@ -56,12 +56,14 @@ impl Judgement {
 
     /// What this and earlier rounds have shown, for the parameter `known` of [`judge`].
     pub fn known(&self) -> KnownBalances {
-        KnownBalances { stripes: self.report.stripes.clone(), held: self.report.held }
+        let AuditReport { stripes, held, moved, .. } = &self.report;
+        KnownBalances { stripes: stripes.clone(), held: *held, moved: *moved }
     }
 
-    /// Whether every stripe, and the held units, were unchanged during this or an earlier round.
+    /// Whether every stripe, the held units and the moved units were unchanged during this or an earlier round.
     pub fn units_unchanged(&self) -> bool {
-        self.report.moving_stripes.is_empty() && !self.report.moving_held
+        let AuditReport { moving_stripes, moving_held, moving_moved, .. } = &self.report;
+        moving_stripes.is_empty() && !moving_held && !moving_moved
     }
 }
 
@@ -70,15 +72,18 @@ impl Judgement {
 pub struct KnownBalances {
     stripes: Vec<StripeBalance>,
     held: Option<HeldBalance>,
+    /// Sum of the moved units.
+    moved: Option<i64>,
 }
 
 /// Judges `books`, whose reads began at `began`. The lateness of an overdue hold is counted up to `began`.
 /// `known` has the balances of an earlier round. A stripe that changed in this round is judged by its balance in the
-/// earlier one, if it was unchanged then. So are the held units.
+/// earlier one, if it was unchanged then. So are the held units and the moved units.
 pub fn judge(books: &EventRecords, known: &KnownBalances, began: UnixMillis) -> Judgement {
     let mut judge = EventJudge { books, breaches: Vec::new() };
     let stripes = judge.stripes(&known.stripes);
     let (held, moving_held) = judge.held(known.held);
+    let (moved, moving_moved) = judge.moved(&stripes, known.moved);
     judge.records();
     let orders = judge.orders();
     judge.unreadable();
@@ -94,7 +99,9 @@ pub fn judge(books: &EventRecords, known: &KnownBalances, began: UnixMillis) -> 
         moving_stripes: stripes.iter().filter(|line| !line.still).map(|line| line.index).collect(),
         restless: books.stripes.iter().any(|sight| !sight.still) || !books.counters.still,
         moving_held,
+        moving_moved,
         held,
+        moved,
         stripes,
         seats,
         reservations: reservations(books),
@@ -151,6 +158,7 @@ impl EventJudge<'_> {
                 index,
                 capacity: item.capacity,
                 remaining: item.remaining,
+                moved: item.moved,
                 version: item.version,
                 held,
                 confirmed,
@@ -209,6 +217,38 @@ impl EventJudge<'_> {
             self.found(BreachSubject::Counter(0), BreachKind::Held { balance, counter });
         }
         (balance, balance.is_none())
+    }
+
+    /// Per event: the moved units of all stripes add up to 0. Returns the sum, and whether it changed in every round.
+    ///
+    /// A move changes two stripes, which are read one after the other.
+    ///
+    /// 1. Another sum than 0 is a breach only if no stripe changed between the reads: a move increments the version of both
+    ///    stripes, so there was none, and the sum is that of one instant.
+    /// 2. The sum 0 is accepted if no stripe has other moved units than before, although its version may have changed: a
+    ///    sale in progress does not prevent the proof. Moves that cancel each other out could hide a breach in one run,
+    ///    and never make one.
+    fn moved(&mut self, lines: &[StripeBalance], known: Option<i64>) -> (Option<i64>, bool) {
+        let books = self.books;
+        let mut stripes = books.stripes.iter();
+        let sum = stripes
+            .try_fold(0_i64, |sum, stripe| Some(sum.saturating_add(stripe.item.read()?.moved)));
+        let Some(sum) = sum.filter(|_| !books.is_seated()) else {
+            return (None, false);
+        };
+        let is_proven = match sum {
+            0 => books.stripes.iter().all(|stripe| stripe.moved_still),
+            _ => books.stripes.iter().all(|stripe| stripe.still),
+        };
+        let proven = if is_proven { Some(sum) } else { known };
+        if let Some(sum) = proven.filter(|sum| *sum != 0) {
+            // Most likely one item was edited.
+            let edited = lines.iter().find(|line| line.moved == sum).or(lines.first());
+            if let Some(StripeBalance { index, moved, .. }) = edited.copied() {
+                self.found(BreachSubject::Stripe(index), BreachKind::Moved { sum, moved });
+            }
+        }
+        (proven, proven.is_none())
     }
 
     /// Checks each live record by itself.

@@ -19,6 +19,8 @@
 //!    again together with every record involved, in one read at a single instant ([`InstantSnapshot`]).
 //! 4. The held units of an event are judged only if every stripe and every confirmation counter was the same before and
 //!    after: the commit of a hold changes a counter.
+//! 5. The moved units of the stripes are a breach only if every stripe was the same before and after: a move changes two
+//!    stripes, which are read one after the other.
 //!
 //! Not here: reads, clocks, writes, gRPC.
 

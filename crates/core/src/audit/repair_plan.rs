@@ -24,6 +24,10 @@ pub enum Repair {
     /// difference, so the repair is right even if units have moved since. Condition: the counter has the units that it
     /// had when it was audited, so the repair is applied once.
     Counter { counter: u16, seen: i64, to: i64 },
+    /// Sets the moved units of a stripe so that those of all stripes add up to 0. No unit of a stripe changes, and every
+    /// later move keeps the sum, so the repair is right even if units have moved since. Condition: the stripe has the
+    /// moved units that it had when it was audited, so the repair is applied once.
+    Moved { stripe: u16, seen: i64, to: i64 },
     /// Makes a seat available that no live record names. Condition: the item is as audited, and the record that the item
     /// names is still in its state.
     Free { seat: SeatId, seen: SeatState, named: RecordLookup },
@@ -37,6 +41,7 @@ impl Repair {
         match self {
             Repair::Remaining { seen, .. } => BreachSubject::Stripe(seen.index),
             Repair::Counter { counter, .. } => BreachSubject::Counter(*counter),
+            Repair::Moved { stripe, .. } => BreachSubject::Stripe(*stripe),
             Repair::Free { seat, .. } | Repair::Give { seat, .. } => {
                 BreachSubject::Seat(seat.as_str().to_owned())
             }
@@ -48,6 +53,7 @@ impl Repair {
         match self {
             Repair::Remaining { .. } => "SET_REMAINING",
             Repair::Counter { .. } => "SET_COUNTER",
+            Repair::Moved { .. } => "SET_MOVED",
             Repair::Free { .. } => "FREE_SEAT",
             Repair::Give { .. } => "GIVE_SEAT",
         }
@@ -61,6 +67,7 @@ impl fmt::Display for Repair {
                 write!(f, "remaining {} → {to}", seen.remaining)
             }
             Repair::Counter { seen, to, .. } => write!(f, "confirmed units {seen} → {to}"),
+            Repair::Moved { seen, to, .. } => write!(f, "moved units {seen} → {to}"),
             Repair::Free { seen, .. } => write!(f, "{} → AVAILABLE", shown(seen)),
             Repair::Give { seen, claim, .. } => {
                 let to = match claim.confirmed {
@@ -127,6 +134,7 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
     match &breach.kind {
         BreachKind::Remaining(line) => remaining(line, claims_known),
         BreachKind::Held { balance, counter } => held(breach, balance, *counter, claims_known),
+        BreachKind::Moved { sum, moved } => moved_units(breach, *sum, *moved),
         BreachKind::Orphan { seen, named } => match named {
             RecordLookup::Unreadable => {
                 Err("the record of this seat may be live: repair or delete the record first")
@@ -206,6 +214,14 @@ fn held(
     };
     let to = i64::try_from(i128::from(seen) + balance.difference());
     Ok(Repair::Counter { counter, seen, to: to.map_err(|_| out_of_range)? })
+}
+
+fn moved_units(breach: &Breach, sum: i64, seen: i64) -> Result<Repair, &'static str> {
+    let out_of_range = "the moved units would be out of their range";
+    let BreachSubject::Stripe(stripe) = breach.subject else {
+        return Err(out_of_range);
+    };
+    Ok(Repair::Moved { stripe, seen, to: seen.checked_sub(sum).ok_or(out_of_range)? })
 }
 
 /// The seat of a breach; read from the store, so its id is valid.

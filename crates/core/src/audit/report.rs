@@ -54,6 +54,13 @@ pub enum BreachKind {
         /// Units of the counter that is the subject.
         counter: i64,
     },
+    /// The moved units of the stripes do not add up to 0. The units of the stripes are right; the totals of the event
+    /// differ from them.
+    Moved {
+        sum: i64,
+        /// Moved units of the stripe that is the subject: the one whose item was most likely edited.
+        moved: i64,
+    },
     /// The allocated units of a record differ from its quantity.
     DrawsDiffer {
         qty: u32,
@@ -125,6 +132,7 @@ impl BreachKind {
             BreachKind::StripeMissing => "STRIPE_MISSING",
             BreachKind::Remaining(_) => "REMAINING_DIFFERS",
             BreachKind::Held { .. } => "HELD_DIFFERS",
+            BreachKind::Moved { .. } => "MOVED_DIFFERS",
             BreachKind::DrawsDiffer { .. } => "DRAWS_DIFFER",
             BreachKind::StripeUnknown { .. } => "DRAWS_NOWHERE",
             BreachKind::SeatsDiffer { .. } => "SEATS_DIFFER",
@@ -159,6 +167,7 @@ impl fmt::Display for BreachKind {
                     balance.shown()
                 )
             }
+            BreachKind::Moved { sum, moved } => moved_units(*sum, *moved, f),
             BreachKind::DrawsDiffer { qty, drawn } => {
                 write!(f, "allocates {drawn} units; qty is {qty}")
             }
@@ -226,6 +235,19 @@ fn remaining(line: &StripeBalance, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
+fn moved_units(sum: i64, moved: i64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (by, how) = (sum.unsigned_abs(), if sum < 0 { "high" } else { "low" });
+    write!(
+        f,
+        "has moved {moved}, and the moved units of all stripes add up to {sum} instead of 0: the totals of the event \
+         are {by} too {how}, and "
+    )?;
+    match sum < 0 {
+        true => f.write_str("checks show units that no stripe has"),
+        false => write!(f, "\"sold out\" is answered while up to {by} units remain"),
+    }
+}
+
 impl fmt::Display for SeatClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.confirmed, self.until) {
@@ -281,6 +303,8 @@ pub struct StripeBalance {
     pub index: u16,
     pub capacity: u64,
     pub remaining: i64,
+    /// Units moved here from other stripes, less those moved away.
+    pub moved: i64,
     pub version: u64,
     /// Allocated by HELD records.
     pub held: u64,
@@ -387,6 +411,9 @@ pub struct AuditReport {
     pub stripes: Vec<StripeBalance>,
     /// `None` if it changed during every round, or cannot be read, or for a seated event.
     pub held: Option<HeldBalance>,
+    /// Sum of the moved units of all stripes; 0 unless an item was edited. `None` if it changed during every round, or
+    /// cannot be read, or for a seated event.
+    pub moved: Option<i64>,
     pub seats: SeatCounts,
     pub reservations: ReservationCounts,
     /// Distinct order ids of confirmed records.
@@ -397,6 +424,8 @@ pub struct AuditReport {
     pub moving_stripes: Vec<u16>,
     /// The held units changed during every round.
     pub moving_held: bool,
+    /// The moved units changed during every round.
+    pub moving_moved: bool,
     /// Seats that changed during every check, or exceeded the number of checks.
     pub moving_seats: u64,
     /// Whether something changed during the read, even if everything was proven.
@@ -407,7 +436,11 @@ impl AuditReport {
     pub fn verdict(&self) -> AuditVerdict {
         if !self.breaches.is_empty() {
             AuditVerdict::Breached
-        } else if !self.moving_stripes.is_empty() || self.moving_held || self.moving_seats > 0 {
+        } else if !self.moving_stripes.is_empty()
+            || self.moving_held
+            || self.moving_moved
+            || self.moving_seats > 0
+        {
             AuditVerdict::Moving
         } else {
             AuditVerdict::Clean

@@ -88,6 +88,11 @@ impl Store {
                 let update = counter_update(*seen, *to, at);
                 Ok(vec![update.action(&tables.inventory, attributes(key))?])
             }
+            Repair::Moved { stripe, seen, to } => {
+                let key = [(codec::EVENT_ID, text(stripe_key(event, *stripe)))];
+                let update = moved_update(*seen, *to, at);
+                Ok(vec![update.action(&tables.inventory, attributes(key))?])
+            }
             Repair::Free { seat, seen, named } => {
                 let (Some(holder), Some(state)) = (audit::holder(seen), named.state()) else {
                     return Ok(Vec::new());
@@ -174,6 +179,31 @@ fn counter_update(seen: i64, to: i64, at: &str) -> RepairWrite {
         condition: condition.to_owned(),
         names: vec![("#n", codec::CONFIRMED_UNITS), ("#u", codec::UPDATED_AT)],
         values: vec![(":to", number(to)), (":u", text(at)), (":n", number(seen))],
+    }
+}
+
+fn moved_update(seen: i64, to: i64, at: &str) -> RepairWrite {
+    let condition = match seen {
+        // A missing number reads as 0. The item must exist.
+        0 => "attribute_exists(#r) AND (attribute_not_exists(#m) OR #m = :m)",
+        _ => "attribute_exists(#r) AND #m = :m",
+    };
+    RepairWrite {
+        // The version shows another audit that the stripe has changed.
+        update: "SET #m = :to, #u = :u ADD #v :one",
+        condition: condition.to_owned(),
+        names: vec![
+            ("#m", codec::MOVED),
+            ("#r", codec::REMAINING),
+            ("#v", codec::VERSION),
+            ("#u", codec::UPDATED_AT),
+        ],
+        values: vec![
+            (":to", number(to)),
+            (":u", text(at)),
+            (":one", number(1)),
+            (":m", number(seen)),
+        ],
     }
 }
 
@@ -282,6 +312,7 @@ fn is_done(repair: &Repair, item: &Attributes) -> bool {
                 && i64::try_from(*to) == Ok(now.remaining)
         }),
         Repair::Counter { to, .. } => codec::confirmed_units(item) == Ok(*to),
+        Repair::Moved { to, .. } => stripe(Some(item)).read().is_some_and(|now| now.moved == *to),
         Repair::Free { .. } => codec::seat_state(item) == Ok(SeatState::Available),
         Repair::Give { claim, .. } => codec::seat_state(item).ok() == claim.seat_state(),
     }
