@@ -512,6 +512,22 @@ fn engine_families(c: &Counters) -> Vec<MetricFamily> {
                 ("split", c.splits),
             ],
         ),
+        counters_by(
+            "inventory_stock_moves_total",
+            "Transactions that were to move units between two stripes of an event, by result.",
+            "result",
+            [
+                ("applied", c.stock_moves_applied),
+                ("conflict", c.stock_moves_conflicted),
+                ("short", c.stock_moves_short),
+                ("failed", c.stock_moves_failed),
+            ],
+        ),
+        total(
+            "inventory_stock_moved_units_total",
+            "Units moved between two stripes of an event.",
+            c.stock_moved_units,
+        ),
         total(
             "inventory_unknown_outcomes_total",
             "Writes with an unknown outcome.",

@@ -78,6 +78,16 @@ counters! {
     stripe_shortages: sum;
     /// Transactions that moved units between two stripes, or tried to.
     stock_moves: sum;
+    /// Those of them that were applied.
+    stock_moves_applied: sum;
+    /// Those that conflicted with another transaction; most are tried again.
+    stock_moves_conflicted: sum;
+    /// Those for which the stripe that the units come from had too few, or is closed.
+    stock_moves_short: sum;
+    /// Those that were not applied for any other reason: throttling, a refused body, a failed condition of an entry.
+    stock_moves_failed: sum;
+    /// Units that were moved.
+    stock_moved_units: sum;
         /// Operations on units rejected without a write, after a read of their record: sold out, or the hold has
         /// expired and its units are sold.
     sold_out: sum;

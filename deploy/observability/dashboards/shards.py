@@ -202,6 +202,22 @@ LANES = Row(
             "ops",
             width=12,
         ),
+        Panel(
+            "Stock moves",
+            "Transactions that were to move units to a stripe that ran short, by result. Moves are rare: a process "
+            "with more calls than the others needs a few, and every sale at its end. Many conflicts: processes "
+            "disagree about the members.",
+            [Query(f"sum by (result) ({counter('inventory_stock_moves_total')})", "{{result}}")],
+            "ops",
+            width=12,
+        ),
+        Panel(
+            "Moved units",
+            "Units moved per second to stripes that ran short.",
+            [Query(f"sum by (instance) ({counter('inventory_stock_moved_units_total')})", "{{instance}}")],
+            "none",
+            width=12,
+        ),
     ],
 )
 

@@ -84,6 +84,11 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> (Recorder, ShardGauges) {
         snapshot_answers: 9,
         read_answers: 2,
         snapshot_refreshes: 3,
+        stock_moves_applied: 4,
+        stock_moves_conflicted: 3,
+        stock_moves_short: 2,
+        stock_moves_failed: 1,
+        stock_moved_units: 200,
         ..Counters::default()
     };
     let gauges = ShardGauges { counters, ..ShardGauges::default() };
@@ -155,6 +160,11 @@ fn metrics_of_two_shards_and_two_scrapes_are_summed() {
         (r#"inventory_queries_total{source="snapshot"}"#, 18.0),
         (r#"inventory_queries_total{source="read"}"#, 4.0),
         ("inventory_snapshot_refreshes_total", 6.0),
+        (r#"inventory_stock_moves_total{result="applied"}"#, 8.0),
+        (r#"inventory_stock_moves_total{result="conflict"}"#, 6.0),
+        (r#"inventory_stock_moves_total{result="short"}"#, 4.0),
+        (r#"inventory_stock_moves_total{result="failed"}"#, 2.0),
+        ("inventory_stock_moved_units_total", 400.0),
         (r#"inventory_shard_connections{shard="0"}"#, 1.0),
         (r#"inventory_shard_connections{shard="1"}"#, 1.0),
         ("inventory_scrape_incomplete", 1.0),

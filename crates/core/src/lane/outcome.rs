@@ -123,6 +123,10 @@ impl Lane {
             cx.out.confirmed += in_flight.transaction.counter.map_or(0, |counter| counter.units);
             cx.out.stripe_updates_sent = is_written.then_some(in_flight.sent);
         }
+        if let Some(stock_move) = in_flight.stock_move {
+            let was_unknown = in_flight.was_unknown();
+            stock_move.count_outcome(outcome, &in_flight.transaction, was_unknown, cx.counters);
+        }
         if in_flight.was_unknown() {
             match outcome {
                 TransactionOutcome::Committed => cx.counters.unknown_applied += 1,

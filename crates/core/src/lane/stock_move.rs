@@ -10,9 +10,12 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::pool_state::bit;
+use crate::counters::Counters;
 use crate::fault::{self, Fault};
 use crate::limits;
-use crate::transaction::{StripeUpdate, StripeView};
+use crate::transaction::{
+    ActionOutcome, StripeUpdate, StripeView, Transaction, TransactionOutcome,
+};
 
 /// Units that a lane moves to its stripe with its next transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,48 @@ impl StockMove {
                 None => updates.push(StripeUpdate { stripe, moved, ..StripeUpdate::default() }),
             }
         }
+    }
+
+    /// Counts the outcome of an attempt; an unknown one is counted once it is resolved. `was_unknown`: an earlier
+    /// attempt of the same transaction has an unknown outcome.
+    pub(super) fn count_outcome(
+        self,
+        outcome: &TransactionOutcome,
+        transaction: &Transaction,
+        was_unknown: bool,
+        counters: &mut Counters,
+    ) {
+        let result = match outcome {
+            TransactionOutcome::Unknown => return,
+            // Sent again, so the outcome stays unknown.
+            TransactionOutcome::Conflict
+            | TransactionOutcome::Throttled
+            | TransactionOutcome::Refused
+                if was_unknown =>
+            {
+                return;
+            }
+            TransactionOutcome::Committed => {
+                counters.stock_moved_units += self.units;
+                &mut counters.stock_moves_applied
+            }
+            TransactionOutcome::Conflict => &mut counters.stock_moves_conflicted,
+            TransactionOutcome::Cancelled(reasons) => {
+                let mut actions = transaction.stripes.iter().zip(reasons);
+                let source = actions.find(|(update, _)| update.stripe == self.from);
+                match source {
+                    Some((_, ActionOutcome::Stripe(_))) => &mut counters.stock_moves_short,
+                    _ if reasons.contains(&ActionOutcome::Conflict) => {
+                        &mut counters.stock_moves_conflicted
+                    }
+                    _ => &mut counters.stock_moves_failed,
+                }
+            }
+            TransactionOutcome::Throttled
+            | TransactionOutcome::Rejected
+            | TransactionOutcome::Refused => &mut counters.stock_moves_failed,
+        };
+        *result += 1;
     }
 }
 
@@ -83,6 +128,8 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::time::UnixMillis;
+    use crate::transaction::RequestToken;
 
     fn stripes(remaining: &[u64]) -> Vec<StripeView> {
         let stripe =
@@ -132,5 +179,64 @@ mod tests {
         moved.add_to(&mut updates, 2);
         assert_eq!(updates.iter().map(|update| update.moved).sum::<i64>(), 0);
         assert_eq!(updates.iter().map(StripeUpdate::change).collect::<Vec<_>>(), [-20, -70]);
+    }
+
+    #[test]
+    fn each_attempt_is_counted_by_its_known_outcome() {
+        let moved = StockMove { from: 4, units: 70 };
+        let mut stripes = Vec::new();
+        moved.add_to(&mut stripes, 2);
+        let transaction = Transaction {
+            token: RequestToken(1),
+            event: "evt".parse().expect("legal"),
+            seat_keys: 0,
+            stripes,
+            records: Vec::new(),
+            counter: None,
+            at: UnixMillis(1),
+        };
+        let counted = |outcome: TransactionOutcome, was_unknown: bool| {
+            let mut counters = Counters::default();
+            moved.count_outcome(&outcome, &transaction, was_unknown, &mut counters);
+            let Counters { stock_moves_applied, stock_moves_conflicted, .. } = counters;
+            let Counters { stock_moves_short, stock_moves_failed, stock_moved_units, .. } =
+                counters;
+            let by_result = [
+                stock_moves_applied,
+                stock_moves_conflicted,
+                stock_moves_short,
+                stock_moves_failed,
+            ];
+            (by_result, stock_moved_units)
+        };
+        // The stripe that gets the units is the first action.
+        let cancelled = |to, from| TransactionOutcome::Cancelled(vec![to, from]);
+        let short = || ActionOutcome::Stripe(Some(StripeView::default()));
+        let (applied, conflict) = ([1, 0, 0, 0], [0, 1, 0, 0]);
+        for (outcome, by_result) in [
+            (TransactionOutcome::Committed, applied),
+            (TransactionOutcome::Conflict, conflict),
+            (cancelled(ActionOutcome::Conflict, ActionOutcome::Fine), conflict),
+            (cancelled(ActionOutcome::Fine, ActionOutcome::Conflict), conflict),
+            (cancelled(ActionOutcome::Fine, short()), [0, 0, 1, 0]),
+            (cancelled(short(), ActionOutcome::Fine), [0, 0, 0, 1]),
+            (TransactionOutcome::Throttled, [0, 0, 0, 1]),
+            (TransactionOutcome::Rejected, [0, 0, 0, 1]),
+            (TransactionOutcome::Refused, [0, 0, 0, 1]),
+            (TransactionOutcome::Unknown, [0; 4]),
+        ] {
+            let units = 70 * by_result[0];
+            assert_eq!(counted(outcome.clone(), false), (by_result, units), "{outcome:?}");
+        }
+        // Only a write or a cancellation resolves an unknown outcome.
+        assert_eq!(counted(TransactionOutcome::Committed, true), (applied, 70));
+        for outcome in [
+            TransactionOutcome::Conflict,
+            TransactionOutcome::Throttled,
+            TransactionOutcome::Refused,
+            TransactionOutcome::Unknown,
+        ] {
+            assert_eq!(counted(outcome, true), ([0; 4], 0));
+        }
     }
 }

@@ -182,6 +182,13 @@ fn a_sale_ends_with_few_transactions_on_any_number_of_processes() {
             let unsold = load.unsold_between(result.called - LATCH.0, result.at);
             assert!(unsold.contains(&0), "sold out although {unsold:?} units remained");
         }
+        // Every outcome is counted: there are no unknown ones here.
+        let ended = sum(|counters| {
+            let (applied, conflicted) =
+                (counters.stock_moves_applied, counters.stock_moves_conflicted);
+            applied + conflicted + counters.stock_moves_short + counters.stock_moves_failed
+        });
+        assert_eq!(ended, moves);
         // Attempted moves. A move brings at least fifty units.
         assert!(moves <= 2 * total / 50 + 10 * weights.len() as u64, "{moves} moves");
         assert!(load.transactions() as u64 <= total / 3 + 30 * weights.len() as u64);
