@@ -387,3 +387,152 @@ impl InFlightCall {
         1 + self.waiters.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Selection;
+
+    const VERBS: [Verb; 5] = [Verb::Hold, Verb::Commit, Verb::Release, Verb::Expire, Verb::Refund];
+
+    /// Verbs that return stock.
+    const RETURNS: [Verb; 3] = [Verb::Release, Verb::Expire, Verb::Refund];
+
+    fn operation(verb: Verb, reservation: &str, event: &str) -> Operation {
+        let (reservation, event) =
+            (reservation.parse().expect("legal"), event.parse().expect("legal"));
+        Operation::new(verb, reservation, event, Selection::Quantity(1), Micros(1_000))
+    }
+
+    fn id(reservation: &str) -> ReservationId {
+        reservation.parse().expect("legal")
+    }
+
+    fn event(event: &str) -> EventId {
+        event.parse().expect("legal")
+    }
+
+    fn register(calls: &mut InFlightCalls, caller: Caller, operation: Operation) -> bool {
+        match calls.register(caller, operation, None, Micros(1)) {
+            Registration::Leader(_) => true,
+            Registration::Waiting => false,
+            Registration::Full(_) => panic!("not full"),
+        }
+    }
+
+    /// The calls of a shard whose leader of reservation `r` is executed by another shard.
+    fn forwarded(leader: Verb) -> InFlightCalls {
+        let mut calls = InFlightCalls::default();
+        assert!(register(&mut calls, Caller::Call(CallId(1)), operation(leader, "r", "e")));
+        assert!(calls.mark_forwarded(&id("r"), &event("e")).is_empty());
+        calls
+    }
+
+    #[test]
+    fn a_forwarded_call_waits_for_a_call_that_this_shard_executes() {
+        for leader in VERBS {
+            let mut calls = InFlightCalls::default();
+            register(&mut calls, Caller::INTERNAL, operation(leader, "r", "e"));
+            for waiter in VERBS {
+                assert!(
+                    !calls.would_deadlock(&operation(waiter, "r", "e")),
+                    "{waiter:?} {leader:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_forwarded_reservation_waits_and_only_for_a_forwarded_return() {
+        for leader in VERBS {
+            let mut calls = forwarded(leader);
+            for waiter in VERBS {
+                let waits = !RETURNS.contains(&waiter) && RETURNS.contains(&leader);
+                let would_deadlock = calls.would_deadlock(&operation(waiter, "r", "e"));
+                assert_eq!(would_deadlock, !waits, "{waiter:?} behind {leader:?}");
+            }
+            // Other reservations and events are not concerned.
+            assert!(!calls.would_deadlock(&operation(Verb::Commit, "other", "e")));
+            assert!(!calls.would_deadlock(&operation(Verb::Commit, "r", "other")));
+        }
+    }
+
+    /// Shards in a circle, each of which has forwarded its leader to the next one. If every leader waited there, none would
+    /// ever be executed.
+    #[test]
+    fn forwarded_calls_never_wait_for_each_other_in_a_circle() {
+        for shards in 2..=4_u32 {
+            for circle in 0..VERBS.len().pow(shards) {
+                let verb = |shard: u32| VERBS[circle / VERBS.len().pow(shard) % VERBS.len()];
+                let waits = |shard: u32| {
+                    let next = (shard + 1) % shards;
+                    !forwarded(verb(next)).would_deadlock(&operation(verb(shard), "r", "e"))
+                };
+                let verbs: Vec<Verb> = (0..shards).map(verb).collect();
+                assert!(!(0..shards).all(waits), "{verbs:?} wait for each other");
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_must_not_wait_end_when_their_leader_is_forwarded() {
+        for leader in VERBS {
+            let mut calls = InFlightCalls::default();
+            register(&mut calls, Caller::Call(CallId(1)), operation(leader, "r", "e"));
+            // The same reservation with another event, and another reservation of the event.
+            register(&mut calls, Caller::INTERNAL, operation(leader, "r", "other"));
+            register(&mut calls, Caller::INTERNAL, operation(leader, "s", "e"));
+            for (shard, verb) in VERBS.into_iter().enumerate() {
+                for (reservation, event) in [("r", "e"), ("r", "other"), ("s", "e")] {
+                    let waiter = operation(verb, reservation, event);
+                    assert!(!register(&mut calls, Caller::of_shard(shard, &waiter), waiter));
+                    // A caller of this shard waits in any case: its call waits for nothing else.
+                    let waiter = operation(verb, reservation, event);
+                    assert!(!register(&mut calls, Caller::Call(CallId(9)), waiter));
+                }
+            }
+            assert_eq!((calls.calls(), calls.by_event[&event("e")]), (33, 22));
+
+            let ended = calls.mark_forwarded(&id("r"), &event("e"));
+            let ended: Vec<Verb> = ended
+                .into_iter()
+                .map(|caller| match caller {
+                    Caller::Shard(origin) => VERBS[origin.shard],
+                    Caller::Call(_) => panic!("a call of this shard has ended"),
+                })
+                .collect();
+            let is_return = RETURNS.contains(&leader);
+            let expected = if is_return { RETURNS.to_vec() } else { VERBS.to_vec() };
+            assert_eq!(ended, expected, "behind {leader:?}");
+            assert_eq!(calls.calls(), 33 - ended.len());
+            assert_eq!(calls.by_event[&event("e")], 22 - ended.len());
+            assert_eq!(calls.by_event[&event("other")], 11);
+            // Once more: nothing is left to end.
+            assert!(calls.mark_forwarded(&id("r"), &event("e")).is_empty());
+
+            // The others are still there, in their order.
+            let call = calls.remove(&id("r"), &event("e")).expect("in flight");
+            let left: Vec<Verb> = call.waiters.iter().map(|waiter| waiter.operation.verb).collect();
+            let kept = |verb: &Verb| 1 + usize::from(is_return && !RETURNS.contains(verb));
+            let expected = VERBS.iter().flat_map(|verb| vec![*verb; kept(verb)]);
+            assert_eq!(left, expected.collect::<Vec<_>>());
+            for (reservation, of) in [("r", "other"), ("s", "e")] {
+                let call = calls.remove(&id(reservation), &event(of)).expect("in flight");
+                assert_eq!(call.waiters.len(), 10);
+            }
+            assert_eq!((calls.calls(), calls.is_empty()), (0, true));
+        }
+    }
+
+    #[test]
+    fn forwarding_a_call_that_has_ended_changes_nothing() {
+        let mut calls = forwarded(Verb::Commit);
+        assert!(calls.mark_forwarded(&id("other"), &event("e")).is_empty());
+        assert!(calls.mark_forwarded(&id("r"), &event("other")).is_empty());
+        assert_eq!(calls.calls(), 1);
+        // The next call of the reservation is a new leader, which this shard executes.
+        calls.remove(&id("r"), &event("e")).expect("in flight");
+        register(&mut calls, Caller::INTERNAL, operation(Verb::Commit, "r", "e"));
+        assert!(!calls.would_deadlock(&operation(Verb::Commit, "r", "e")));
+    }
+}
