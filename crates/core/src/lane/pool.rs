@@ -479,3 +479,88 @@ fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::answer::Answer;
+    use crate::counters::Counters;
+    use crate::ids::SeatId;
+    use crate::lane::PoolOutput;
+    use crate::operation::{Selection, Verb};
+    use crate::rules::{self, Decision, LateCommit};
+    use crate::time::{Now, UnixMillis};
+
+    fn call(pool: &mut Pool, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> PoolOutput {
+        let mut out = PoolOutput::default();
+        let mut cx = PoolContext {
+            writer: 0,
+            now: Now { mono: Micros(1_000), unix: UnixMillis(1) },
+            rng: &mut SmallRng::seed_from_u64(1),
+            counters: &mut Counters::default(),
+            out: &mut out,
+        };
+        act(pool, &mut cx);
+        out
+    }
+
+    /// Submits a direct commit of so many seats: one action more than seats.
+    fn submit(pool: &mut Pool, number: usize, seats: usize) -> PoolOutput {
+        let seat = |seat| -> SeatId { format!("s-{number}-{seat}").parse().expect("legal") };
+        let seats = (0..seats).map(seat).collect();
+        let reservation = format!("r-{number}").parse().expect("legal");
+        let selection = Selection::Seats(seats);
+        let seats = match &selection {
+            Selection::Seats(seats) => Some(seats.clone()),
+            _ => None,
+        };
+        let event = "evt".parse().expect("legal");
+        let operation =
+            Operation::new(Verb::Commit, reservation, event, selection, Micros(1_000_000));
+        let late = LateCommit::default();
+        let Decision::Write(transition) = rules::decide(&operation, None, UnixMillis(1), late)
+        else {
+            panic!("there is no record");
+        };
+        let intent = WriteIntent { transition, record: None, seats };
+        call(pool, |pool, cx| pool.submit(operation, intent, cx))
+    }
+
+    #[test]
+    fn an_entry_that_fits_no_transaction_is_rejected_and_the_queue_goes_on() {
+        let key = PoolKey { event: "evt".parse().expect("legal"), kind: PoolKind::Unstriped };
+        let layout = EventLayout { stripes: 1, seat_keys: 1, closed: false };
+        let own = StripeSet::every(0, 1);
+        let mut pool = Pool::new(key, own, layout, LaneSettings::default());
+        let max = limits::TRANSACTION_ACTIONS_MAX;
+
+        // The largest that fits is sent alone.
+        let out = submit(&mut pool, 0, max - 1);
+        let (first, transaction) = &out.send[0];
+        assert_eq!((transaction.action_count(), out.completions.len()), (max, 0));
+        let lanes = usize::from(limits::SEAT_LANES);
+        for number in 1..lanes {
+            submit(&mut pool, number, max - 1);
+        }
+        // All lanes are busy, and two entries wait.
+        let waiting = [lanes, lanes + 1];
+        for number in waiting {
+            let out = submit(&mut pool, number, 1);
+            assert!(out.send.is_empty() && out.completions.is_empty());
+        }
+        let out = submit(&mut pool, lanes + 2, max);
+        assert_eq!(out.completions.len(), 1);
+        assert_eq!(out.completions[0].answer, Answer::Rejected(Rejection::Internal));
+        submit(&mut pool, lanes + 3, 1);
+
+        let committed = TransactionOutcome::Committed;
+        let out = call(&mut pool, |pool, cx| pool.handle_outcome(*first, committed, cx));
+        let (_, transaction) = &out.send[0];
+        let sent = transaction.records.iter().map(|write| write.operation.reservation.as_str());
+        let expected = [waiting[0], waiting[1], lanes + 3].map(|number| format!("r-{number}"));
+        assert_eq!(sent.collect::<Vec<_>>(), expected);
+    }
+}
