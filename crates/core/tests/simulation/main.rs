@@ -21,6 +21,7 @@
 //! | `overdue.rs` | the search for overdue holds alone: outages, clocks that jump, frozen processes |
 //! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
 //! | `fleet_load.rs` | several processes on one event: latency and conflicts |
+//! | `check_error.rs` | three processes that are asked for the stock of one event: how wrong their answers may be |
 //! | `hall.rs` | processes that sell the best available seats of one hall: collisions, and the quality of the choice |
 //! | `slow_store.rs` | engines before a store that is slower than their time-outs |
 //!
@@ -28,6 +29,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod check_error;
 mod clients;
 mod fleet_load;
 mod hall;
