@@ -93,6 +93,8 @@ faults! {
     MovedUnitsCounted: "totals are the sums of what a read that is not a snapshot found per stripe",
     SoldOutByTornSum: "\"sold out\" counts units that are moved during the read by where each stripe was read",
     MoveHalved: "a move adds units to one stripe and takes them from none",
+    OwnStripeUnconditional: "a write to a stripe that the members leave to this process has no condition",
+    OtherStripesUnread: "a read of all stripes skips those that the members leave to other processes",
     OwnStripesSoldOut: "\"sold out\" is decided by the stripes that the members leave to this process",
     ClockJumpIgnored: "nothing is read again after a clock that jumped",
     HeldNotReturned: "a stripe goes on counting the units of an ended hold as held",

@@ -134,7 +134,7 @@ impl StripeOwnership {
         local_hash(event.as_str()) as usize % self.shards
     }
 
-    fn stripes_of_process(&mut self, event: &EventId, stripes: u16) -> StripeSet {
+    pub(crate) fn stripes_of_process(&mut self, event: &EventId, stripes: u16) -> StripeSet {
         let stripes = stripes.clamp(1, limits::STRIPES_MAX);
         if self.members.count() == 1 {
             let owned = u64::MAX >> (u64::BITS - u32::from(stripes));

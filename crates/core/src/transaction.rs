@@ -95,6 +95,9 @@ pub struct StripeUpdate {
     /// Available units that this stripe gets from another stripe of the same transaction; negative: that it gives. The
     /// sum over a transaction is 0.
     pub moved: i64,
+    /// The store of the simulation applies the update without its conditions: a planted fault.
+    #[cfg(feature = "planted-faults")]
+    pub is_unconditional: bool,
 }
 
 impl StripeUpdate {

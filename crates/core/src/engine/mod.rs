@@ -406,6 +406,11 @@ impl Engine {
     pub fn handle_stripes_read(&mut self, event: &EventId, result: &StripesRead, now: Now) {
         self.now = now;
         self.counters.stripe_reads += 1;
+        #[cfg(feature = "planted-faults")]
+        let result = &match fault::planted(Fault::OtherStripesUnread) {
+            true => self.pools.without_stripes_of_others(event, result.clone()),
+            false => result.clone(),
+        };
         if let StripesRead::Found(stripes) = result {
             self.layouts.put(event.clone(), EventLayout::of(stripes));
         }

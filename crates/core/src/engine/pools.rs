@@ -15,6 +15,8 @@ use crate::membership::Members;
 use crate::stripe_ownership::StripeOwnership;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
+#[cfg(feature = "planted-faults")]
+use crate::transaction::StripesRead;
 
 /// From this number of lanes on, idle pools are evicted.
 const IDLE_KEPT_MAX: usize = 1_024;
@@ -81,6 +83,25 @@ impl Pools {
 
     pub(super) fn members(&self) -> &Rc<Members> {
         self.ownership.members()
+    }
+
+    /// The read as if the stripes of other processes were empty: a planted fault.
+    #[cfg(feature = "planted-faults")]
+    pub(super) fn without_stripes_of_others(
+        &mut self,
+        event: &EventId,
+        mut read: StripesRead,
+    ) -> StripesRead {
+        if let StripesRead::Found(stripes) = &mut read {
+            let own = self.ownership.stripes_of_process(event, stripes.len() as u16).owned;
+            for (index, stripe) in stripes.iter_mut().enumerate() {
+                if own & 1_u64 << index == 0 {
+                    (stripe.capacity, stripe.remaining) = (0, 0);
+                    (stripe.moved, stripe.held) = (0, 0);
+                }
+            }
+        }
+        read
     }
 
     pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {

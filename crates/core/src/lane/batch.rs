@@ -282,7 +282,14 @@ fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
                     update.held += held;
                 }
                 None => {
-                    updates.push(StripeUpdate { stripe: draw.stripe, take, give, held, moved: 0 });
+                    let stripe = draw.stripe;
+                    updates.push(StripeUpdate {
+                        stripe,
+                        take,
+                        give,
+                        held,
+                        ..StripeUpdate::default()
+                    });
                 }
             }
         }

@@ -293,6 +293,12 @@ impl Lane {
             cx.counters.stock_moves += 1;
             stock_move.add_to(&mut transaction.stripes, self.index);
         }
+        #[cfg(feature = "planted-faults")]
+        if fault::planted(Fault::OwnStripeUnconditional) {
+            let own = state.owned & !state.shared;
+            let updates = transaction.stripes.iter_mut();
+            updates.for_each(|update| update.is_unconditional = bit(update.stripe) & own != 0);
+        }
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
         self.in_flight = Some(InFlightTransaction {

@@ -316,7 +316,7 @@ impl Display for Words<'_, StripeAllocation> {
 
 impl Display for Words<'_, StripeUpdate> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeUpdate { stripe, take, give, held, moved } = self.0;
+        let StripeUpdate { stripe, take, give, held, moved, .. } = self.0;
         write!(f, "{stripe}:-{take}+{give}, held {held:+}")?;
         if *moved != 0 { write!(f, " moved {moved}") } else { Ok(()) }
     }

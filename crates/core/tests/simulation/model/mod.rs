@@ -438,6 +438,10 @@ impl Store {
         let Some(item) = item else {
             return ActionOutcome::Stripe(None);
         };
+        #[cfg(feature = "planted-faults")]
+        if update.is_unconditional {
+            return ActionOutcome::Fine;
+        }
         let is_open = (update.take == 0 && update.moved == 0) || !item.closed;
         if is_open && left_after(item, update).is_some() {
             ActionOutcome::Fine
