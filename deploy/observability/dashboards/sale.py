@@ -296,12 +296,24 @@ CALLS = Row(
                 )
             ],
             "ops",
+            width=6,
+        ),
+        Panel(
+            "Payment conflicts",
+            "Commits since process start, refused because the reservation is confirmed with another payment: a "
+            "buyer may have paid twice. An alert fires at the first.",
+            [Query(f'sum(inventory_conflicts_total{{{F}, conflict_type="PAYMENT_CONFLICT"}})', "conflicts")],
+            "none",
+            width=6,
+            thresholds=ANY_IS_BAD,
+            decimals=0,
         ),
         Panel(
             "Rejected by admission control",
             "`deadline`: the call would have missed its deadline; `queue_full`: a queue was full.",
             [Query(f"sum by (reason) (rate(inventory_admission_rejections_total{{{F}}}{R}))", "{{reason}}")],
             "ops",
+            width=6,
         ),
         Panel(
             "Retries answered from the cache",
@@ -317,6 +329,7 @@ CALLS = Row(
                 )
             ],
             "percentunit",
+            width=6,
         ),
     ],
 )
