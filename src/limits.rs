@@ -154,6 +154,9 @@ pub(crate) const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that `event list` sorts in memory and prints.
 pub(crate) const EVENTS_LISTED_MAX: usize = 100_000;
 
+/// Events that `event list --stock` reads at the same time: a quarter of the calls that a connection may make.
+pub(crate) const EVENTS_READ_AT_ONCE: usize = 8;
+
 /// Largest message of a listing: a page of [`STORE_SCAN_PAGE_MAX`] reservations of the largest size.
 pub(crate) const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 

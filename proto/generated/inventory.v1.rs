@@ -884,7 +884,7 @@ pub struct StripeStock {
     pub version: i64,
 }
 /// Seat counts of one section.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SectionStock {
     #[prost(string, tag = "1")]
     pub section: ::prost::alloc::string::String,
@@ -903,6 +903,17 @@ pub struct SectionStock {
     pub min_price: ::core::option::Option<Price>,
     #[prost(message, optional, tag = "8")]
     pub max_price: ::core::option::Option<Price>,
+    /// Lowest and highest seat price in each currency, by currency; empty if no seat has a price.
+    #[prost(message, repeated, tag = "9")]
+    pub prices: ::prost::alloc::vec::Vec<PriceRange>,
+}
+/// Prices in one currency.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PriceRange {
+    #[prost(message, optional, tag = "1")]
+    pub min: ::core::option::Option<Price>,
+    #[prost(message, optional, tag = "2")]
+    pub max: ::core::option::Option<Price>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Price {

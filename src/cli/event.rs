@@ -2,15 +2,17 @@
 
 use std::io::{self, IsTerminal as _};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use inventory_proto::inventory::v1 as pb;
+use tonic::Request;
 
-use super::admin::AdminPort;
+use super::admin::{AdminClient, AdminPort};
 use super::args::{
-    AboutArgs, AdminArgs, CloseArgs, CreateArgs, EventArgs, EventCommand, RestockArgs,
+    AboutArgs, CloseArgs, CreateArgs, EventArgs, EventCommand, ListEventsArgs, RestockArgs,
 };
 use super::views::{CreatedEventView, EventListView, EventView, counted};
 use super::{CommandError, show};
-use crate::limits::{COMMAND_CALL_TIMEOUT, EVENTS_LISTED_MAX};
+use crate::limits::{COMMAND_CALL_TIMEOUT, EVENTS_LISTED_MAX, EVENTS_READ_AT_ONCE};
 use crate::output;
 
 pub(super) fn run(command: &EventCommand) -> Result<(), CommandError> {
@@ -75,29 +77,63 @@ pub(super) fn read(port: &AdminPort<'_>, event: &str) -> Result<pb::EventStock, 
     answer.event.ok_or_else(|| port.half_an_answer())
 }
 
-fn list(args: &AdminArgs) -> Result<(), CommandError> {
-    let port = AdminPort::find(&args.server)?;
-    let mut events = port.long(async |mut admin| {
-        let failed = |status| port.explain(&"list", &status);
-        let answer = admin.list_events(pb::ListEventsRequest {}).await;
-        let mut pages = answer.map_err(failed)?.into_inner();
-        let mut events = Vec::new();
-        loop {
-            let next = tokio::time::timeout(COMMAND_CALL_TIMEOUT, pages.message()).await;
-            let next = next.map_err(|_| silent(&port))?;
-            let Some(page) = next.map_err(failed)? else {
-                return Ok(events);
-            };
-            events.extend(page.events);
-            if events.len() > EVENTS_LISTED_MAX {
-                return Err(CommandError::failed(format!(
-                    "there are more than {EVENTS_LISTED_MAX} events: too many to sort and list"
-                )));
-            }
+fn list(args: &ListEventsArgs) -> Result<(), CommandError> {
+    let port = AdminPort::find(&args.admin.server)?;
+    let events = port.long(async |admin| {
+        let events = list_events(&port, admin.clone()).await?;
+        match args.stock {
+            false => Ok(events.into_iter().map(|event| (event, None)).collect()),
+            true => read_stock(&port, admin, events).await,
         }
     })?;
-    events.sort_by(|a, b| a.event_id.cmp(&b.event_id));
-    show(&EventListView::from(events), args.json)
+    show(&EventListView::from_iter(events), args.admin.json)
+}
+
+/// All events by id.
+async fn list_events(
+    port: &AdminPort<'_>,
+    mut admin: AdminClient,
+) -> Result<Vec<pb::EventSummary>, CommandError> {
+    let failed = |status| port.explain(&"list", &status);
+    let answer = admin.list_events(pb::ListEventsRequest {}).await;
+    let mut pages = answer.map_err(failed)?.into_inner();
+    let mut events: Vec<pb::EventSummary> = Vec::new();
+    loop {
+        let next = tokio::time::timeout(COMMAND_CALL_TIMEOUT, pages.message()).await;
+        let next = next.map_err(|_| silent(port))?;
+        let Some(page) = next.map_err(failed)? else {
+            events.sort_by(|a, b| a.event_id.cmp(&b.event_id));
+            return Ok(events);
+        };
+        events.extend(page.events);
+        if events.len() > EVENTS_LISTED_MAX {
+            return Err(CommandError::failed(format!(
+                "there are more than {EVENTS_LISTED_MAX} events: too many to sort and list"
+            )));
+        }
+    }
+}
+
+/// Reads the stock of each event, in the order given.
+async fn read_stock(
+    port: &AdminPort<'_>,
+    admin: AdminClient,
+    events: Vec<pb::EventSummary>,
+) -> Result<Vec<(pb::EventSummary, Option<pb::EventStock>)>, CommandError> {
+    let read = stream::iter(events).map(|event| {
+        let mut admin = admin.clone();
+        async move {
+            let mut request =
+                Request::new(pb::GetEventRequest { event_id: event.event_id.clone() });
+            request.set_timeout(COMMAND_CALL_TIMEOUT);
+            let answer = tokio::time::timeout(COMMAND_CALL_TIMEOUT, admin.get_event(request)).await;
+            let answer = answer.map_err(|_| silent(port))?;
+            let answer = answer.map_err(|status| port.explain(&event.event_id, &status))?;
+            let stock = answer.into_inner().event.ok_or_else(|| port.half_an_answer())?;
+            Ok((event, Some(stock)))
+        }
+    });
+    read.buffered(EVENTS_READ_AT_ONCE).try_collect().await
 }
 
 /// A server that stopped in the middle of a listing.

@@ -42,7 +42,10 @@ Exit codes: 0 success, 1 no metrics with --once, 64 usage error";
 /// Below `event list`.
 pub(super) const EVENT_LIST: &str = "\
 Column `items`: over how many stripes the tickets of an event are split, or over how many partition keys
-its seats; more of them sell more per second.";
+its seats; more of them sell more per second.
+
+With --stock, tickets that are neither available nor held are `sold`, as in `event show`; JSON has the field
+names of `event show`. Each event is read by itself: the rows are not of one moment.";
 
 /// Below `event create`.
 pub(super) const CREATE: &str = "\

@@ -156,6 +156,47 @@ fn events_are_listed_in_order() {
 }
 
 #[test]
+fn list_with_stock_has_the_numbers_of_each_event() {
+    let live = LiveServer::start();
+    live.ok(&["event", "create", "evt_b", "--total", "10000", "--stripes", "4"]);
+    // More events than are read at the same time.
+    for number in 0..12 {
+        live.ok(&["event", "create", &format!("evt_c{number}"), "--total", "5"]);
+    }
+    let seats = "seat_id\nA-1\nA-2\nA-3\n";
+    let ran = live.run_with_input(&["seats", "import", "evt_a", "-", "--create"], seats);
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    live.ok(&["seats", "block", "evt_a", "A-3"]);
+    commit(&live, "evt_a", "res_1", 0, &["A-1"]);
+    commit(&live, "evt_b", "res_2", 7, &[]);
+
+    let listed = live.json(&["event", "list", "--stock"]);
+    let listed = listed.as_array().unwrap();
+    let plain = live.json(&["event", "list"]);
+    assert_eq!(listed.len(), plain.as_array().unwrap().len());
+    let fields = ["total", "remaining", "held", "confirmed", "blocked"];
+    for (with_stock, plain) in listed.iter().zip(plain.as_array().unwrap()) {
+        let id = plain["event_id"].as_str().unwrap();
+        assert_eq!(with_stock["event_id"], id);
+        let shown = live.json(&["event", "show", id]);
+        for field in fields {
+            assert_eq!(with_stock[field], shown[field], "{id} {field}");
+            assert!(plain.get(field).is_none(), "{id} {field}");
+        }
+    }
+    let numbers = |id: &str| {
+        let row = listed.iter().find(|row| row["event_id"] == id).unwrap();
+        fields.map(|field| row[field].as_i64().unwrap())
+    };
+    assert_eq!(numbers("evt_a"), [3, 1, 0, 1, 1]);
+    assert_eq!(numbers("evt_b"), [10_000, 9_993, 0, 7, 0]);
+    let table = live.ok(&["event", "list", "--stock"]);
+    let row = table.lines().find(|line| line.starts_with("evt_b")).unwrap();
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(cells[5..10], ["10,000", "9,993", "0", "7", "0"], "{row}");
+}
+
+#[test]
 fn commands_for_units_reject_seated_events_and_vice_versa() {
     let live = LiveServer::start();
     live.ok(&["event", "create", "seats", "--seated"]);

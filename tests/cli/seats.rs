@@ -64,6 +64,7 @@ fn seats_are_imported_twice_blocked_and_closed() {
     let section = json!({
         "section": "S1", "total": 1_000, "available": 1_000, "held": 0, "sold": 0, "blocked": 0,
         "min_price": price(120_000), "max_price": price(150_000),
+        "prices": [{ "min": price(120_000), "max": price(150_000) }],
     });
     assert_eq!(shown["sections"][1], section);
 
@@ -91,6 +92,35 @@ fn seats_are_imported_twice_blocked_and_closed() {
     let late = live.run(&import);
     assert_eq!(late.code, FAILED);
     assert_has(&late.err, &["evt_1 is closed; nothing was written"]);
+}
+
+#[test]
+fn section_with_several_currencies_shows_the_prices_of_each() {
+    let live = LiveServer::start();
+    let seats = "seat_id,section,price,currency\nA-1,STALLS,60000,KRW\nA-2,STALLS,45.50,USD\n\
+                 A-3,STALLS,90000,KRW\nA-4,STALLS,,\nB-1,BALCONY,1.250,KWD\n";
+    let import = ["seats", "import", "evt_1", "-", "--create"];
+    let ran = live.run_with_input(&import, seats);
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    assert_has(&ran.out, &["  60000 to 90000 KRW, 45.50 USD", "  1.250 KWD"]);
+    assert_has(&live.ok(&["event", "show", "evt_1"]), &["  60000 to 90000 KRW, 45.50 USD"]);
+    let shown = live.json(&["event", "show", "evt_1"]);
+    let section = |name: &str| {
+        let sections = shown["sections"].as_array().unwrap();
+        sections.iter().find(|section| section["section"] == name).unwrap().clone()
+    };
+    let price = |amount: i64, currency: &str| json!({ "amount": amount, "currency": currency });
+    let range = |min, max| json!({ "min": min, "max": max });
+    let stalls = section("STALLS");
+    assert_eq!(
+        stalls["prices"],
+        json!([
+            range(price(60_000, "KRW"), price(90_000, "KRW")),
+            range(price(4_550, "USD"), price(4_550, "USD")),
+        ])
+    );
+    assert_eq!((&stalls["min_price"], &stalls["max_price"]), (&Value::Null, &Value::Null));
+    assert_eq!(section("BALCONY")["max_price"], price(1_250, "KWD"));
 }
 
 #[test]

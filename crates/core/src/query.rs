@@ -100,6 +100,16 @@ impl StockCounts {
 pub struct SectionStatus {
     pub section: String,
     pub counts: StockCounts,
+    /// Lowest and highest price in each currency, by currency.
+    pub prices: Vec<(Price, Price)>,
+}
+
+impl SectionStatus {
     /// Lowest and highest price, if all prices have one currency.
-    pub price: Option<(Price, Price)>,
+    pub fn price(&self) -> Option<&(Price, Price)> {
+        match self.prices.as_slice() {
+            [price] => Some(price),
+            _ => None,
+        }
+    }
 }

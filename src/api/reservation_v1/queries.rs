@@ -137,8 +137,7 @@ pub(super) fn no_status(
 }
 
 fn section_inventory(of: SectionStatus) -> SectionInventory {
-    let (min_price, max_price) =
-        of.price.as_ref().map(|(min, max)| (money(min), money(max))).unzip();
+    let (min_price, max_price) = of.price().map(|(min, max)| (money(min), money(max))).unzip();
     SectionInventory {
         section_id: of.section.clone(),
         section_name: of.section,

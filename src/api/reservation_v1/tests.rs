@@ -378,9 +378,13 @@ fn seated() -> QueryResult {
             SectionStatus {
                 section: "A".to_owned(),
                 counts: counts(6, 1, 1, 3, 1),
-                price: Some((price(100), price(900))),
+                prices: vec![(price(100), price(900))],
             },
-            SectionStatus { section: "B".to_owned(), counts: counts(2, 1, 0, 1, 0), price: None },
+            SectionStatus {
+                section: "B".to_owned(),
+                counts: counts(2, 1, 0, 1, 0),
+                prices: Vec::new(),
+            },
         ],
         as_of: NOW,
         seated: true,

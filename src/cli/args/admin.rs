@@ -57,9 +57,9 @@ pub(in crate::cli) enum EventCommand {
     /// Show the stock of an event by stripe or by section
     Show(EventArgs),
 
-    /// List all events; `event show` has the stock of one
+    /// List all events
     #[command(after_help = help::EVENT_LIST)]
-    List(AdminArgs),
+    List(ListEventsArgs),
 
     /// Change the number of tickets of an event
     #[command(
@@ -125,6 +125,16 @@ pub(in crate::cli) struct AboutArgs {
     /// Venue of the event
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(in crate::cli) venue: String,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListEventsArgs {
+    /// Show the stock of each event; reads every event
+    #[arg(long)]
+    pub(in crate::cli) stock: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]

@@ -50,7 +50,7 @@ fn seats_of(file: &mut InputFile) -> Result<Vec<NewSeat>, CommandError> {
     Ok(reader.seats)
 }
 
-/// Notes sections with prices in several currencies: they have no price range.
+/// Notes sections with prices in several currencies: GetInventoryStatus shows no price range for them.
 fn report_currencies(file: &mut InputFile, seats: &[NewSeat]) {
     let mut currencies: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for seat in seats {

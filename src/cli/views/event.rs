@@ -44,9 +44,32 @@ struct SectionRow {
     blocked: i64,
     min_price: Option<PriceCell>,
     max_price: Option<PriceCell>,
+    prices: Vec<PriceRangeCell>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// Prices in one currency.
+#[derive(Debug, Serialize)]
+struct PriceRangeCell {
+    min: PriceCell,
+    max: PriceCell,
+}
+
+impl PriceRangeCell {
+    /// `None`: the server left out a part.
+    fn of(range: pb::PriceRange) -> Option<Self> {
+        Some(Self { min: range.min?.into(), max: range.max?.into() })
+    }
+
+    fn text(&self) -> String {
+        let Self { min, max } = self;
+        match min.amount == max.amount {
+            true => format!("{} {}", min.decimal(), min.currency),
+            false => format!("{} to {} {}", min.decimal(), max.decimal(), max.currency),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct PriceCell {
     amount: i64,
     currency: String,
@@ -55,6 +78,12 @@ struct PriceCell {
 impl PriceCell {
     fn decimal(&self) -> String {
         money::decimal(self.amount, &self.currency)
+    }
+}
+
+impl From<pb::Price> for PriceCell {
+    fn from(price: pb::Price) -> Self {
+        Self { amount: price.amount, currency: price.currency }
     }
 }
 
@@ -88,7 +117,6 @@ impl From<pb::StripeStock> for StripeRow {
 
 impl From<pb::SectionStock> for SectionRow {
     fn from(section: pb::SectionStock) -> Self {
-        let price = |price: pb::Price| PriceCell { amount: price.amount, currency: price.currency };
         Self {
             section: section.section,
             total: section.total,
@@ -96,8 +124,9 @@ impl From<pb::SectionStock> for SectionRow {
             held: section.held,
             sold: section.sold,
             blocked: section.blocked,
-            min_price: section.min_price.map(price),
-            max_price: section.max_price.map(price),
+            min_price: section.min_price.map(PriceCell::from),
+            max_price: section.max_price.map(PriceCell::from),
+            prices: section.prices.into_iter().filter_map(PriceRangeCell::of).collect(),
         }
     }
 }
@@ -170,15 +199,8 @@ fn sections(sections: &[SectionRow]) -> String {
 }
 
 fn prices(section: &SectionRow) -> String {
-    match (&section.min_price, &section.max_price) {
-        (Some(least), Some(most)) if least == most => {
-            format!("{} {}", least.decimal(), least.currency)
-        }
-        (Some(least), Some(most)) => {
-            format!("{} to {} {}", least.decimal(), most.decimal(), most.currency)
-        }
-        _ => "-".to_owned(),
-    }
+    let prices: Vec<_> = section.prices.iter().map(PriceRangeCell::text).collect();
+    or_dash(&prices.join(", ")).to_owned()
 }
 
 /// An event after its creation.
@@ -214,11 +236,44 @@ struct EventListRow {
     closed: bool,
     stripes: i32,
     seat_keys: i32,
+    /// If it was asked for.
+    #[serde(flatten)]
+    stock: Option<ListedStock>,
 }
 
-impl From<Vec<pb::EventSummary>> for EventListView {
-    fn from(events: Vec<pb::EventSummary>) -> Self {
-        let row = |event: pb::EventSummary| EventListRow {
+/// The fields of an event's stock under their names in [`EventView`].
+#[derive(Debug, Serialize)]
+struct ListedStock {
+    total: i64,
+    remaining: i64,
+    held: i64,
+    confirmed: i64,
+    blocked: i64,
+}
+
+impl ListedStock {
+    const TITLES: [&str; 5] = ["total", "available", "held", "sold", "blocked"];
+
+    fn cells(&self) -> [String; 5] {
+        let Self { total, remaining, held, confirmed, blocked } = self;
+        [total, remaining, held, confirmed, blocked].map(|number| grouped(*number))
+    }
+}
+
+impl From<pb::EventStock> for ListedStock {
+    fn from(event: pb::EventStock) -> Self {
+        let pb::EventStock { total, remaining, held, confirmed, blocked, .. } = event;
+        Self { total, remaining, held, confirmed, blocked }
+    }
+}
+
+impl FromIterator<(pb::EventSummary, Option<pb::EventStock>)> for EventListView {
+    /// All events have their stock, or none has.
+    fn from_iter<I>(events: I) -> Self
+    where
+        I: IntoIterator<Item = (pb::EventSummary, Option<pb::EventStock>)>,
+    {
+        let row = |(event, stock): (pb::EventSummary, Option<pb::EventStock>)| EventListRow {
             event_id: event.event_id,
             name: event.name,
             venue: event.venue,
@@ -226,6 +281,7 @@ impl From<Vec<pb::EventSummary>> for EventListView {
             closed: event.closed,
             stripes: event.stripes,
             seat_keys: event.seat_keys,
+            stock: stock.map(ListedStock::from),
         };
         Self { events: events.into_iter().map(row).collect() }
     }
@@ -236,22 +292,28 @@ impl View for EventListView {
         if self.events.is_empty() {
             return "no events: create one with `inventory-api event create`".to_owned();
         }
-        let left = Align::Left;
-        let mut table = TextTable::new(&[left, left, left, Align::Right, left, left]);
-        table.row(["event", "sells", "sale", "items", "name", "venue"]);
+        let has_stock = self.events.iter().any(|event| event.stock.is_some());
+        let numbers = if has_stock { ListedStock::TITLES.len() } else { 0 };
+        let mut columns = vec![Align::Left; 3];
+        columns.extend(vec![Align::Right; 1 + numbers]);
+        columns.extend([Align::Left; 2]);
+        let mut table = TextTable::new(&columns);
+        let titles = &ListedStock::TITLES[..numbers];
+        table.row([&["event", "sells", "sale", "items"], titles, &["name", "venue"]].concat());
         for event in &self.events {
             let items = match event.seated {
                 true => counted(event.seat_keys.into(), "key"),
                 false => counted(event.stripes.into(), "stripe"),
             };
-            table.row([
-                event.event_id.as_str(),
-                if event.seated { "seats" } else { "tickets" },
-                if event.closed { "closed" } else { "open" },
-                &items,
-                or_dash(&event.name),
-                or_dash(&event.venue),
-            ]);
+            let mut cells = vec![
+                event.event_id.clone(),
+                if event.seated { "seats" } else { "tickets" }.to_owned(),
+                if event.closed { "closed" } else { "open" }.to_owned(),
+                items,
+            ];
+            cells.extend(event.stock.iter().flat_map(ListedStock::cells));
+            cells.extend([&event.name, &event.venue].map(|text| or_dash(text).to_owned()));
+            table.row(cells);
         }
         table.to_string()
     }
@@ -282,6 +344,8 @@ mod tests {
 
     fn seats() -> pb::EventStock {
         let price = |amount| pb::Price { amount, currency: "USD".to_owned() };
+        let range =
+            |(least, most)| pb::PriceRange { min: Some(price(least)), max: Some(price(most)) };
         let section = |name: &str, prices: Option<(i64, i64)>| pb::SectionStock {
             section: name.to_owned(),
             total: 1_000,
@@ -291,6 +355,7 @@ mod tests {
             blocked: 1,
             min_price: prices.map(|(least, _)| price(least)),
             max_price: prices.map(|(_, most)| price(most)),
+            prices: prices.map(range).into_iter().collect(),
         };
         pb::EventStock {
             event_id: "evt_2".to_owned(),
@@ -350,6 +415,20 @@ Ränge    1,000        990     4     5        1  45.00 USD";
     }
 
     #[test]
+    fn prices_are_shown_by_currency() {
+        let price = |amount, currency: &str| pb::Price { amount, currency: currency.to_owned() };
+        let range = |min, max| pb::PriceRange { min: Some(min), max: Some(max) };
+        let mut event = seats();
+        event.sections.truncate(1);
+        event.sections[0].prices = vec![
+            range(price(60_000, "KRW"), price(90_000, "KRW")),
+            range(price(4_550, "USD"), price(4_550, "USD")),
+        ];
+        let text = view(event).text();
+        assert!(text.ends_with("  60000 to 90000 KRW, 45.50 USD"), "{text}");
+    }
+
+    #[test]
     fn json_has_every_number_of_the_contract() {
         let value = serde_json::to_value(view(tickets())).unwrap();
         assert_eq!(value["event_id"], "evt_1");
@@ -374,6 +453,10 @@ Ränge    1,000        990     4     5        1  45.00 USD";
                 "section": "Balcony", "total": 1_000, "available": 990, "held": 4, "sold": 5,
                 "blocked": 1, "min_price": {"amount": 4_550, "currency": "USD"},
                 "max_price": {"amount": 12_000, "currency": "USD"},
+                "prices": [{
+                    "min": {"amount": 4_550, "currency": "USD"},
+                    "max": {"amount": 12_000, "currency": "USD"},
+                }],
             })
         );
         assert_eq!(value["sections"][1]["min_price"], Value::Null);
@@ -399,7 +482,15 @@ Ränge    1,000        990     4     5        1  45.00 USD";
 event   sells    sale         items  name       venue
 evt_2   seats    closed      4 keys  봄 음악회  -
 evt_10  tickets  open    16 stripes  -          -";
-        assert_eq!(EventListView::from(vec![seated, tickets]).text(), expected);
-        assert!(EventListView::from(Vec::new()).text().contains("event create"));
+        let events = [(seated, self::seats()), (tickets, self::tickets())];
+        let plain = events.clone().map(|(event, _)| (event, None));
+        assert_eq!(EventListView::from_iter(plain).text(), expected);
+        let expected = "\
+event   sells    sale         items   total  available  held  sold  blocked  name       venue
+evt_2   seats    closed      4 keys   3,000      2,970    12    15        3  봄 음악회  -
+evt_10  tickets  open    16 stripes  10,000      9,998     0     2        0  -          -";
+        let with_stock = events.map(|(event, stock)| (event, Some(stock)));
+        assert_eq!(EventListView::from_iter(with_stock).text(), expected);
+        assert!(EventListView::from_iter([]).text().contains("event create"));
     }
 }

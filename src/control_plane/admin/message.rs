@@ -78,6 +78,10 @@ fn stripe((index, view): (usize, &StripeView)) -> pb::StripeStock {
 fn section(section: &SectionStatus) -> pb::SectionStock {
     let price =
         |price: &Price| pb::Price { amount: price.amount, currency: price.currency.clone() };
+    let range = |(least, most): &(Price, Price)| pb::PriceRange {
+        min: Some(price(least)),
+        max: Some(price(most)),
+    };
     pb::SectionStock {
         section: section.section.clone(),
         total: signed(section.counts.total),
@@ -85,8 +89,9 @@ fn section(section: &SectionStatus) -> pb::SectionStock {
         held: signed(section.counts.held),
         sold: signed(section.counts.sold),
         blocked: signed(section.counts.blocked),
-        min_price: section.price.as_ref().map(|(least, _)| price(least)),
-        max_price: section.price.as_ref().map(|(_, most)| price(most)),
+        min_price: section.price().map(|(least, _)| price(least)),
+        max_price: section.price().map(|(_, most)| price(most)),
+        prices: section.prices.iter().map(range).collect(),
     }
 }
 

@@ -70,7 +70,9 @@ impl FakeEvent {
             let section = SectionStatus {
                 section: "A".to_owned(),
                 counts,
-                price: prices.iter().min().cloned().zip(prices.iter().max().cloned()),
+                prices: Vec::from_iter(
+                    prices.iter().min().cloned().zip(prices.iter().max().cloned()),
+                ),
             };
             let status = EventStatus {
                 counts,

@@ -74,7 +74,7 @@ impl SeatMap {
         SectionStatus {
             section: self.name(section.name).to_owned(),
             counts: section.counts,
-            price: section.price.map(|(low, high)| (price(low), price(high))),
+            prices: section.prices.iter().map(|(low, high)| (price(*low), price(*high))).collect(),
         }
     }
 }

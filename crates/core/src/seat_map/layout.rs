@@ -119,7 +119,7 @@ impl SeatMap {
                     name: seat.section,
                     rows: row..row,
                     counts: StockCounts::default(),
-                    price: None,
+                    prices: Box::default(),
                 });
             }
             let section = self.sections.len() as u32 - 1;
@@ -174,30 +174,40 @@ impl SeatMap {
             self.add_to_counts(place, effective_state);
         }
         for section in 0..self.sections.len() {
-            self.sections[section].price = self.price_range(section);
+            self.sections[section].prices = self.price_ranges(section);
         }
         self.divide();
     }
 
-    fn price_range(&self, section: usize) -> Option<(u32, u32)> {
-        let rows = &self.sections[section].rows;
-        let rows = &self.rows[rows.start as usize..rows.end as usize];
-        let places = rows.first()?.start as usize..rows.last()?.end as usize;
-        let priced = |slot: &&SeatSlot| slot.price != NO_PRICE;
-        let mut range: Option<(u32, u32)> = None;
-        for slot in self.slots[places].iter().filter(priced) {
-            let price = |number: u32| &self.prices[number as usize];
-            let (low, high) = range.get_or_insert((slot.price, slot.price));
-            if price(slot.price).currency != price(*low).currency {
-                return None;
-            }
-            if price(slot.price).amount < price(*low).amount {
-                *low = slot.price;
-            }
-            if price(slot.price).amount > price(*high).amount {
-                *high = slot.price;
+    fn price_ranges(&self, section: usize) -> Box<[(u32, u32)]> {
+        let price = |number: u32| &self.prices[number as usize];
+        let mut ranges = Vec::<(u32, u32)>::new();
+        for slot in self.slots_of(section).iter().filter(|slot| slot.price != NO_PRICE) {
+            let currency = price(slot.price).currency.as_str();
+            let at =
+                ranges.binary_search_by(|(low, _)| price(*low).currency.as_str().cmp(currency));
+            match at {
+                Err(at) => ranges.insert(at, (slot.price, slot.price)),
+                Ok(at) => {
+                    let (low, high) = &mut ranges[at];
+                    if price(slot.price).amount < price(*low).amount {
+                        *low = slot.price;
+                    }
+                    if price(slot.price).amount > price(*high).amount {
+                        *high = slot.price;
+                    }
+                }
             }
         }
-        range
+        ranges.into()
+    }
+
+    fn slots_of(&self, section: usize) -> &[SeatSlot] {
+        let rows = &self.sections[section].rows;
+        match &self.rows[rows.start as usize..rows.end as usize] {
+            [] => &[],
+            [first, .., last] => &self.slots[first.start as usize..last.end as usize],
+            [row] => &self.slots[row.seats()],
+        }
     }
 }

@@ -124,8 +124,8 @@ struct SeatSection {
     name: u32,
     rows: Range<u32>,
     counts: StockCounts,
-    /// Lowest and highest price, if all prices are in one currency, as of the layout.
-    price: Option<(u32, u32)>,
+    /// Lowest and highest price in each currency, by currency, as of the layout.
+    prices: Box<[(u32, u32)]>,
 }
 
 /// How a seat counts at a given time.

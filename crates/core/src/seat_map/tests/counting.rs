@@ -103,12 +103,14 @@ impl Model {
             } += 1;
         }
         for (name, prices) in prices {
-            let (low, high) =
-                (prices.iter().min_by_key(|p| p.amount), prices.iter().max_by_key(|p| p.amount));
-            if prices.iter().all(|p| p.currency == prices[0].currency) {
-                let range = low.zip(high).map(|(l, h)| ((*l).clone(), (*h).clone()));
-                sections.get_mut(name).unwrap().price = range;
+            let mut ranges = BTreeMap::<&str, (&Price, &Price)>::new();
+            for price in prices {
+                let (low, high) = ranges.entry(&price.currency).or_insert((price, price));
+                *low = (*low).min(price);
+                *high = (*high).max(price);
             }
+            let ranges = ranges.into_values().map(|(low, high)| (low.clone(), high.clone()));
+            sections.get_mut(name).unwrap().prices = ranges.collect();
         }
         sections
     }
@@ -137,7 +139,7 @@ fn candidate(n: usize, version: usize, state: SeatState) -> SeatItem {
     }
     seat.facts.price = (!n.is_multiple_of(3)).then(|| Price {
         amount: (n * 10 + version % 2) as i64,
-        currency: if n == 7 { "USD" } else { "KRW" }.to_owned(),
+        currency: if n.is_multiple_of(7) { "USD" } else { "KRW" }.to_owned(),
     });
     seat
 }
