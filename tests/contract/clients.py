@@ -108,7 +108,7 @@ class ReservationClient:
             ),
         )
 
-    def confirm(self, reservation, event, quantity=0, seats=()):
+    def confirm(self, reservation, event, quantity=0, seats=(), payment="pi_1"):
         return self.call(
             "CommitReservation",
             b_pb.CommitReservationRequest(
@@ -116,7 +116,7 @@ class ReservationClient:
                 event_id=event,
                 seat_ids=seats,
                 quantity=quantity,
-                payment_intent_id="pi_1",
+                payment_intent_id=payment,
                 user_id="user-1",
             ),
         )
@@ -155,9 +155,9 @@ class ReservationClient:
         assert status == CODE_OF[reason][1], f"{status} for {reason}"
         return reason, None
 
-    def commit(self, reservation, stock):
-        """The outcome, and the order id if confirmed."""
-        answer = self.confirm(reservation, stock.event, stock.size, stock.seats)
+    def commit(self, reservation, stock, payment="pi_1"):
+        """The outcome, and the order id if confirmed, also with another payment."""
+        answer = self.confirm(reservation, stock.event, stock.size, stock.seats, payment)
         status = b_pb.CommitStatus.Name(answer.status).removeprefix("COMMIT_STATUS_")
         if status == "SUCCESS":
             assert not answer.HasField("error"), answer
@@ -166,10 +166,12 @@ class ReservationClient:
             assert all(seat.status == sold for seat in answer.sold_seats), answer
             assert stock.is_seated == bool(answer.sold_seats), answer
             return "CONFIRMED", answer.order_id
-        assert not answer.order_id and not answer.sold_seats, answer
+        assert not answer.sold_seats, answer
         reason = self.refused(answer.error)
         assert status == CODE_OF[reason][2], f"{status} for {reason}"
-        return reason, None
+        is_other_payment = answer.error.details[0].field == "payment_intent_id"
+        assert bool(answer.order_id) == is_other_payment, answer
+        return reason, answer.order_id or None
 
     def release(self, reservation, stock, reason="CANCELLED"):
         answer = self.release_hold(
@@ -211,6 +213,8 @@ class InventoryClient:
 
     def __init__(self, channel):
         self.stub = a_grpc.InventoryStub(channel)
+        # The order that the last rejection names.
+        self.order_of_refusal = None
 
     def call(self, method, request):
         """The response, or the reason of a rejection; checks that its status matches."""
@@ -225,6 +229,9 @@ class InventoryClient:
             assert info.reason in STATUS_OF, f"{info.reason}: {error.details()}"
             assert error.code() == STATUS_OF[info.reason], f"{error.code()} for {info.reason}"
             assert info.metadata["reservation_id"] == request.reservation_id, info
+            is_other_payment = info.metadata.get("field") == "payment_intent_id"
+            self.order_of_refusal = info.metadata.get("order_id")
+            assert bool(self.order_of_refusal) == is_other_payment, info
             return None, info.reason
 
     @staticmethod
@@ -248,7 +255,7 @@ class InventoryClient:
         assert [seat.seat_id for seat in answer.seat_ids] == list(stock.seats), answer
         return "HELD", answer.hold_expires_at
 
-    def commit(self, reservation, stock):
+    def commit(self, reservation, stock, payment="pi_1"):
         answer, reason = self.call(
             "CommitReservation",
             a_pb.CommitReq(
@@ -256,11 +263,11 @@ class InventoryClient:
                 event_id=stock.event,
                 qty=stock.quantity,
                 seat_ids=self.seats(stock),
-                payment_intent_id="pi_1",
+                payment_intent_id=payment,
             ),
         )
         if reason:
-            return reason, None
+            return reason, self.order_of_refusal
         assert answer.status == "CONFIRMED" and answer.order_id, answer
         return "CONFIRMED", answer.order_id
 

@@ -109,6 +109,11 @@ class Fixture:
         request = admin_pb2.RefundReservationRequest(reservation_id=reservation)
         return self.admin.RefundReservation(request, timeout=SECONDS).reservation
 
+    def recorded_payment(self, reservation):
+        """The payment of a reservation as an operator sees it."""
+        request = admin_pb2.GetReservationRequest(reservation_id=reservation)
+        return self.admin.GetReservation(request, timeout=SECONDS).reservation.payment_intent_id
+
     def wait_reclaimed(self, reservation):
         """Waits until an expired hold is reclaimed. Only then can its units be sold again."""
 
@@ -119,13 +124,28 @@ class Fixture:
 
         eventually(is_written, f"{reservation} was not reclaimed")
 
-    def free(self, event):
+    def counts(self, event):
+        """Available, held and sold units or seats of GetInventoryStatus. The sections have the same sums."""
         answer = self.b.status(event)
         assert not answer.HasField("error"), answer
         stats = answer.stats
         counted = stats.available_seats + stats.reserved_seats + stats.sold_seats
         assert stats.total_seats == TOTAL == counted + stats.blocked_seats, stats
-        return stats.available_seats
+        assert answer.event.remaining_seats == stats.available_seats, answer
+        assert abs(stats.availability_percentage - 100 * stats.available_seats / TOTAL) < 0.01, stats
+        for field in ("available_seats", "reserved_seats", "sold_seats", "blocked_seats"):
+            by_section = [getattr(section, field) for section in answer.sections]
+            assert not by_section or sum(by_section) == getattr(stats, field), answer
+        return stats.available_seats, stats.reserved_seats, stats.sold_seats
+
+    def free(self, event):
+        return self.counts(event)[0]
+
+    def expect_counts(self, event, wanted):
+        """Waits until so many units are available, held and sold."""
+        eventually(
+            lambda: self.counts(event) == wanted, lambda: f"{self.counts(event)}, not {wanted}"
+        )
 
     def expect_free(self, event, wanted):
         """Waits until so many units are free; the status may be stale for a moment."""

@@ -341,6 +341,91 @@ def _(fixture, contract, stock):
     yield from ()
 
 
+# ---- the payment ----------------------------------------------------------------------------------
+
+
+@transition("commit with a payment after one without: recorded, same order")
+def _(fixture, contract, stock):
+    reservation = fresh()
+    word, order = contract.commit(reservation, stock, payment="")
+    assert word == "CONFIRMED" and fixture.recorded_payment(reservation) == "", word
+    confirmed_at = fixture.a.shown(reservation).updated_at
+    assert contract.commit(reservation, stock, payment="pi_late") == ("CONFIRMED", order)
+    assert fixture.recorded_payment(reservation) == "pi_late"
+    # A payment is no transition, and no payment means the recorded one.
+    shown = fixture.a.shown(reservation)
+    assert (shown.status, shown.order_id) == ("CONFIRMED", order), shown
+    assert shown.updated_at == confirmed_at, shown
+    for payment in ("pi_late", ""):
+        assert contract.commit(reservation, stock, payment=payment) == ("CONFIRMED", order)
+    other = contract.commit(reservation, stock, payment="pi_other")
+    assert other == ("IDEMPOTENCY_CONFLICT", order), other
+    assert fixture.recorded_payment(reservation) == "pi_late"
+    fixture.expect_counts(stock.event, (TOTAL - stock.size, 0, stock.size))
+    yield from ()
+
+
+@transition("commit with another payment than the recorded one: refused by both services")
+def _(fixture, contract, stock):
+    reservation = fresh()
+    held(contract, reservation, stock)
+    word, order = contract.commit(reservation, stock, payment="pi_first")
+    assert word == "CONFIRMED", word
+    for service in (fixture.a, fixture.b):
+        for _ in range(2):
+            other = service.commit(reservation, stock, payment="pi_second")
+            assert other == ("IDEMPOTENCY_CONFLICT", order), other
+        assert service.commit(reservation, stock, payment="pi_first") == ("CONFIRMED", order)
+    assert fixture.recorded_payment(reservation) == "pi_first"
+    fixture.refund(reservation)
+    # The refund is the reason, whatever the payment.
+    for payment in ("pi_first", "pi_second"):
+        word, _ = contract.commit(reservation, stock, payment=payment)
+        assert word == "RESERVATION_RELEASED", word
+    assert fixture.recorded_payment(reservation) == "pi_first"
+    fixture.expect_counts(stock.event, (TOTAL, 0, 0))
+    yield from ()
+
+
+# ---- held and confirmed ---------------------------------------------------------------------------
+
+
+@transition("status distinguishes held from confirmed at every step")
+def _(fixture, contract, stock):
+    size, event = stock.size, stock.event
+    first, second = fresh(), fresh()
+    fixture.expect_counts(event, (TOTAL, 0, 0))
+    held(contract, first, stock)
+    fixture.expect_counts(event, (TOTAL - size, size, 0))
+    assert fixture.a.shown(first).status == "HELD"
+    confirmed(contract, first, stock)
+    fixture.expect_counts(event, (TOTAL - size, 0, size))
+    assert fixture.a.shown(first).status == "CONFIRMED"
+    # A repeat counts nothing twice.
+    confirmed(contract, first, stock)
+    other = fixture.part_of_rest(stock)
+    held(contract, second, other)
+    fixture.expect_counts(event, (TOTAL - 2 * size, size, size))
+    assert contract.release(second, other) == contract.released["now"]
+    fixture.expect_counts(event, (TOTAL - size, 0, size))
+    assert fixture.a.shown(second).status == "RELEASED"
+    # Without a hold.
+    confirmed(contract, fresh(), other)
+    fixture.expect_counts(event, (TOTAL - 2 * size, 0, 2 * size))
+    fixture.refund(first)
+    fixture.expect_counts(event, (TOTAL - size, 0, size))
+    yield from ()
+
+
+@transition("status of a hold that expires, and is confirmed late: available, then sold")
+def _(fixture, contract, stock):
+    reservation = fresh()
+    yield short_hold(contract, reservation, stock)
+    fixture.expect_counts(stock.event, (TOTAL, 0, 0))
+    confirmed(contract, reservation, stock)
+    fixture.expect_counts(stock.event, (TOTAL - stock.size, 0, stock.size))
+
+
 # ---- the payload ----------------------------------------------------------------------------------
 
 
