@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use inventory_process::pinned_command;
+use inventory_process::{pinned_command, print};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -122,7 +122,7 @@ async fn verify(
             .output()
             .await?;
         let text = String::from_utf8_lossy(&output.stdout);
-        println!("verify {event}: {}", text.lines().last().unwrap_or_default());
+        print(format_args!("verify {event}: {}", text.lines().last().unwrap_or_default()))?;
         if !output.status.success() {
             return Err(format!("verify {event}: {}\n{text}", output.status).into());
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use inventory_generator::report::{LatencySummary, RunReport};
 use inventory_generator::run::RunOptions;
 use inventory_generator::scenario::Scenario;
-use inventory_process::ServerProcess;
+use inventory_process::{ServerProcess, print};
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{CreateEventRequest, EventStock, GetEventRequest};
 use tonic::transport::{Channel, Endpoint};
@@ -107,8 +107,9 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
     let sold = i64::try_from(commits.events.first().map_or(0, |event| event.taken))?;
     let remaining = settled_stock(&mut admin, total - sold).await?;
 
-    println!("{} holds on {} stripe(s), placed in {placed:.1?}", args.holds, args.stripes);
-    println!("all returned {:.1} s after their expiry\n", returned.as_secs_f64());
+    let (holds, stripes) = (args.holds, args.stripes);
+    print(format_args!("{holds} holds on {stripes} stripe(s), placed in {placed:.1?}"))?;
+    print(format_args!("all returned {:.1} s after their expiry\n", returned.as_secs_f64()))?;
     let names = ["before the expiry", "during the return"];
     let rows: Vec<_> = names
         .into_iter()
@@ -116,12 +117,12 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
         .map(|(name, phase)| row(name, &phase.writes))
         .collect();
     let header = ["commits", "count", "p50 ms", "p95 ms", "p99 ms", "max ms"];
-    println!("{}", report::table(&header, &rows));
+    print(report::table(&header, &rows))?;
     let (word, verdict) = match remaining == total - sold {
         true => ("correct", BenchVerdict::Ok),
         false => ("WRONG", BenchVerdict::Broken),
     };
-    println!("remaining {remaining}, sold {sold}, of {total}: {word}");
+    print(format_args!("remaining {remaining}, sold {sold}, of {total}: {word}"))?;
     Ok(verdict)
 }
 

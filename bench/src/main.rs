@@ -117,7 +117,7 @@ async fn main() -> ExitCode {
     match verdict {
         Ok(verdict) => ExitCode::from(verdict.exit_code()),
         Err(error) => {
-            eprintln!("inventory-bench: {error}");
+            inventory_process::report_failure("inventory-bench", &*error);
             ExitCode::from(FAILED)
         }
     }

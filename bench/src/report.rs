@@ -2,6 +2,8 @@
 //!
 //! Not here: where a figure comes from.
 
+use inventory_process::{PrintError, print};
+
 use crate::BenchVerdict;
 
 /// Required range of a figure.
@@ -56,15 +58,18 @@ impl Bound {
 }
 
 /// Prints a line for each bound with values.
-pub(crate) fn print_bounds(bounds: &[Bound]) -> BenchVerdict {
+///
+/// # Errors
+/// If standard output cannot be written.
+pub(crate) fn print_bounds(bounds: &[Bound]) -> Result<BenchVerdict, PrintError> {
     let mut verdict = BenchVerdict::Ok;
     for bound in bounds.iter().filter(|bound| !bound.values.is_empty()) {
-        println!("{}", bound.line());
+        print(bound.line())?;
         if !bound.is_met() {
             verdict = BenchVerdict::Missed;
         }
     }
-    verdict
+    Ok(verdict)
 }
 
 /// The median of the values that are not NaN; NaN without such values.
@@ -164,9 +169,9 @@ mod tests {
     #[test]
     fn bounds_without_values_are_skipped() {
         let skipped = bound(&[], Requirement::AtMost(1.0));
-        assert_eq!(print_bounds(&[skipped]), BenchVerdict::Ok);
+        assert_eq!(print_bounds(&[skipped]).unwrap(), BenchVerdict::Ok);
         let missing = bound(&[f64::NAN], Requirement::AtMost(1.0));
-        assert_eq!(print_bounds(&[missing]), BenchVerdict::Missed);
+        assert_eq!(print_bounds(&[missing]).unwrap(), BenchVerdict::Missed);
     }
 
     #[test]

@@ -5,14 +5,23 @@ use super::SourceFile;
 /// Longest source file, in lines. Most are far shorter.
 const LINES_MAX: usize = 800;
 
+/// The macros that panic if a standard stream cannot be written, with those for standard error.
+const PRINT_MACROS: &[&str] = &["print!(", "println!("];
+const BENCH_OUTPUT: &str =
+    "inventory_process::print reports failed writes, and report ignores them";
+
 /// Words that must not occur below a directory, with the reason.
-const FORBIDDEN_WORDS: [(&str, &[&str], &str); 3] = [
+const FORBIDDEN_WORDS: [(&str, &[&str], &str); 7] = [
     (
         "crates/core/src/",
         &["Instant::now", "SystemTime::now", "thread_rng", "rand::rng("],
         "time and randomness enter the core as parameters",
     ),
     ("bench/", &["inventory_api"], "benchmarks use the wire contract, as any client does"),
+    ("bench/src/", PRINT_MACROS, BENCH_OUTPUT),
+    ("bench/baseline/src/", PRINT_MACROS, BENCH_OUTPUT),
+    ("bench/generator/src/", PRINT_MACROS, BENCH_OUTPUT),
+    ("bench/model/src/", PRINT_MACROS, BENCH_OUTPUT),
     (
         "src/",
         &["print!(", "println!(", "io::stdout()", "stdout().lock", "File::create(", "fs::rename("],
@@ -120,6 +129,8 @@ mod tests {
             ("src/a.rs", "//! Head.\nuse glommio::Task;\n", "crates/runtime"),
             ("crates/core/src/a.rs", "//! Head.\nlet t = Instant::now();\n", "parameters"),
             ("bench/a.rs", "//! Head.\nuse inventory_api::x;\n", "any client"),
+            ("bench/src/a.rs", "//! Head.\nprintln!(\"a\");\n", "inventory_process::print"),
+            ("bench/model/src/bin/a.rs", "//! Head.\neprint!(\"a\");\n", "inventory_process"),
             ("src/cli/a.rs", "//! Head.\nprintln!(\"a\");\n", "src/output writes"),
             ("src/server/a.rs", "//! Head.\n    eprint!(\"a\");\n", "src/output writes"),
             ("src/demo/a.rs", "//! Head.\nlet out = std::io::stdout();\n", "src/output writes"),

@@ -1,5 +1,6 @@
 //! The `baseline` program: the baseline service with a store, or the stub server without one.
 
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -106,17 +107,18 @@ fn main() -> ExitCode {
     };
     let router = match build_router(&args) {
         Ok(router) => router,
-        Err(error) => return exit(USAGE, &error),
+        Err(error) => {
+            inventory_process::report(format_args!("baseline: {error}"));
+            return ExitCode::from(USAGE);
+        }
     };
     match run(&args, router) {
         Ok(()) => ExitCode::from(SUCCESS),
-        Err(error) => exit(FAILURE, &error.to_string()),
+        Err(error) => {
+            inventory_process::report_failure("baseline", &*error);
+            ExitCode::from(FAILURE)
+        }
     }
-}
-
-fn exit(code: u8, error: &str) -> ExitCode {
-    eprintln!("baseline: {error}");
-    ExitCode::from(code)
 }
 
 fn build_router(args: &BaselineArgs) -> Result<Router, String> {
@@ -142,7 +144,7 @@ fn build_router(args: &BaselineArgs) -> Result<Router, String> {
     Ok(router(BaselineService::new(backend, args.concurrency)))
 }
 
-fn run(args: &BaselineArgs, router: Router) -> io::Result<()> {
+fn run(args: &BaselineArgs, router: Router) -> Result<(), Box<dyn Error>> {
     let mut builder = match args.runtime {
         RuntimeKind::CurrentThread => tokio::runtime::Builder::new_current_thread(),
         RuntimeKind::MultiThread => tokio::runtime::Builder::new_multi_thread(),
@@ -154,10 +156,10 @@ fn run(args: &BaselineArgs, router: Router) -> io::Result<()> {
     builder.enable_all().build()?.block_on(serve(router, address))
 }
 
-async fn serve(router: Router, address: SocketAddr) -> io::Result<()> {
+async fn serve(router: Router, address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let incoming = bind(address)
         .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
-    println!("gRPC      {}", incoming.local_addr()?);
+    inventory_process::print(format_args!("gRPC      {}", incoming.local_addr()?))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (shutdown, shutting_down) = tokio::sync::oneshot::channel();
@@ -177,7 +179,7 @@ async fn serve(router: Router, address: SocketAddr) -> io::Result<()> {
     };
     tokio::select! {
         served = router.serve_with_incoming_shutdown(incoming, stop) => {
-            served.map_err(io::Error::other)
+            Ok(served?)
         }
         () = grace => Ok(()),
     }

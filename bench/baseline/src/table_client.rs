@@ -391,7 +391,7 @@ impl TableClient {
     /// Logs a store error to standard error. Clients receive a reason, never the store's message.
     fn log(&self, message: &str) {
         if self.logged_errors.fetch_add(1, Ordering::Relaxed) < LOGGED_ERRORS_MAX {
-            eprintln!("baseline: {message}");
+            inventory_process::report(format_args!("baseline: {message}"));
         }
     }
 }

@@ -165,7 +165,7 @@ fn run_scenario(args: GeneratorArgs) -> u8 {
     let scenario = match Scenario::load(&args.scenario, &overrides) {
         Ok(scenario) => scenario,
         Err(error) => {
-            eprintln!("generator: {error}");
+            inventory_process::report(format_args!("generator: {error}"));
             return USAGE;
         }
     };
@@ -198,13 +198,18 @@ fn run_scenario(args: GeneratorArgs) -> u8 {
     let report = match run::run(scenario, &options) {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("generator: {error}");
+            inventory_process::report(format_args!("generator: {error}"));
             return BROKEN;
         }
     };
-    print!("{}", table::render(&report));
+    // The files are written even if nobody reads the table.
+    let printed = inventory_process::print(table::render(&report).trim_end_matches('\n'));
     if let Err(error) = write(&report, args.json, args.svg) {
-        eprintln!("generator: {error}");
+        inventory_process::report(format_args!("generator: {error}"));
+        return BROKEN;
+    }
+    if let Err(error) = printed {
+        inventory_process::report_failure("generator", &error);
         return BROKEN;
     }
     exit_code(&report)

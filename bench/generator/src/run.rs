@@ -116,7 +116,7 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
         None => None,
         Some(store) => {
             if options.progress {
-                eprintln!("reading the store back …");
+                inventory_process::report("reading the store back …");
             }
             let read = runtime.block_on(store::read_back(store, &plan.events, &mut run_ledger))?;
             violations.absorb(read.violations.clone());
@@ -312,7 +312,7 @@ impl ProgressLine {
 
     fn end(&self) {
         if self.shown && self.terminal {
-            eprintln!();
+            inventory_process::report("");
         }
     }
 }

@@ -24,6 +24,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use inventory_process::report;
 use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc as async_mpsc, watch};
@@ -177,7 +178,7 @@ fn run_thread(
             _ = stopped.wait_for(|stopped| *stopped) => {}
             () = handler.run_jobs(jobs) => {}
             () = accept(listener, &port, &handler, control.watch_reachable()) => {}
-            error = handler.drive() => eprintln!("store-model: timer: {error}"),
+            error = handler.drive() => report(format_args!("store-model: timer: {error}")),
         }
     };
     tokio::task::LocalSet::new().block_on(&runtime, serving);
@@ -236,7 +237,8 @@ async fn accept(
         listener = match port.listen() {
             Ok(listener) => listener,
             Err(error) => {
-                eprintln!("store-model: cannot listen on {}: {error}", port.address);
+                let address = port.address;
+                report(format_args!("store-model: cannot listen on {address}: {error}"));
                 return;
             }
         };

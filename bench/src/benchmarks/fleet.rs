@@ -80,6 +80,7 @@ pub(super) fn fleet(parameters: &Parameters) -> Benchmark {
         ),
         cases,
         columns,
+        note: |_| None,
         bounds: fleet_bounds,
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn mixed(parameters: &Parameters) -> Benchmark {
         ),
         cases: vec![case(MIXED, "mixed", wcu, seconds).with("rate", rate)],
         columns: columns(),
+        note: |_| None,
         bounds: |results| bounds(results, MIXED),
     }
 }
@@ -38,6 +39,7 @@ pub(super) fn soak(parameters: &Parameters) -> Benchmark {
         title: format!("{seconds} seconds of the mixed calls, {rate} a second"),
         cases: vec![soak],
         columns,
+        note: |_| None,
         bounds: |results| {
             let mut bounds = bounds(results, SOAK);
             bounds.push(bound(

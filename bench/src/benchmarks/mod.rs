@@ -13,6 +13,8 @@ mod seats;
 
 use std::path::PathBuf;
 
+use inventory_process::{PrintError, print};
+
 use crate::case::{self, Case, Folders};
 use crate::deployment::{CpuLayout, FleetMembership, Programs, Target};
 use crate::measurement::Measurement;
@@ -118,6 +120,8 @@ struct Benchmark {
     title: String,
     cases: Vec<Case>,
     columns: Vec<Column>,
+    /// A line below the table.
+    note: fn(&[CaseResult]) -> Option<String>,
     bounds: fn(&[CaseResult]) -> Vec<Bound>,
 }
 
@@ -165,27 +169,30 @@ pub(crate) async fn run(
     let folders = Folders { scenarios: args.scenarios.clone(), results: args.results.clone() };
     std::fs::create_dir_all(&folders.results)
         .map_err(|error| format!("{}: {error}", folders.results.display()))?;
-    println!("{}", benchmark.title);
+    print(&benchmark.title)?;
     let cpus = &programs.cpus;
-    println!(
+    print(format_args!(
         "generator on CPU {}, model on {}, servers on {:?}; {rounds} round(s)\n",
         cpus.generator, cpus.model, cpus.servers
-    );
+    ))?;
     let new_result = |case: &Case| CaseResult { name: case.name.clone(), runs: Vec::new() };
     let mut results: Vec<CaseResult> = benchmark.cases.iter().map(new_result).collect();
     for round in 1..=rounds {
         for (case, result) in benchmark.cases.iter().zip(&mut results) {
-            eprintln!("round {round} of {rounds}: {}", case.name);
+            inventory_process::report(format_args!("round {round} of {rounds}: {}", case.name));
             let label = format!("{}-{}-{round}", name.text(), file_name(&case.name));
             let run = case::run(&programs, &folders, case, &label).await;
             let run = run.map_err(|error| format!("{}: {error}", case.name))?;
             result.runs.push(run);
         }
     }
-    Ok(print_results(&benchmark, &results))
+    Ok(print_results(&benchmark, &results)?)
 }
 
-fn print_results(benchmark: &Benchmark, results: &[CaseResult]) -> BenchVerdict {
+fn print_results(
+    benchmark: &Benchmark,
+    results: &[CaseResult],
+) -> Result<BenchVerdict, PrintError> {
     let columns = &benchmark.columns;
     let titles = columns.iter().map(|column| column.title);
     let header: Vec<&str> = std::iter::once("").chain(titles).collect();
@@ -197,29 +204,33 @@ fn print_results(benchmark: &Benchmark, results: &[CaseResult]) -> BenchVerdict 
         std::iter::once(result.name.clone()).chain(cells).collect()
     };
     let rows: Vec<Vec<String>> = results.iter().map(row).collect();
-    println!("{}", report::table(&header, &rows));
-    let mut verdict = report::print_bounds(&(benchmark.bounds)(results));
+    print(report::table(&header, &rows))?;
+    if let Some(note) = (benchmark.note)(results) {
+        print(note)?;
+    }
+    let mut verdict = report::print_bounds(&(benchmark.bounds)(results))?;
     let runs: Vec<(&str, &Measurement)> = results
         .iter()
         .flat_map(|result| result.runs.iter().map(|run| (&*result.name, run)))
         .collect();
     for (name, run) in &runs {
         for reason in run.invalid_because() {
-            println!("invalid: {name}: {reason}");
+            print(format_args!("invalid: {name}: {reason}"))?;
             verdict = BenchVerdict::Invalid;
         }
     }
     for (name, run) in runs.iter().filter(|(_, run)| !run.promises_kept()) {
         verdict = BenchVerdict::Broken;
-        println!("BROKEN: {name}");
+        print(format_args!("BROKEN: {name}"))?;
         for violation in run.violations() {
-            println!("  {violation}");
+            print(format_args!("  {violation}"))?;
         }
     }
     if verdict != BenchVerdict::Broken {
-        println!("every promise kept in {} run(s), checked against the store", runs.len());
+        let runs = runs.len();
+        print(format_args!("every promise kept in {runs} run(s), checked against the store"))?;
     }
-    verdict
+    Ok(verdict)
 }
 
 fn programs(args: &BenchmarkArgs) -> Result<Programs, BenchError> {

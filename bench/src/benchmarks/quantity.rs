@@ -68,6 +68,7 @@ pub(super) fn hot(parameters: &Parameters) -> Benchmark {
             baseline(BASELINE_STRIPED).with_stripes(stripes),
         ],
         columns: columns(),
+        note: |_| None,
         bounds: hot_bounds,
     }
 }
@@ -144,6 +145,7 @@ pub(super) fn overload(parameters: &Parameters) -> Benchmark {
             column("gen", 2, |run| run.cores("generator")),
             column("MiB", 0, Measurement::server_mib),
         ],
+        note: |_| None,
         bounds: overload_bounds,
     }
 }
@@ -199,16 +201,18 @@ pub(super) fn scale(parameters: &Parameters) -> Benchmark {
             at_rate(FOUR_PROCESSES, PROCESS_RATE).on(server(4, 1)),
         ],
         columns,
+        note: scale_note,
         bounds: scale_bounds,
     }
 }
 
-fn scale_bounds(results: &[CaseResult]) -> Vec<super::Bound> {
+fn scale_note(results: &[CaseResult]) -> Option<String> {
     let memory = |case| report::median(&per_round(results, case, Measurement::server_mib));
     let kib = (memory(MANY) - memory(FEW)) * 1024.0 / 4_990.0;
-    if !kib.is_nan() {
-        println!("memory of one connection: {kib:.1} KiB");
-    }
+    (!kib.is_nan()).then(|| format!("memory of one connection: {kib:.1} KiB"))
+}
+
+fn scale_bounds(results: &[CaseResult]) -> Vec<super::Bound> {
     vec![
         ratio_bound(
             results,

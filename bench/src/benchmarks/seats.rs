@@ -41,6 +41,7 @@ pub(super) fn seats(parameters: &Parameters) -> Benchmark {
             column("server", 2, |run| run.cores("server")),
             column("model", 2, |run| run.cores("store")),
         ],
+        note: |_| None,
         bounds: |results| {
             let below = Requirement::Below(P95_BOUND_MS);
             let none = Requirement::AtMost(0.0);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use inventory_client::connect;
-use inventory_process::{CpuTime, ServerProcess, allowed_cpus};
+use inventory_process::{CpuTime, PrintError, ServerProcess, allowed_cpus, print};
 use inventory_proto::inventory::v1::{CommitReq, CommitRes};
 use prost::Message;
 
@@ -169,9 +169,9 @@ pub(crate) async fn run(args: &WireArgs) -> Result<BenchVerdict, BenchError> {
             }
         }
         let max = value_for(&args.max_ratios, shape).or_else(|| shape.max_ratio());
-        bounds.extend(print_shape(shape, requests, &servers, max));
+        bounds.extend(print_shape(shape, requests, &servers, max)?);
     }
-    Ok(report::print_bounds(&bounds))
+    Ok(report::print_bounds(&bounds)?)
 }
 
 /// Prints the table of one shape and returns its bounds. The first server is the server under measurement.
@@ -180,18 +180,18 @@ fn print_shape(
     requests: u64,
     servers: &[MeasuredServer],
     max_ratio: Option<f64>,
-) -> Vec<Bound> {
+) -> Result<Vec<Bound>, PrintError> {
     let metric = shape.metric();
     let (metric_name, metric_column) = match metric {
         Metric::Cpu => ("server CPU per request", "CPU µs"),
         Metric::Latency => ("median latency of a single request", "p50 µs"),
     };
-    println!(
+    print(format_args!(
         "{} connections × {} streams: {metric_name}; {requests} requests a round, {} rounds",
         shape.connections,
         shape.streams,
         servers[0].samples.len()
-    );
+    ))?;
     let mut header = vec![""];
     header.extend(["user µs", "sys µs", "CPU µs", "p50 µs", "requests/s"]);
     header.push("server / baseline by round");
@@ -221,8 +221,8 @@ fn print_shape(
         }
         rows.push(row);
     }
-    println!("{}", report::table(&header, &rows));
-    bounds
+    print(report::table(&header, &rows))?;
+    Ok(bounds)
 }
 
 /// The ratio of each round: in one round all servers run under the same conditions.
@@ -237,7 +237,9 @@ fn cpus(args: &WireArgs) -> Result<(Option<usize>, Option<usize>), BenchError> {
     let server = args.server_core.or(allowed.first().copied());
     let generator = args.generator_core.or(allowed.get(1).copied());
     if server == generator || generator.is_none() {
-        eprintln!("wire: servers and h2load share a CPU: requests/s are not meaningful");
+        inventory_process::report(
+            "wire: servers and h2load share a CPU: requests/s are not meaningful",
+        );
     }
     Ok((server, generator.or(server)))
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use inventory_process::{print, report_failure};
 use inventory_store_model::{
     CapacityUnits, FaultRule, LatencyProfile, ModelServer, ModelSettings, limits,
 };
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("store-model: {error}");
+            report_failure("store-model", &*error);
             ExitCode::FAILURE
         }
     }
@@ -95,7 +96,7 @@ fn run(args: ModelArgs) -> Result<(), Box<dyn Error>> {
             )
         })?;
         server.set_faults(args.faults)?;
-        println!("listening on {}", server.address());
+        print(format_args!("listening on {}", server.address()))?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}

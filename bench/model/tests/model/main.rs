@@ -7,6 +7,7 @@ mod comparison;
 mod conflicts;
 mod faults;
 mod fixture;
+mod program;
 mod server;
 mod tokens;
 mod validation;
