@@ -29,7 +29,7 @@ pub(crate) use duration::{format_span, parse_with_unit};
 #[cfg(test)]
 pub(crate) use env::FixedEnv;
 pub(crate) use env::{Env, ProcessEnv};
-pub(crate) use otel::{OtelConfig, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};
+pub(crate) use otel::{OtelConfig, OtlpCompression, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};
 pub(crate) use range::whole_number;
 pub(crate) use reader::{ConfigError, ConfigErrors, SettingWarning};
 pub(crate) use value_kind::MembershipMode;

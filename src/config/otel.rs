@@ -19,7 +19,7 @@ use super::variables::{self as v, Variable};
 use crate::limits;
 
 use kinds::FileKind;
-pub(crate) use kinds::OtlpProtocol;
+pub(crate) use kinds::{OtlpCompression, OtlpProtocol};
 
 /// How calls are sampled, and where their spans go.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,7 @@ pub(crate) struct OtlpConfig {
     /// Whether a variable names the endpoint.
     pub(crate) endpoint_is_set: bool,
     pub(crate) protocol: OtlpProtocol,
+    pub(crate) compression: OtlpCompression,
     /// Sent with every export. The values are marked as sensitive.
     pub(crate) headers: HeaderMap,
     /// Time limit of one export.
@@ -70,10 +71,11 @@ pub(super) fn traces_name(general: &str) -> String {
 }
 
 /// The `OTEL_EXPORTER_OTLP_*` variables that exist for all signals and for traces.
-pub(super) fn exporter_names() -> [&'static str; 8] {
+pub(super) fn exporter_names() -> [&'static str; 9] {
     [
         v::OTEL_EXPORTER_OTLP_ENDPOINT.name,
         v::OTEL_EXPORTER_OTLP_PROTOCOL.name,
+        v::OTEL_EXPORTER_OTLP_COMPRESSION.name,
         v::OTEL_EXPORTER_OTLP_HEADERS.name,
         v::OTEL_EXPORTER_OTLP_TIMEOUT.name,
         v::OTEL_EXPORTER_OTLP_INSECURE.name,
@@ -190,6 +192,9 @@ impl OtlpConfig {
             (_, StandardValue::Set(url)) => with_path(&url, scheme, path_of(protocol)),
             (_, StandardValue::Unset) => default_endpoint(protocol),
         };
+        let compression = &v::OTEL_EXPORTER_OTLP_COMPRESSION;
+        let compression = read_pair(reader, compression.name, &compression.kind)
+            .unwrap_or_else(|| default_of(compression));
         let headers = &v::OTEL_EXPORTER_OTLP_HEADERS;
         let headers = read_pair(reader, headers.name, &headers.kind).unwrap_or_default();
         let timeout = &v::OTEL_EXPORTER_OTLP_TIMEOUT;
@@ -209,6 +214,7 @@ impl OtlpConfig {
             endpoint: base?,
             endpoint_is_set,
             protocol,
+            compression,
             headers,
             // Zero is no limit in the specification, and the longest one here.
             timeout: if timeout.is_zero() { limits::SPAN_EXPORT_TIMEOUT_MAX } else { timeout },

@@ -59,6 +59,8 @@ fn invalid_values_are_warnings_and_defaults() {
         ("OTEL_RESOURCE_ATTRIBUTES", "region=%zz"),
         (PROTOCOL, "http/json"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "udp"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "deflate"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a b=c"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
@@ -117,6 +119,8 @@ fn variables_for_traces_win() {
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "GRPC"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "GZip"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "tenant=general"),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "tenant=traces"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/general.pem"),
@@ -126,7 +130,18 @@ fn variables_for_traces_win() {
     assert_eq!(config.protocol, OtlpProtocol::Grpc);
     assert_eq!(config.timeout, Duration::from_millis(2_500));
     assert_eq!(config.headers["tenant"], "traces");
+    assert_eq!(config.compression, OtlpCompression::Gzip);
     assert_eq!(config.authorities.as_deref(), Some(Path::new("/traces.pem")));
+}
+
+#[test]
+fn compression_is_gzip_or_none() {
+    let compression = |value| {
+        exporter(&[(ENDPOINT, "http://x"), ("OTEL_EXPORTER_OTLP_COMPRESSION", value)]).compression
+    };
+    assert_eq!(compression("gzip"), OtlpCompression::Gzip);
+    assert_eq!(compression("none"), OtlpCompression::None);
+    assert_eq!(exporter(&[]).compression, OtlpCompression::None);
 }
 
 #[test]

@@ -141,9 +141,6 @@ fn otel_has_no_effect(name: &str, value: &str) -> bool {
         "OTEL_PROPAGATORS" => !all(&["tracecontext", "baggage"]),
         "OTEL_METRICS_EXPORTER" => !all(&["none", "prometheus"]),
         "OTEL_LOGS_EXPORTER" => !all(&["none"]),
-        "OTEL_EXPORTER_OTLP_COMPRESSION" | "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION" => {
-            !all(&["none"])
-        }
         // Parts of OTEL_RESOURCE_ATTRIBUTES, which the operator for Kubernetes sets.
         _ => !name.starts_with("OTEL_RESOURCE_ATTRIBUTES_"),
     }

@@ -90,7 +90,7 @@ fn variables_of_kubernetes_shells_and_libraries_are_not_reported() {
 fn unsupported_variables_of_opentelemetry_are_one_warning() {
     let found = reported(&[
         ("OTEL_BSP_SCHEDULE_DELAY", "500"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://x"),
         ("OTEL_PROPAGATORS", "b3"),
         ("OTEL_METRICS_EXPORTER", "otlp"),

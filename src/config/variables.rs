@@ -4,8 +4,8 @@
 
 use super::duration::DefaultUnit;
 use super::otel::kinds::{
-    AttributesKind, EndpointKind, ExportersKind, FLAG, FileKind, HeadersKind, OtlpProtocol,
-    PROTOCOLS, SAMPLERS, SamplerName, TIMEOUT,
+    AttributesKind, COMPRESSIONS, EndpointKind, ExportersKind, FLAG, FileKind, HeadersKind,
+    OtlpCompression, OtlpProtocol, PROTOCOLS, SAMPLERS, SamplerName, TIMEOUT,
 };
 use super::value_kind::{
     AddressKind, CountKind, DurationKind, KeywordKind, LATE_COMMIT_POLICIES, LOG_LEVELS,
@@ -129,6 +129,7 @@ pub static VARIABLES: &[VariableGroup] = &[
             &OTEL_RESOURCE_ATTRIBUTES,
             &OTEL_EXPORTER_OTLP_ENDPOINT,
             &OTEL_EXPORTER_OTLP_PROTOCOL,
+            &OTEL_EXPORTER_OTLP_COMPRESSION,
             &OTEL_EXPORTER_OTLP_HEADERS,
             &OTEL_EXPORTER_OTLP_TIMEOUT,
             &OTEL_EXPORTER_OTLP_INSECURE,
@@ -165,9 +166,12 @@ pub(crate) static READ_BY_THE_SDK: &[(&str, &str)] = &[
     ("AWS_EC2_METADATA_DISABLED", "true: no role of the instance"),
 ];
 
-/// Variables of the connection to AWS, read by the store client: listed in the help, never parsed here.
+/// Variables of the connections to AWS and, for proxies, to the collector, read by the store client: listed in the help, never parsed here.
 pub(crate) static READ_BY_THE_STORE: &[(&str, &str)] = &[
-    ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY", "http:// proxy to AWS; never used for loopback"),
+    (
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY",
+        "http:// proxy to AWS and collector; never for loopback",
+    ),
     ("NO_PROXY", "names and networks that are reached without a proxy"),
     ("AWS_CA_BUNDLE", "PEM file of certificate authorities, in addition to the public ones"),
     ("SSL_CERT_FILE", "the same; ignored with a warning if the file cannot be read"),
@@ -609,6 +613,14 @@ pub(crate) static OTEL_EXPORTER_OTLP_PROTOCOL: Variable<KeywordKind<OtlpProtocol
     kind: PROTOCOLS,
     example: "grpc",
     about: "protocol of the export",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_COMPRESSION: Variable<KeywordKind<OtlpCompression>> = Variable {
+    name: "OTEL_EXPORTER_OTLP_COMPRESSION",
+    default: "none",
+    kind: COMPRESSIONS,
+    example: "gzip",
+    about: "compression of the export",
 };
 
 pub(crate) static OTEL_EXPORTER_OTLP_HEADERS: Variable<HeadersKind> = Variable {

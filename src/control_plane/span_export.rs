@@ -24,6 +24,7 @@ use super::stop_requested;
 use crate::config::OtlpConfig;
 use crate::limits;
 use crate::telemetry::trace::SpanQueue;
+use inventory_store::Proxies;
 
 /// Destination of spans and the resource attributes of this process.
 #[derive(Debug)]
@@ -36,13 +37,14 @@ pub struct SpanExportConfig {
 
 impl SpanExportConfig {
     /// # Errors
-    /// Why the collector cannot be reached with these settings: a PEM file, or a name.
+    /// Why the collector cannot be reached with these settings: a PEM file, a name, or a proxy.
     pub(crate) fn new(
         spans: SpanQueue,
         otlp: OtlpConfig,
         resource: Vec<(String, String)>,
     ) -> Result<Self, String> {
-        Ok(Self { spans, target: OtlpTarget::new(otlp)?, resource })
+        let proxies = Proxies::from_environment().map_err(|error| error.to_string())?;
+        Ok(Self { spans, target: OtlpTarget::new(otlp, &proxies)?, resource })
     }
 }
 

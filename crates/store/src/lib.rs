@@ -62,7 +62,7 @@ pub use capacity::CapacityKind;
 pub use clock_skew::ClockSkew;
 pub use codec::StoredRecord;
 pub use connect_error::StoreConnectError;
-pub use connector::{CaBundleError, ProxyError, ShardHttp, ShardSleep};
+pub use connector::{CaBundleError, Proxies, Proxy, ProxyError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use page::{Page, PageToken};

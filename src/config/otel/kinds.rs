@@ -24,6 +24,18 @@ pub(crate) const PROTOCOLS: KeywordKind<OtlpProtocol> = KeywordKind {
     words: &[("grpc", "", OtlpProtocol::Grpc), ("http/protobuf", "", OtlpProtocol::HttpProtobuf)],
 };
 
+/// Value of OTEL_EXPORTER_OTLP_COMPRESSION.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OtlpCompression {
+    None,
+    Gzip,
+}
+
+pub(crate) const COMPRESSIONS: KeywordKind<OtlpCompression> = KeywordKind {
+    what: "a compression of this server",
+    words: &[("gzip", "", OtlpCompression::Gzip), ("none", "", OtlpCompression::None)],
+};
+
 /// Exporters of spans, separated by commas, in lower case.
 pub(crate) struct ExportersKind;
 

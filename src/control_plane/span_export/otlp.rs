@@ -1,15 +1,17 @@
 //! OTLP: one export of spans over gRPC or over HTTP with protobuf bodies, with or without TLS.
 //!
-//! A collector is reached directly, never through a proxy. Not here: batches and queues (`span_export`).
+//! A collector is reached through the proxy that the environment names for its URL, by a tunnel. Not here: batches and queues (`span_export`).
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::{self, ClientConfig, RootCertStore};
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
@@ -24,19 +26,22 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Extensions};
 use tonic_types::StatusExt as _;
 
 use crate::build_info;
-use crate::config::{OtlpConfig, OtlpProtocol};
+use crate::config::{OtlpCompression, OtlpConfig, OtlpProtocol};
 use crate::limits;
+use inventory_store::{Proxies, Proxy};
 
 /// What is needed to reach a collector; everything that can be wrong with it is checked when it is created.
 #[derive(Clone, Debug)]
 pub(crate) struct OtlpTarget {
     config: OtlpConfig,
+    proxy: Option<Proxy>,
     tls: Option<TlsSettings>,
 }
 
@@ -55,10 +60,11 @@ impl std::fmt::Debug for TlsSettings {
 impl OtlpTarget {
     /// # Errors
     /// A PEM file that cannot be used, or a host that no certificate can name.
-    pub(crate) fn new(config: OtlpConfig) -> Result<Self, String> {
+    pub(crate) fn new(config: OtlpConfig, proxies: &Proxies) -> Result<Self, String> {
+        let proxy = proxies.for_url(&config.endpoint);
         let is_https = config.endpoint.scheme_str() == Some("https");
         let tls = if is_https { Some(TlsSettings::read(&config)?) } else { None };
-        Ok(Self { config, tls })
+        Ok(Self { config, proxy, tls })
     }
 
     /// Time limit of one export, with its repetitions.
@@ -70,7 +76,11 @@ impl OtlpTarget {
     pub(super) fn client(self) -> OtlpClient {
         match self.config.protocol {
             OtlpProtocol::Grpc => OtlpClient::Grpc {
-                client: TraceServiceClient::new(self.channel()),
+                client: match self.config.compression {
+                    OtlpCompression::None => TraceServiceClient::new(self.channel()),
+                    OtlpCompression::Gzip => TraceServiceClient::new(self.channel())
+                        .send_compressed(CompressionEncoding::Gzip),
+                },
                 metadata: MetadataMap::from_headers(self.config.headers),
             },
             OtlpProtocol::HttpProtobuf => OtlpClient::Http(self),
@@ -95,10 +105,13 @@ impl OtlpTarget {
         let endpoint = &self.config.endpoint;
         let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = endpoint.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let socket = TcpStream::connect((host, port)).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot connect to {host}:{port}: {error}"))
-        })?;
-        let _ = socket.set_nodelay(true);
+        let socket = match &self.proxy {
+            None => connect_to(host, port).await?,
+            Some(proxy) => tunnel(proxy, host, port).await.map_err(|error| {
+                let Proxy { host, port, .. } = proxy;
+                io::Error::new(error.kind(), format!("through the proxy {host}:{port}: {error}"))
+            })?,
+        };
         let Some(TlsSettings { connector, name }) = &self.tls else {
             return Ok(Box::new(socket));
         };
@@ -108,7 +121,7 @@ impl OtlpTarget {
         Ok(Box::new(stream.compat()))
     }
 
-    async fn post(&self, body: Bytes) -> Result<usize, ExportError> {
+    async fn post(&self, body: Vec<u8>) -> Result<usize, ExportError> {
         let endpoint = &self.config.endpoint;
         let failed = |error: &dyn std::fmt::Display| ExportError::transient(error.to_string());
         let stream = self.connect().await.map_err(|error| failed(&error))?;
@@ -118,7 +131,11 @@ impl OtlpTarget {
             // A request learns about the end of its connection through `sender`.
             let _ = connection.await;
         }));
-        let mut request = Request::new(Full::new(body));
+        let body = match self.config.compression {
+            OtlpCompression::None => body,
+            OtlpCompression::Gzip => gzip(&body).map_err(|error| failed(&error))?,
+        };
+        let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         let path = endpoint.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = Uri::try_from(path).map_err(|error| failed(&error))?;
@@ -127,6 +144,9 @@ impl OtlpTarget {
         let host = host.rsplit('@').next().unwrap_or_default();
         headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| failed(&error))?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        if self.config.compression == OtlpCompression::Gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         if let Ok(agent) = HeaderValue::from_str(&user_agent()) {
             headers.insert(USER_AGENT, agent);
         }
@@ -152,6 +172,31 @@ impl OtlpTarget {
             retry_after: after.and_then(|after| after.parse().ok()).map(Duration::from_secs),
         })
     }
+}
+
+async fn connect_to(host: &str, port: u16) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect((host, port)).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot connect to {host}:{port}: {error}"))
+    })?;
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+/// Connects to `proxy` and asks it for a tunnel to the collector. The proxy resolves the name.
+async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut socket = connect_to(&proxy.host, proxy.port).await?.compat();
+    let authority = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    proxy.tunnel(&mut socket, &authority).await?;
+    Ok(socket.into_inner())
+}
+
+fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressed = GzEncoder::new(Vec::new(), Compression::default());
+    compressed.write_all(body)?;
+    compressed.finish()
 }
 
 /// A connection to a collector.
@@ -199,7 +244,7 @@ impl OtlpClient {
         request: ExportTraceServiceRequest,
     ) -> Result<usize, ExportError> {
         match self {
-            OtlpClient::Http(target) => target.post(request.encode_to_vec().into()).await,
+            OtlpClient::Http(target) => target.post(request.encode_to_vec()).await,
             OtlpClient::Grpc { client, metadata } => {
                 let extensions = Extensions::default();
                 let request = tonic::Request::from_parts(metadata.clone(), extensions, request);

@@ -1,11 +1,13 @@
 //! Spans that reach a collector over each protocol, with and without TLS.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::ServerConfig;
 use futures_rustls::rustls::crypto::ring;
@@ -13,11 +15,11 @@ use http::{HeaderMap, Response};
 use prost::Message as _;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
 
 use super::*;
-use crate::config::OtlpProtocol;
+use crate::config::{OtlpCompression, OtlpProtocol};
 use crate::telemetry::trace::tests::call_span;
 
 /// What a collector received: path, headers, body without framing.
@@ -69,6 +71,7 @@ impl Collector {
             endpoint: format!("{scheme}://{}{path}", self.address).parse().unwrap(),
             endpoint_is_set: true,
             protocol,
+            compression: OtlpCompression::None,
             headers,
             timeout: Duration::from_secs(20),
             authorities: None,
@@ -143,9 +146,18 @@ async fn read_http<S: AsyncRead + Unpin>(mut stream: S) -> (String, HeaderMap, B
     (path, headers, body.into(), stream)
 }
 
+/// No proxy, whatever the environment of the tests has.
+fn direct() -> Proxies {
+    Proxies::read(|_| None).unwrap()
+}
+
 async fn export(config: OtlpConfig) -> Result<usize, ExportError> {
+    export_through(config, &direct()).await
+}
+
+async fn export_through(config: OtlpConfig, proxies: &Proxies) -> Result<usize, ExportError> {
     let resource = vec![("service.name".to_owned(), "tickets".to_owned())];
-    let client = OtlpTarget::new(config).unwrap().client();
+    let client = OtlpTarget::new(config, proxies).unwrap().client();
     let mut exporter = SpanExporter { client, resource: as_resource(resource) };
     exporter.export(vec![call_span()]).await
 }
@@ -200,9 +212,109 @@ async fn collector_with_tls_is_reached_if_its_authority_is_trusted() {
         assert_eq!(collector.received.lock().unwrap().len(), 1);
         // The public authorities do not vouch for it.
         let stranger = OtlpConfig { authorities: None, ..settings };
-        let mut client = OtlpTarget::new(stranger).unwrap().client();
+        let mut client = OtlpTarget::new(stranger, &direct()).unwrap().client();
         let error = client.export(ExportTraceServiceRequest::default()).await.unwrap_err();
         assert!(error.text.contains("TLS with"), "{}", error.text);
+    }
+}
+
+#[tokio::test]
+async fn spans_are_compressed_if_the_operator_wants_it() {
+    for protocol in BOTH {
+        let collector = Collector::start(protocol, None, 0).await;
+        let settings = collector.config(protocol, "http");
+        let settings = OtlpConfig { compression: OtlpCompression::Gzip, ..settings };
+        assert_eq!(export(settings).await.unwrap(), 0);
+        let received = collector.received.lock().unwrap();
+        let (_, headers, body) = &received[0];
+        let header = match protocol {
+            OtlpProtocol::Grpc => "grpc-encoding",
+            OtlpProtocol::HttpProtobuf => "content-encoding",
+        };
+        assert_eq!(headers[header], "gzip");
+        let mut plain = Vec::new();
+        GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+        let request = ExportTraceServiceRequest::decode(&plain[..]).unwrap();
+        assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "call");
+    }
+}
+
+/// A proxy that connects to `collector` for any CONNECT, and the heads of the requests that it got.
+async fn start_proxy(
+    collector: SocketAddr,
+    answer: &'static str,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            shared.lock().unwrap().push(String::from_utf8(head).unwrap());
+            let line = format!("HTTP/1.1 {answer}\r\n\r\n");
+            socket.write_all(line.as_bytes()).await.unwrap();
+            if answer.starts_with("200") {
+                tokio::spawn(async move {
+                    let mut stream = TcpStream::connect(collector).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut socket, &mut stream).await;
+                });
+            }
+        }
+    });
+    (address, heads)
+}
+
+#[tokio::test]
+async fn spans_go_through_the_proxy_of_the_environment() {
+    for protocol in BOTH {
+        let collector = Collector::start(protocol, None, 0).await;
+        let (proxy, heads) = start_proxy(collector.address, "200 OK").await;
+        let read = |exceptions: &'static str| {
+            Proxies::read(move |name| match name {
+                "HTTP_PROXY" => Some(format!("http://user:secret@{proxy}")),
+                "NO_PROXY" => Some(exceptions.to_owned()),
+                _ => None,
+            })
+        };
+        // No resolver knows the name; the proxy does.
+        let mut settings = collector.config(protocol, "http");
+        settings.endpoint = "http://collector.invalid:4317/v1/traces".parse().unwrap();
+        let exported = export_through(settings.clone(), &read("").unwrap()).await;
+        assert_eq!(exported.unwrap(), 0, "{protocol:?}");
+        assert_eq!(collector.received.lock().unwrap().len(), 1);
+        let head = heads.lock().unwrap()[0].clone();
+        assert!(head.starts_with("CONNECT collector.invalid:4317 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("proxy-authorization: Basic dXNlcjpzZWNyZXQ="), "{head}");
+        // Not for names of NO_PROXY, and not for this machine.
+        let mut client = OtlpTarget::new(settings, &read(".invalid").unwrap()).unwrap().client();
+        client.export(ExportTraceServiceRequest::default()).await.unwrap_err();
+        let local = collector.config(protocol, "http");
+        assert_eq!(export_through(local, &read("").unwrap()).await.unwrap(), 0);
+        assert_eq!(heads.lock().unwrap().len(), 1, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn proxy_that_refuses_is_named_without_its_password() {
+    for protocol in BOTH {
+        let collector = Collector::start(protocol, None, 0).await;
+        let (proxy, _) = start_proxy(collector.address, "407 Proxy Authentication Required").await;
+        let proxies = Proxies::read(|name| {
+            (name == "HTTP_PROXY").then(|| format!("http://user:secret@{proxy}"))
+        });
+        let mut settings = collector.config(protocol, "http");
+        settings.endpoint = "http://collector.invalid:4317/".parse().unwrap();
+        let target = OtlpTarget::new(settings, &proxies.unwrap()).unwrap();
+        let shown = format!("{target:?}");
+        let export = target.client().export(ExportTraceServiceRequest::default()).await;
+        let text = export.unwrap_err().text;
+        assert!(text.contains(&format!("through the proxy {proxy}: ")), "{text}");
+        assert!(text.contains("407"), "{text}");
+        assert!(!text.contains("secret") && !shown.contains("secret"), "{text}, {shown}");
     }
 }
 
@@ -221,11 +333,12 @@ fn unusable_files_are_named() {
         endpoint: "https://otel:4317/".parse().unwrap(),
         endpoint_is_set: true,
         protocol: OtlpProtocol::Grpc,
+        compression: OtlpCompression::None,
         headers: HeaderMap::new(),
         timeout: Duration::from_secs(1),
         authorities: Some("/nowhere/ca.pem".into()),
         identity: None,
     };
-    let error = OtlpTarget::new(missing).unwrap_err();
+    let error = OtlpTarget::new(missing, &direct()).unwrap_err();
     assert!(error.contains("/nowhere/ca.pem"), "{error}");
 }

@@ -16,8 +16,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use rustls_pki_types::ServerName;
 
 use super::io::{HyperIo, SharedSocket};
-use super::network::{NetworkSettings, Proxy};
+use super::network::NetworkSettings;
 use super::origin::StoreOrigin;
+use super::proxy::Proxy;
 use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::{Task, clock};
@@ -83,7 +84,7 @@ impl Dialer {
         };
         let through = async {
             let mut socket = SharedSocket::new(self.connect_to(&proxy.host, proxy.port).await?);
-            proxy.tunnel(&mut socket, origin).await?;
+            proxy.tunnel(&mut socket, &origin.authority()).await?;
             Ok(socket)
         };
         through.await.map_err(|error: io::Error| {

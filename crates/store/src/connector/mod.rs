@@ -11,6 +11,7 @@ mod io;
 mod network;
 mod origin;
 mod pool;
+mod proxy;
 
 use std::fmt;
 use std::future::Future;
@@ -29,8 +30,9 @@ use aws_smithy_types::body::SdkBody;
 use futures::future::{Either, select};
 use send_wrapper::SendWrapper;
 
-pub use network::{CaBundleError, ProxyError};
+pub use network::CaBundleError;
 pub(super) use network::{NetworkError, NetworkSettings};
+pub use proxy::{Proxies, Proxy, ProxyError};
 
 use crate::clock_skew::ClockSkew;
 use dial::Dialer;
