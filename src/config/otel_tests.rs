@@ -156,6 +156,17 @@ fn headers_are_decoded_and_never_repeated_in_messages() {
 }
 
 #[test]
+fn password_of_an_endpoint_is_not_repeated_in_messages() {
+    for value in ["ftp://user:s3cret@otel:4317", "http://user:s3cret@", "user:s3cret@ot el"] {
+        for name in [ENDPOINT, TRACES_ENDPOINT] {
+            let reason = warning(&[(name, value)]).reason;
+            assert!(!reason.contains("s3cret"), "{value}: {reason}");
+            assert!(reason.contains("want a URL"), "{reason}");
+        }
+    }
+}
+
+#[test]
 fn exporters_are_a_list() {
     let is_exported = |value| {
         let config = config(&[("OTEL_TRACES_EXPORTER", value)]);

@@ -150,8 +150,9 @@ impl<'e, E: Env> SettingsReader<'e, E> {
         match kind.parse(text) {
             Ok(value) => StandardValue::Set(value),
             Err(problem) => {
-                let shown = if K::IS_SECRET { String::new() } else { format!("{text:?} ") };
-                self.warn(name, format!("{shown}{problem}; want {}", kind.expected()));
+                let shown = kind.shown(text).map(|text| format!("{text:?} ")).unwrap_or_default();
+                let (expected, quoted) = (kind.expected(), quotation_hint(text));
+                self.warn(name, format!("{shown}{problem}; want {expected}{quoted}"));
                 StandardValue::Invalid
             }
         }
@@ -184,17 +185,10 @@ impl<'e, E: Env> SettingsReader<'e, E> {
 
     /// Records that `variable` is invalid; the cure comes from its kind.
     pub(super) fn refuse(&mut self, variable: &dyn VariableHelp, value: String, problem: String) {
-        self.errors.push(ConfigError {
-            variable: variable.name(),
-            value,
-            problem,
-            cure: format!(
-                "want {}, for example {}={}",
-                variable.expected(),
-                variable.name(),
-                variable.example()
-            ),
-        });
+        let quoted = quotation_hint(&value);
+        let (name, expected, example) = (variable.name(), variable.expected(), variable.example());
+        let cure = format!("want {expected}, for example {name}={example}{quoted}");
+        self.errors.push(ConfigError { variable: name, value, problem, cure });
     }
 
     /// Whether `variable` was invalid so far.
@@ -213,6 +207,16 @@ impl<'e, E: Env> SettingsReader<'e, E> {
     /// All invalid settings.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
         if self.errors.is_empty() { Ok(value) } else { Err(ConfigErrors(self.errors)) }
+    }
+}
+
+/// The cure for a value in quotation marks, which env files and manifests hand over with the value.
+fn quotation_hint(value: &str) -> &'static str {
+    let value = value.trim();
+    let is_quoted = |mark| value.len() > 1 && value.starts_with(mark) && value.ends_with(mark);
+    match is_quoted('"') || is_quoted('\'') {
+        true => ", without quotation marks: an env file of Docker has none",
+        false => "",
     }
 }
 

@@ -206,6 +206,19 @@ fn the_admin_port_can_be_off_and_free() {
 }
 
 #[test]
+fn value_in_quotation_marks_is_refused_with_the_cure() {
+    for (name, value) in [("GRPC_PORT", "'8080'"), ("HOLD_TTL", "\"5m\""), ("MAX_QTY", "\"\"")] {
+        let errors = Config::from_env(&FixedEnv::on([0]).with(name, value)).unwrap_err();
+        assert!(errors.to_string().contains("without quotation marks"), "{errors}");
+    }
+    let config = Config::from_env(&FixedEnv::on([0]).with("OTEL_TRACES_SAMPLER", "\"always_on\""));
+    let warnings = config.unwrap().warnings;
+    assert!(warnings[0].reason.contains("without quotation marks"), "{warnings:?}");
+    let errors = Config::from_env(&FixedEnv::on([0]).with("GRPC_PORT", "x")).unwrap_err();
+    assert!(!errors.to_string().contains("quotation"), "{errors}");
+}
+
+#[test]
 fn all_errors_are_reported_together() {
     let vars = [
         ("GRPC_PORT", "eighty"),

@@ -16,8 +16,10 @@ use inventory_core::rules::LateCommit;
 pub(crate) trait ValueKind: Sync {
     type Value;
 
-    /// Whether a value may be a secret, which no message repeats.
-    const IS_SECRET: bool = false;
+    /// A value as messages show it; `None`: not at all, because it may be a secret.
+    fn shown(&self, text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
 
     /// # Errors
     /// The problem of `text`, as the end of a sentence that begins with the value.

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP.
+//! SIGTERM, SIGINT and SIGHUP; SIGUSR1 and SIGUSR2, which end no server.
 
 use std::io::{self, IsTerminal};
 
@@ -27,6 +27,8 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user_1: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
@@ -36,6 +38,8 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -63,17 +67,20 @@ impl Signals {
 
     async fn next(&mut self, hangup_counts: bool) -> &'static str {
         loop {
-            select! {
+            let ignored = select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
                     if hangup_counts {
                         return "SIGHUP";
                     }
-                    let hint = "settings are read at the start only; SIGTERM drains the server";
-                    tracing::warn!(signal = "SIGHUP", hint, "signal ignored");
+                    "SIGHUP"
                 }
-            }
+                _ = self.user_1.recv() => "SIGUSR1",
+                _ = self.user_2.recv() => "SIGUSR2",
+            };
+            let hint = "settings are read at the start only; SIGTERM drains the server";
+            tracing::warn!(signal = ignored, hint, "signal ignored");
         }
     }
 }

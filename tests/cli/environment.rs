@@ -99,6 +99,24 @@ fn tables_create_prints_account_region_and_endpoint_first() {
 }
 
 #[test]
+fn profile_that_does_not_exist_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config");
+    std::fs::write(&config, "[profile sale]\nregion = eu-west-1\n").unwrap();
+    let variables = [
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ("AWS_PROFILE", "sail"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    for args in [&["check"][..], &["tables", "check"]] {
+        let ran = run_with(args, &variables);
+        assert_eq!(ran.code, FAILED);
+        let text = ran.out + &ran.err;
+        assert_has(&text, &["the profile \"sail\" is not in the AWS configuration files"]);
+    }
+}
+
+#[test]
 fn check_names_what_is_not_supported() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config");

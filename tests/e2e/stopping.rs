@@ -258,10 +258,15 @@ async fn second_signal_exits_immediately() {
 }
 
 #[tokio::test]
-async fn hangup_is_ignored_unless_the_terminal_was_closed() {
+async fn hangup_is_ignored_unless_the_terminal_was_closed_and_so_are_user_signals() {
     let mut server = ServerCommand::dev_in_memory().start();
-    server.signal(libc::SIGHUP);
-    assert!(server.log.wait_for(|log| log.contains("signal ignored")));
+    for (signal, name) in
+        [(libc::SIGHUP, "SIGHUP"), (libc::SIGUSR1, "SIGUSR1"), (libc::SIGUSR2, "SIGUSR2")]
+    {
+        server.signal(signal);
+        let line = |line: &str| line.contains("signal ignored") && line.contains(name);
+        assert!(server.log.wait_for(|log| log.lines().any(line)), "{name}");
+    }
     let (code, _) = http_get(&server.metrics, "/readyz").await.unwrap();
     assert_eq!(code, 200);
     server.signal(libc::SIGTERM);

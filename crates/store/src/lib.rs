@@ -374,7 +374,7 @@ fn placeholder() -> Credentials {
 }
 
 fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
-    let fail = |why: String| StoreConnectError::Endpoint { url: url.to_owned(), why };
+    let fail = |why: String| StoreConnectError::Endpoint { url: without_credentials(url), why };
     let uri: http::Uri = url.parse().map_err(|error| fail(format!("{error}")))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(()),
@@ -391,10 +391,12 @@ fn place(settings: &StoreSettings) -> String {
     }
 }
 
-/// The URL without the user and password that it may have.
-fn without_credentials(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(end)) if scheme < end => url[..scheme + 3].to_owned() + &url[end + 1..],
-        _ => url.to_owned(),
+/// The URL without the user and password that it may have, for messages. Also for a text that is no URL, because a
+/// password may be the reason.
+pub fn without_credentials(url: &str) -> String {
+    let start = url.find("://").map_or(0, |scheme| scheme + 3);
+    match url[start..].rfind('@') {
+        Some(end) => url[..start].to_owned() + &url[start + end + 1..],
+        None => url.to_owned(),
     }
 }

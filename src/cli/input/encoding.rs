@@ -5,6 +5,9 @@ use encoding_rs::{EUC_KR, Encoding, UTF_16BE, UTF_16LE};
 /// Name of UTF-8 in spreadsheets.
 const FIX: &str = "save it as \"CSV UTF-8\"";
 
+/// Programs of DOS end their files with this character.
+const END_OF_FILE: char = '\u{1a}';
+
 /// Formats that are no text, by their first bytes.
 const NO_TEXT: [(&[u8], &str); 5] = [
     (b"PK\x03\x04", "a spreadsheet or an archive (.xlsx, .ods, .zip)"),
@@ -19,6 +22,12 @@ const NO_TEXT: [(&[u8], &str); 5] = [
 /// # Errors
 /// The format of the file, and how to convert it.
 pub(super) fn decode(bytes: &[u8]) -> Result<(String, Option<String>), String> {
+    let (mut text, note) = decode_all(bytes)?;
+    text.truncate(text.trim_end_matches(END_OF_FILE).len());
+    Ok((text, note))
+}
+
+fn decode_all(bytes: &[u8]) -> Result<(String, Option<String>), String> {
     if let Some((_, what)) = NO_TEXT.iter().find(|(start, _)| bytes.starts_with(start)) {
         return Err(format!("is {what}, not text: open it in its program and {FIX}"));
     }

@@ -204,7 +204,8 @@ fn record(
     let named = header.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
     if row.len() < named {
         let (has, want) = (row.len(), named);
-        return Err(format!("has {has} fields; want {want}, as the first line has"));
+        let has = counted(has as i64, "field");
+        return Err(format!("has {has}; want {want}, as the first line has"));
     }
     let mut record = vec![String::new(); columns.len()];
     for (number, cell) in row.iter().enumerate() {

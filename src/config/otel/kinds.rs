@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::value_kind::{CountKind, KeywordKind, ValueKind};
 use crate::limits;
+use inventory_store::without_credentials;
 
 /// Value of OTEL_EXPORTER_OTLP_PROTOCOL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,10 @@ pub(crate) struct EndpointKind;
 impl ValueKind for EndpointKind {
     type Value = Uri;
 
+    fn shown(&self, text: &str) -> Option<String> {
+        Some(without_credentials(text))
+    }
+
     fn parse(&self, text: &str) -> Result<Uri, String> {
         let url: Uri = text.parse().map_err(|why| format!("is no URL ({why})"))?;
         if let Some(other) = url.scheme_str().filter(|name| !matches!(*name, "http" | "https")) {
@@ -80,7 +85,9 @@ pub(crate) struct HeadersKind;
 impl ValueKind for HeadersKind {
     type Value = HeaderMap;
 
-    const IS_SECRET: bool = true;
+    fn shown(&self, _: &str) -> Option<String> {
+        None
+    }
 
     fn parse(&self, text: &str) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();

@@ -35,7 +35,7 @@ use tonic_types::StatusExt as _;
 use crate::build_info;
 use crate::config::{OtlpCompression, OtlpConfig, OtlpProtocol};
 use crate::limits;
-use inventory_store::{Proxies, Proxy};
+use inventory_store::{Proxies, Proxy, without_credentials};
 
 /// What is needed to reach a collector; everything that can be wrong with it is checked when it is created.
 #[derive(Clone, Debug)]
@@ -167,7 +167,11 @@ impl OtlpTarget {
         );
         let after = head.headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok());
         Err(ExportError {
-            text: format!("HTTP status {} from {endpoint}", head.status),
+            text: format!(
+                "HTTP status {} from {}",
+                head.status,
+                without_credentials(&endpoint.to_string())
+            ),
             is_transient,
             retry_after: after.and_then(|after| after.parse().ok()).map(Duration::from_secs),
         })

@@ -79,6 +79,12 @@ fn check_proxy(variable: &'static str, value: &str) -> Result<(), ProxyError> {
     let probe = Matcher::builder().all(value).build();
     let found = probe.intercept(&http::Uri::from_static("http://store.example"));
     let found = found.ok_or_else(|| fail("its value is no URL".to_owned()))?;
+    let authority = found.uri().authority().map_or("", |authority| authority.as_str());
+    // Behind the user and an IPv6 address.
+    let place = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    if place.contains(':') && found.uri().port_u16().is_none() {
+        return Err(fail("its port is no number from 1 to 65535".to_owned()));
+    }
     match found.uri().scheme_str() {
         Some("http") => Ok(()),
         other => {
@@ -229,6 +235,19 @@ mod tests {
             "http://[fd00:ec2::23]/v1/credentials",
         ] {
             assert_eq!(proxy(url, &all), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn proxy_with_a_port_that_is_no_number_is_refused() {
+        for value in ["proxy:abc", "http://proxy:99999", "http://user:secret@[::1]:x"] {
+            let error = Proxies::read(|name| (name == "ALL_PROXY").then(|| value.to_owned()));
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains("ALL_PROXY: its "), "{value}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for value in ["proxy", "http://user:secret@proxy", "http://user:1:2@[::1]:3128"] {
+            Proxies::read(|name| (name == "ALL_PROXY").then(|| value.to_owned())).unwrap();
         }
     }
 

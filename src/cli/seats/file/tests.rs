@@ -301,6 +301,9 @@ fn empty_columns_and_rows_are_skipped() {
     let price = Some((120_000, "KRW"));
     let expected = ["1", "2", "3", "4"].map(|n| seat(&format!("A-{n}"), "S", "A", n, price));
     assert_taken(text, &expected, &["2 lines without a value skipped"]);
+    // The end of a file of DOS.
+    assert_eq!(read("seat_id,row\r\nA-1,A\r\n\u{1a}").unwrap().len(), 1);
+    assert_reported("seat_id,row,number\nA-1\n", &["line 2: has 1 field; want 3"]);
     assert_reported(",,\nseat_id,row,,\nA-1,A,,left\n", &["line 3: has \"left\" in field 4"]);
     assert_reported("seat_id,row\nA-1,A,left\n", &["line 2: has \"left\" in field 3"]);
     assert_reported("seat_id,row\n,,\n", &["has no seats"]);
