@@ -121,6 +121,24 @@ fn demo_ends_with_its_reader() {
     let demo = ["demo", "--tickets", "500"];
     assert_quiet(&demo, run_into(ServerCommand::new(&demo).command, closed_pipe()));
     assert_unwritten(&demo, run_into(ServerCommand::new(&demo).command, full_device()));
+
+    // A reader that leaves during the sale ends it: the whole one would take minutes.
+    let mut command = ServerCommand::new(&["demo", "--tickets", "1000000"]).command;
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let mut first = [0; 1];
+    running.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while running.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            running.kill().unwrap();
+            panic!("the sale goes on without its reader");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let output = running.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_quiet(&["demo"], (output.status.code(), output.status.signal(), err));
 }
 
 #[test]
@@ -599,16 +617,22 @@ zpty -r z out "*$2*" && print found
 
 #[test]
 fn credentials_in_addresses_are_not_printed() {
-    let endpoint = "http://user:s3cret@127.0.0.1:1";
-    for args in [&["check"][..], &["tables", "check"], &["tables", "create"]] {
-        let ran = ServerCommand::new(args)
-            .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint)
-            .env("AWS_ACCESS_KEY_ID", "local")
-            .env("AWS_SECRET_ACCESS_KEY", "s3cret")
-            .run();
-        assert_eq!(ran.code, FAILED, "{args:?}");
-        let text = ran.out + &ran.err;
-        assert_has(&text, &["127.0.0.1:1"]);
-        assert!(!text.contains("s3cret"), "{text}");
+    // The last two are no URLs of a store.
+    for (endpoint, code) in [
+        ("http://user:s3cret@127.0.0.1:1", FAILED),
+        ("htp://user:s3cret@127.0.0.1:1", USAGE),
+        ("user:s3cret@127.0.0.1:1", USAGE),
+    ] {
+        for args in [&["check"][..], &["tables", "check"], &["tables", "create"], &["serve"]] {
+            let ran = ServerCommand::new(args)
+                .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint)
+                .env("AWS_ACCESS_KEY_ID", "local")
+                .env("AWS_SECRET_ACCESS_KEY", "s3cret")
+                .run();
+            let text = ran.out + &ran.err;
+            assert!([FAILED, code].contains(&ran.code), "{args:?}, {endpoint}: {text}");
+            assert_has(&text, &["127.0.0.1:1"]);
+            assert!(!text.contains("s3cret"), "{args:?}: {text}");
+        }
     }
 }
