@@ -74,6 +74,25 @@ impl From<StoreConnectError> for LoadError {
     }
 }
 
+impl LoadError {
+    /// This error, with a profile that does not exist in front of what the other sources reported.
+    fn naming(self, unknown_profile: Option<&str>) -> Self {
+        let Some(profile) = unknown_profile else { return self };
+        let name = |error| match error {
+            StoreConnectError::Credentials { why } => StoreConnectError::Credentials {
+                why: format!(
+                    "the profile {profile:?} is not in the AWS configuration files; {why}"
+                ),
+            },
+            other => other,
+        };
+        match self {
+            Self::Permanent(error) => Self::Permanent(name(error)),
+            Self::Transient(error) => Self::Transient(name(error)),
+        }
+    }
+}
+
 /// Reads the configuration and fetches credentials, on an executor. `network` is that of an earlier reading.
 pub(super) async fn load(
     source: &AwsSource,
@@ -102,7 +121,9 @@ pub(super) async fn load(
         loader = loader.profile_name(profile);
     }
     let config = loader.load().await;
-    let credentials = fetch(&config, source.profile.as_deref()).await?;
+    let credentials = fetch(&config, source.profile.as_deref()).await;
+    let credentials =
+        credentials.map_err(|error| error.naming(profiles.and_then(unknown_profile)))?;
     let region = match region == StoreRegion::default() && is_from_instance(&credentials) {
         true => region_of_instance(http).await.unwrap_or(region),
         false => region,
@@ -153,6 +174,12 @@ fn explain(error: &CredentialsError, profile: Option<&str>) -> LoadError {
         }
         _ => LoadError::Transient(failed),
     }
+}
+
+/// The selected profile, if no file has it: the chain of sources skips it without a word.
+fn unknown_profile(profiles: &ProfileSet) -> Option<&str> {
+    let selected = profiles.selected_profile();
+    (selected != "default" && profiles.get_profile(selected).is_none()).then_some(selected)
 }
 
 fn region_of(profiles: &ProfileSet) -> Option<StoreRegion> {
