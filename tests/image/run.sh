@@ -169,9 +169,15 @@ missing = {f"org.opencontainers.image.{n}" for n in ("title", "description", "li
 assert not missing, f"labels missing: {missing}"' "$1"
 }
 contains_only_the_program() {
-  local found
-  found="$(cd "$1" && find . -mindepth 1 -printf '%y %m %U:%G %P\n')"
-  [[ "$found" == "f 555 0:0 inventory-api" ]] || { echo "in the image: $found"; return 1; }
+  local found wanted=$'f 444 0:0 sbom.cdx.json\nf 555 0:0 inventory-api'
+  found="$(cd "$1" && find . -mindepth 1 -printf '%y %m %U:%G %P\n' | sort)"
+  [[ "$found" == "$wanted" ]] || { echo "in the image: $found"; return 1; }
+}
+# The C library is part of the image's program, so its version must be known.
+has_sbom() {
+  cargo metadata --locked --format-version 1 --all-features --filter-platform "$2" >"$scratch/metadata.json" || return 1
+  python3 tests/supply_chain/sbom.py "$1" "$scratch/metadata.json" || return 1
+  grep -q '"name": "glibc", "version": "[0-9]' "$1" || { echo "no version of glibc"; return 1; }
 }
 is_static() {
   local machine="$2"
@@ -198,9 +204,10 @@ for arch in "${archs[@]}"; do
   check "$arch: user, entry, health check, ports, stop signal and labels" is_configured "$arch"
   container="$(images from --pull-never --platform "linux/$arch" "localhost/inventory-api:$arch")"
   mounted="$(images mount "$container")"
-  check "$arch: the image contains only the program" contains_only_the_program "$mounted"
-  machine="Advanced Micro Devices X86-64"
-  [[ $arch == amd64 ]] || machine=AArch64
+  check "$arch: the image contains only the program and its SBOM" contains_only_the_program "$mounted"
+  machine="Advanced Micro Devices X86-64" rust=x86_64
+  [[ $arch == amd64 ]] || machine=AArch64 rust=aarch64
+  check "$arch: /sbom.cdx.json agrees with Cargo.lock" has_sbom "$mounted/sbom.cdx.json" "$rust-unknown-linux-gnu"
   check "$arch: the program is static" is_static "$mounted/inventory-api" "$machine"
   cp "$mounted/inventory-api" "$place/inventory-api-$arch"
   images umount "$container" >/dev/null
