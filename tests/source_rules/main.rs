@@ -1,4 +1,5 @@
-//! Rules for the source tree that no compiler checks: file layout, module heads, type names, wording.
+//! Rules for the source tree that no compiler checks: file layout, module heads, type names, wording, the inventory of
+//! `unsafe`.
 //!
 //! Walls between crates do not belong here: Cargo enforces them. Each rule has a case in its module's
 //! tests that shows that the rule can fail.
@@ -8,6 +9,7 @@ mod circles;
 mod layout;
 mod prose;
 mod type_names;
+mod unsafe_code;
 mod wording;
 
 use std::fs;
@@ -131,4 +133,9 @@ fn new_directories_are_checked() {
     let mut found: Vec<_> = read_tree_of(root.path()).into_iter().map(|file| file.path).collect();
     found.sort();
     assert_eq!(found, ["new/deeper/b.md", "src/data/a.rs"]);
+}
+
+#[test]
+fn uses_of_unsafe_are_listed_and_proven() {
+    assert_none(unsafe_code::problems(&read_tree()));
 }
