@@ -12,7 +12,7 @@ REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/d
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
-	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build perf-build perf-guard
+	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ arm64-boot: ## Boot the server on an emulated Neoverse N1 and sell out an event 
 
 tuning-test: ## Test tuning/host.sh on simulated hosts and check this host
 	tests/tuning/run.sh
+
+http2-conformance: ## Run h2spec and compare each case with the list of expected failures
+	tests/h2spec/run.sh
 
 supply-chain: ## Check licences, duplicates, sources and advisories of all crates, and the SBOM
 	tests/supply_chain/run.sh

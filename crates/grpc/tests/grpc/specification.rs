@@ -8,8 +8,8 @@ use inventory_grpc::limits;
 use inventory_grpc::{Code, ConnectionEnd, GrpcSettings};
 use inventory_proto::inventory::v1::{CheckRes, CommitReq, ReleaseReq};
 use inventory_testkit::http2::{
-    ACK, CHECK, DATA, END_HEADERS, FrameConnection, GOAWAY, HEADERS, Http2Client, PING, RST_STREAM,
-    encode, frame, header_block, request, with_header,
+    ACK, CHECK, DATA, END_HEADERS, END_STREAM, FrameConnection, GOAWAY, HEADERS, Http2Client, PING,
+    RST_STREAM, encode, frame, header_block, request, with_header,
 };
 use inventory_testkit::within_deadline;
 use prost::Message;
@@ -233,6 +233,71 @@ async fn malformed_frame_ends_its_connection_with_a_goaway() {
     }
     let answer = other.call(request(CHECK), encode(&check("now"))).await;
     assert_eq!(answer.code(), Code::Ok);
+}
+
+/// RFC 9113, 8.1 and 8.1.1: a request whose content-length differs from its DATA, or with a second HEADERS frame that
+/// does not end the stream, is malformed. A server may answer before it has seen that; a call that reads its request
+/// has not answered.
+#[tokio::test]
+async fn malformed_call_is_reset_and_runs_no_handler() {
+    let server = server();
+    let message = encode(&check("now"));
+    let half = &message[..message.len() / 2];
+    let length = |bytes: usize| header_block(CHECK, &[("content-length", &bytes.to_string())]);
+    for (what, frames) in [
+        (
+            "more DATA than content-length",
+            [frame(HEADERS, END_HEADERS, 1, &length(1)), frame(DATA, END_STREAM, 1, &message)],
+        ),
+        (
+            "less DATA than content-length",
+            [
+                frame(HEADERS, END_HEADERS, 1, &length(message.len() + 1)),
+                frame(DATA, END_STREAM, 1, &message),
+            ],
+        ),
+        (
+            "two DATA frames with more than content-length",
+            [
+                frame(HEADERS, END_HEADERS, 1, &length(message.len() - 1)),
+                [frame(DATA, 0, 1, half), frame(DATA, END_STREAM, 1, &message[half.len()..])]
+                    .concat(),
+            ],
+        ),
+        (
+            "HEADERS without END_STREAM after DATA",
+            [
+                frame(HEADERS, END_HEADERS, 1, &header_block(CHECK, &[])),
+                [frame(DATA, 0, 1, half), frame(HEADERS, END_HEADERS, 1, b"\0\x01x\x01y")].concat(),
+            ],
+        ),
+    ] {
+        let (mut connection, _) = FrameConnection::open(server.address).await;
+        connection.send(&frames.concat()).await;
+        let reset = loop {
+            let frame = connection.frame().await.expect("the connection has ended");
+            assert_ne!(frame.kind, HEADERS, "{what}: answered");
+            if frame.kind == RST_STREAM {
+                break frame;
+            }
+        };
+        assert_eq!(
+            (reset.stream, reset.payload),
+            (1, 1_u32.to_be_bytes().to_vec()),
+            "{what}: PROTOCOL_ERROR"
+        );
+        // Only the stream: the connection serves the next call.
+        let next = [
+            frame(HEADERS, END_HEADERS, 3, &header_block(CHECK, &[])),
+            frame(DATA, END_STREAM, 3, &message),
+        ];
+        connection.send(&next.concat()).await;
+        assert_eq!(connection.frame_of(HEADERS).await.unwrap().stream, 3, "{what}");
+    }
+    server.inspect(|record| {
+        let ok = record.finished.iter().filter(|call| call.1 == Code::Ok).count();
+        assert_eq!(ok, 4, "{:?}", record.finished);
+    });
 }
 
 #[tokio::test]
