@@ -12,7 +12,7 @@ REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/d
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
-	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance perf-build perf-guard
+	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance hostile-clients perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,10 @@ outage-drill: ## Outage drill: 3 processes, 10,000 holds expire while the store 
 fleet-drill: ## Rolling restart, SIGKILL and SIGSTOP of processes under 2,000 calls a second (4 min)
 	FLEET_RATE=2000 FLEET_STOP_SECONDS=30 FLEET_P95_SLACK_MS=20 \
 	  $(CARGO) test --release --test e2e fleet:: -- --nocapture --test-threads 1
+
+hostile-clients: ## 13 attacks on HTTP/2, 5 s each, beside a client whose latency and calls are checked (3 min)
+	HOSTILE_MS=5000 HOSTILE_SLACK_MS=10 \
+	  $(CARGO) test --release --test e2e hostile:: -- --nocapture
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)

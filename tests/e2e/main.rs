@@ -16,6 +16,7 @@
 //! | `stripes.rs` | an event with several stripes is sold to the last unit |
 //! | `crash.rs` | SIGKILL under load: no acknowledged order is lost, none is doubled |
 //! | `stopping.rs` | a drain under load loses no call and ends in time |
+//! | `hostile/` | attacks on HTTP/2: the calls of other clients, and bounded memory |
 //! | `shared_pools.rs` | watches, cancellations and open connections of one client cost others nothing |
 //! | `membership.rs` | processes see who joins, leaves and dies; damage to the membership item stops no server |
 //! | `placement.rs` | connections per shard |
@@ -40,6 +41,7 @@ mod duplicates;
 mod fake_store;
 mod fleet;
 mod held;
+mod hostile;
 mod imports;
 mod items;
 mod membership;

@@ -1,0 +1,111 @@
+//! Hostile clients: each attack runs beside a client that makes calls. All its calls succeed, its latency stays within
+//! twice that of before, and the memory of the server stays bounded. docs/testing.md has the table of attacks.
+//!
+//! `make hostile-clients` runs each attack for five seconds with tight bounds. `cargo test` runs them briefly, beside other
+//! tests, so its latency bound is loose: HOSTILE_SLACK_MS above twice the P95.
+
+mod attacks;
+
+use std::io::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use inventory_client::InventoryClient;
+use inventory_process::resident_bytes;
+use inventory_testkit::server::{ServerCommand, TestServer};
+
+use self::attacks::{ATTACKS, Attack, RunningAttack};
+use crate::client::*;
+
+const EVENT: &str = "evt_hostile";
+
+/// Pause of the measured client between two calls.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Memory that one attack may cost the server: 2,000 connections, or the streams of 20 connections whose windows are
+/// closed, with a margin.
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
+    })
+}
+
+/// Checks and commits by turns for `window`; the P95. Each call must succeed.
+async fn p95_of_calls(client: &InventoryClient, round: &str, window: Duration) -> Duration {
+    let (began, mut took) = (Instant::now(), Vec::new());
+    while began.elapsed() < window || took.len() < 20 {
+        let start = Instant::now();
+        if took.len() % 2 == 0 {
+            client.try_check(check(EVENT, 1)).await.unwrap();
+        } else {
+            client.order(commit(&format!("{round}-{}", took.len()), EVENT, 1)).await;
+        }
+        took.push(start.elapsed());
+        tokio::time::sleep(PACE).await;
+    }
+    took.sort_unstable();
+    took[took.len() * 95 / 100]
+}
+
+/// Runs one attack against a new server; returns the row of the report.
+async fn withstand(attack: &'static Attack) -> String {
+    let window = Duration::from_millis(setting("HOSTILE_MS", 300));
+    let mut server = ServerCommand::dev_in_memory().start();
+    create(&server, EVENT, 1_000_000, 1).await;
+    let client = client(&server).await;
+    p95_of_calls(&client, "warm", window / 2).await;
+    let before = p95_of_calls(&client, "before", window).await;
+    let memory = resident(&server);
+    let running = RunningAttack::start(attack, &server.grpc);
+    until("all connections of the attack are open", async || {
+        running.stats.opened.load(Ordering::Relaxed) >= attack.connections
+    })
+    .await;
+    let during = p95_of_calls(&client, "during", window).await;
+    let grown = resident(&server).saturating_sub(memory);
+    if attack.is_ended == Some(true) {
+        until("the server ends a connection of the attack", async || {
+            running.stats.ended.load(Ordering::Relaxed) > 0
+        })
+        .await;
+    }
+    let stats = tokio::task::spawn_blocking(|| running.stop()).await.unwrap();
+    let (opened, ended) =
+        (stats.opened.load(Ordering::Relaxed), stats.ended.load(Ordering::Relaxed));
+    let sent = stats.bytes.load(Ordering::Relaxed);
+    server.assert_running();
+    crate::client::client(&server).await.order(commit("after", EVENT, 1)).await;
+    let row = format!(
+        "| {} | {opened} | {ended} | {:.1} | {:.1} | {:.1} | {:.1} |",
+        attack.name,
+        sent as f64 / 1e6,
+        before.as_secs_f64() * 1e3,
+        during.as_secs_f64() * 1e3,
+        grown as f64 / 1e6,
+    );
+    let slack = Duration::from_millis(setting("HOSTILE_SLACK_MS", 10_000));
+    assert!(during <= 2 * before + slack, "latency: {row}");
+    assert!(grown <= MEMORY_BYTES_MAX, "memory: {row}");
+    assert!(sent > 0 && (attack.is_ended != Some(false) || ended == 0), "{row}");
+    server.stop().await;
+    row
+}
+
+fn resident(server: &TestServer) -> u64 {
+    resident_bytes(server.pid()).unwrap()
+}
+
+#[tokio::test]
+async fn hostile_clients_cost_other_clients_nothing() {
+    let mut report = "\n| attack | connections | ended by the server | MB sent | p95 ms before | during | MB of memory |\n\
+         |---|---|---|---|---|---|---|\n"
+        .to_owned();
+    // One after the other: together they would measure the machine.
+    for attack in &ATTACKS {
+        report.push_str(&withstand(attack).await);
+        report.push('\n');
+    }
+    let _ = std::io::stderr().write_all(report.as_bytes());
+}
