@@ -615,13 +615,14 @@ pub(crate) static OTEL_EXPORTER_OTLP_PROTOCOL: Variable<KeywordKind<OtlpProtocol
     about: "protocol of the export",
 };
 
-pub(crate) static OTEL_EXPORTER_OTLP_COMPRESSION: Variable<KeywordKind<OtlpCompression>> = Variable {
-    name: "OTEL_EXPORTER_OTLP_COMPRESSION",
-    default: "none",
-    kind: COMPRESSIONS,
-    example: "gzip",
-    about: "compression of the export",
-};
+pub(crate) static OTEL_EXPORTER_OTLP_COMPRESSION: Variable<KeywordKind<OtlpCompression>> =
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_COMPRESSION",
+        default: "none",
+        kind: COMPRESSIONS,
+        example: "gzip",
+        about: "compression of the export",
+    };
 
 pub(crate) static OTEL_EXPORTER_OTLP_HEADERS: Variable<HeadersKind> = Variable {
     name: "OTEL_EXPORTER_OTLP_HEADERS",
