@@ -202,13 +202,18 @@ pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
 /// Age from which a status is refreshed in the background; the answer states its time.
 pub(crate) const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// Most free seats for which only the free seats are read to verify "sold out": decoding a seat costs some
-/// microseconds, and a request for more seats than are free is rejected once per read.
+/// Most free seats for which only the free seats are read to verify "sold out": decoding a seat costs about a
+/// microsecond, and a request for more seats than are free is rejected once per read.
 pub(crate) const VERIFIABLE_SEATS_MAX: u64 = 2_000;
 
-/// Maximum age of a seat map as a multiple of the duration of its read. While the event is in use, the map is read
-/// again at half of this age: a read is in flight at most one eighth of the time.
-pub(crate) const SEAT_MAP_READ_SHARE: u64 = 16;
+/// Maximum age of a seat map as a multiple of the cost of its read, which is its duration times the keys that are read in
+/// parallel. While the event is in use, the map is read again at half of this age: one key is in flight at most one
+/// sixteenth of the time.
+pub(crate) const SEAT_MAP_READ_SHARE: u64 = 32;
+
+/// Partition keys that a read of the seats reads in parallel, one page of each at a time: 20,000 seats on 50 keys take about
+/// 30 ms. The first calls of a process wait for the read.
+pub const SEAT_KEYS_IN_PARALLEL: usize = 8;
 
 /// Events with a stock snapshot: more than are queried within a snapshot's age. 24 bytes per stripe, 1.6 MB in total
 /// if all events have [`STRIPES_MAX`] stripes.
@@ -447,6 +452,18 @@ pub(crate) const SEAT_COLLISION_MEMORY: Duration = Duration::from_secs(1);
 /// Maximum age of the map for such a choice: about one transaction.
 pub(crate) const SEAT_OTHERS_PART_AGE: Duration = Duration::from_millis(25);
 
+/// The same while more seats are free than [`VERIFIABLE_SEATS_MAX`]: a choice rarely meets another, and a read returns
+/// many seats.
+pub(crate) const SEAT_OTHERS_PART_AGE_MANY: Duration = Duration::from_millis(250);
+
+/// For how long after a collision a process chooses the seats that it prefers from the front. Processes that get more
+/// calls than others choose them from the back.
+pub(crate) const SEAT_CONTESTED_MEMORY: Duration = Duration::from_secs(10);
+
+/// Time between two reads of the free seats that verify "sold out" for one process; with more processes it is longer, so
+/// that all of them read less than 25 times a second.
+pub(crate) const SEAT_VERIFICATION_INTERVAL: Duration = Duration::from_millis(80);
+
 /// A process chooses its preferred seats from the front when at most this share of them is free: more than processes
 /// with the same load are apart at the end of a sale.
 pub(crate) const SEAT_PART_LOW_SHARE: usize = 16;
@@ -454,11 +471,17 @@ pub(crate) const SEAT_PART_LOW_SHARE: usize = 16;
 /// Longest wait of a call while other processes sell the last seats: a few transactions.
 pub(crate) const SEAT_OTHERS_SELL_WAIT_MAX: Duration = Duration::from_millis(150);
 
-/// Free seats that shrink by more than this share between two reads are being sold.
-pub(crate) const SEAT_TREND_SHARE: usize = 64;
+/// A process leaves the last seats that others prefer to them if they sell them within this time: until a choice of now is
+/// written they would be sold.
+pub(crate) const SEAT_CHOICE_HORIZON: Duration = Duration::from_millis(60);
 
-/// Actions of a transaction for seats that other processes choose too: a collision cancels all of them.
-pub(crate) const CONTENDED_SEATS_ACTIONS_MAX: usize = 4;
+/// Actions of a transaction for seats that other processes choose too: a collision cancels all of them. Four reservations
+/// of one seat: eight lanes write more than a thousand of them a second.
+pub(crate) const CONTENDED_SEATS_ACTIONS_MAX: usize = 8;
+
+/// For how long after a collision the transactions for the last seats are that small: longer would be slow where one
+/// process gets most of the calls.
+pub(crate) const SEAT_CONTENTION_MEMORY: Duration = Duration::from_millis(100);
 
 /// A longer run of seats is assumed to be unnumbered seating, because nearly all venues have shorter rows. It is split
 /// anywhere instead of at its ends.

@@ -11,6 +11,8 @@ use aws_sdk_dynamodb::operation::{
 };
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
+use super::seat_reads::SeatQueryOutput;
+
 /// The table capacity that a request consumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapacityKind {
@@ -67,6 +69,15 @@ costs!(Write, many: TransactWriteItemsOutput);
 costs!(Write, one: UpdateItemOutput);
 costs!(Read, many: BatchGetItemOutput, TransactGetItemsOutput);
 costs!(Read, one: GetItemOutput, QueryOutput, ScanOutput);
+
+impl CapacityReport for SeatQueryOutput {
+    const KIND: CapacityKind = CapacityKind::Read;
+
+    fn capacity(&self) -> &[ConsumedCapacity] {
+        self.consumed.as_slice()
+    }
+}
+
 costs!(Read, none: CreateTableOutput, DescribeTableOutput, DescribeTimeToLiveOutput,
     UpdateTableOutput, UpdateTimeToLiveOutput);
 

@@ -34,9 +34,11 @@ use aws_smithy_types::body::SdkBody;
 
 use super::Store;
 use super::clock_skew::ClockSkew;
+use super::codec;
 use super::connector::ShardHttp;
 use super::credentials::CurrentIdentity;
 use super::request_template::{RequestTemplate, TemplateRecorder};
+use super::seat_reads::SeatQueryOutput;
 
 /// Sends requests without the SDK's orchestrator. Belongs to one shard.
 pub(super) struct DirectClient {
@@ -66,6 +68,44 @@ impl DirectOperation {
 
     fn writer(&self) -> Option<&SharedRequestSerializer> {
         self.layer.as_ref()?.load::<SharedRequestSerializer>()
+    }
+
+    fn body<R: DirectRead>(&self, read: R) -> Result<SdkBody, SdkError<R::Error, HttpResponse>> {
+        let writer = self.writer().ok_or(MissingSerializer);
+        let writer = writer.map_err(SdkError::construction_failure)?;
+        let input = read.input().map_err(SdkError::construction_failure)?;
+        let written = writer.serialize_input(Input::erase(input), &mut ConfigBag::base());
+        let mut written = written.map_err(SdkError::construction_failure)?;
+        Ok(written.take_body())
+    }
+
+    /// What the SDK reads from the response.
+    fn parse<O, E>(&self, response: HttpResponse) -> Result<O, SdkError<E, HttpResponse>>
+    where
+        O: fmt::Debug + Send + Sync + 'static,
+        E: Error + Send + Sync + 'static,
+    {
+        let Some(reader) = self.reader() else {
+            // Not a failed construction: the request was sent.
+            return Err(SdkError::response_error(MissingSerializer, response));
+        };
+        let error = match reader.deserialize_nonstreaming_with_config(&response, &ConfigBag::base())
+        {
+            Ok(output) => {
+                return match output.downcast::<O>() {
+                    Ok(output) => Ok(output),
+                    Err(_) => Err(SdkError::response_error(MissingSerializer, response)),
+                };
+            }
+            Err(error) => error,
+        };
+        let mut service_error = None;
+        // Other error types are not answers of the store.
+        let message = error.map_operation_error(|error| service_error = Some(error)).to_string();
+        match service_error.map(|service_error| service_error.downcast::<E>()) {
+            Some(Ok(service_error)) => Err(SdkError::service_error(service_error, response)),
+            Some(Err(_)) | None => Err(SdkError::response_error(message, response)),
+        }
     }
 }
 
@@ -114,12 +154,28 @@ impl DirectClient {
         read: R,
     ) -> Result<R::Output, SdkError<R::Error, HttpResponse>> {
         let operation = R::operation(self);
-        let writer = operation.writer().ok_or(MissingSerializer);
-        let writer = writer.map_err(SdkError::construction_failure)?;
-        let input = read.input().map_err(SdkError::construction_failure)?;
-        let written = writer.serialize_input(Input::erase(input), &mut ConfigBag::base());
-        let mut written = written.map_err(SdkError::construction_failure)?;
-        self.send(template, operation, written.take_body()).await
+        let body = operation.body(read)?;
+        self.send(template, operation, body).await
+    }
+
+    /// Sends the query of a page of seats. The page is decoded here, unless it has items that this server does not
+    /// write.
+    ///
+    /// # Errors
+    /// As the SDK's call.
+    pub(super) async fn query_seats(
+        &self,
+        template: &RequestTemplate,
+        read: QueryInputBuilder,
+    ) -> Result<SeatQueryOutput, SdkError<QueryError, HttpResponse>> {
+        let body = self.query.body(read)?;
+        let response = self.exchange(template, &self.query, body).await?;
+        if response.status().is_success()
+            && let Some(page) = response.body().bytes().and_then(codec::decode_seat_page)
+        {
+            return Ok(page.into());
+        }
+        self.query.parse::<QueryOutput, _>(response).map(SeatQueryOutput::from)
     }
 
     async fn send<O, E>(
@@ -132,30 +188,21 @@ impl DirectClient {
         O: fmt::Debug + Send + Sync + 'static,
         E: Error + Send + Sync + 'static,
     {
-        let reader = operation.reader().ok_or(MissingSerializer);
-        let reader = reader.map_err(SdkError::construction_failure)?;
+        let response = self.exchange(template, operation, body).await?;
+        operation.parse(response)
+    }
+
+    async fn exchange<E>(
+        &self,
+        template: &RequestTemplate,
+        operation: &DirectOperation,
+        body: SdkBody,
+    ) -> Result<HttpResponse, SdkError<E, HttpResponse>> {
         let identity = self.identity.get();
         let request = template.request(operation.target, body, &identity, SystemTime::now());
         let request = request.map_err(SdkError::construction_failure)?;
         let sent = self.http.send(request).await;
-        let response = sent.map_err(SdkError::dispatch_failure)?;
-        let error = match reader.deserialize_nonstreaming_with_config(&response, &ConfigBag::base())
-        {
-            Ok(output) => {
-                return match output.downcast::<O>() {
-                    Ok(output) => Ok(output),
-                    Err(_) => Err(SdkError::response_error(MissingSerializer, response)),
-                };
-            }
-            Err(error) => error,
-        };
-        let mut service_error = None;
-        // Other error types are not answers of the store.
-        let message = error.map_operation_error(|error| service_error = Some(error)).to_string();
-        match service_error.map(|service_error| service_error.downcast::<E>()) {
-            Some(Ok(service_error)) => Err(SdkError::service_error(service_error, response)),
-            Some(Err(_)) | None => Err(SdkError::response_error(message, response)),
-        }
+        sent.map_err(SdkError::dispatch_failure)
     }
 }
 

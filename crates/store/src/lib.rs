@@ -33,6 +33,7 @@ mod probe;
 mod read_batcher;
 mod request_template;
 mod reservations;
+mod seat_reads;
 mod seats;
 mod settings;
 pub mod tables;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub(crate) use inventory_core::limits::{
-    BATCH_GET_KEYS_MAX, MEMBERS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, SEATS_PER_EVENT_MAX,
-    STRIPES_MAX, TRANSACTION_ACTIONS_MAX,
+    BATCH_GET_KEYS_MAX, MEMBERS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, SEAT_KEYS_IN_PARALLEL,
+    SEATS_PER_EVENT_MAX, STRIPES_MAX, TRANSACTION_ACTIONS_MAX,
 };
 
 // ---- Input --------------------------------------------------------------------------------------
@@ -82,12 +82,9 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
-/// Seats in one page of a read of all seats. Decoding a page takes 1 to 2 ms; the shard yields between pages.
-pub const STORE_SEATS_PAGE_MAX: i32 = 250;
-
-/// Partition keys that a verification reads in parallel, one page of each at a time. 20,000 seats on 34 keys take about
-/// 100 ms, and no partition is read at more than two thirds of its read rate.
-pub(crate) const VERIFICATION_KEYS_IN_PARALLEL: usize = 8;
+/// Seats in one page of a read of the seats. Decoding a page takes about a millisecond (estimated); the shard yields
+/// between pages.
+pub const STORE_SEATS_PAGE_MAX: i32 = 1_000;
 
 /// Single writes of one call outside the request path that run in parallel.
 pub(crate) const STORE_ADMIN_CALLS_IN_PARALLEL: usize = 8;

@@ -1,23 +1,18 @@
-//! Seats of an event: reading all of them, importing, blocking and unblocking.
+//! Seats of an event: importing, blocking and unblocking.
 //!
-//! Not here: selling a seat, which is part of a reservation's transaction.
+//! Not here: reading the seats, and selling a seat, which is part of a reservation's transaction.
 
 use std::collections::{HashMap, HashSet};
-
-use aws_sdk_dynamodb::operation::query::QueryInput;
-use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use futures::{StreamExt, TryStreamExt};
 
 use super::batch::{BatchProgress, ReadFailure};
-use super::codec::{self, Item};
+use super::codec;
 use super::conditional_update::UpdateOutcome;
 use super::{Store, StoreError};
 use crate::limits;
-use inventory_core::ids::{EventId, SeatId, stripe_key};
+use inventory_core::ids::{EventId, SeatId};
 use inventory_core::seats::{SeatFacts, SeatState};
-use inventory_core::time::UnixMillis;
-use inventory_core::transaction::{FreeSeatsRead, SeatsRead};
 use inventory_runtime::clock;
 
 /// Outcome of blocking or unblocking one seat.
@@ -65,115 +60,6 @@ enum SeatBlocking {
 }
 
 impl Store {
-    /// Reads all seats of an event that are spread over `seat_keys` partition keys. Each key is read strongly
-    /// consistently, but not all at one instant: a seat that is sold meanwhile may be returned as available.
-    ///
-    /// A seat whose state cannot be understood is returned as blocked, one without a valid id is skipped; both are
-    /// logged. Returns Unavailable for an event of more than [`limits::SEATS_PER_EVENT_MAX`] seats.
-    pub async fn read_seats(&self, event: &EventId, seat_keys: u16) -> SeatsRead {
-        let mut seats = Vec::new();
-        for index in 0..seat_keys.max(1) {
-            let page = codec::SeatPage::new(stripe_key(event, index));
-            let mut take = |item: &Item| {
-                let (seat, fault) = codec::seat(item);
-                if let Some(why) = fault {
-                    let id = seat.as_ref().map_or("without an id", |s| s.id.as_str());
-                    self.log(&format!("event {event} is damaged: seat {id}: {why}"));
-                }
-                seats.extend(seat);
-                seats.len() <= limits::SEATS_PER_EVENT_MAX
-            };
-            match self.read_key(event, &page, &mut take).await {
-                Ok(()) => {}
-                Err(ReadFailure::Throttled) => return SeatsRead::Throttled,
-                Err(ReadFailure::Unavailable) => return SeatsRead::Unavailable,
-            }
-        }
-        SeatsRead::Found(seats)
-    }
-
-    /// As [`Store::read_seats`], but only seats that are available at `at`, several keys in parallel. It consumes the
-    /// same read units, but transfers almost no data for a sold-out event. Unreadable seats are skipped.
-    pub async fn read_free_seats(
-        &self,
-        event: &EventId,
-        seat_keys: u16,
-        at: UnixMillis,
-    ) -> FreeSeatsRead {
-        let key = |index| async move {
-            let page = codec::SeatPage::free(stripe_key(event, index), at);
-            let mut seats = Vec::new();
-            let mut take = |item: &Item| {
-                seats.extend(codec::free_seat(item).ok());
-                seats.len() <= limits::SEATS_PER_EVENT_MAX
-            };
-            self.read_key(event, &page, &mut take).await?;
-            Ok(seats)
-        };
-        let keys = futures::stream::iter(0..seat_keys.max(1));
-        let read: Result<Vec<_>, _> = keys
-            .map(key)
-            .buffer_unordered(limits::VERIFICATION_KEYS_IN_PARALLEL)
-            .try_collect()
-            .await;
-        match read {
-            Ok(seats) => FreeSeatsRead::Found(seats.concat()),
-            Err(ReadFailure::Throttled) => FreeSeatsRead::Throttled,
-            Err(ReadFailure::Unavailable) => FreeSeatsRead::Unavailable,
-        }
-    }
-
-    /// Reads the seats of one partition key page by page, yielding between pages. `take` receives each seat and
-    /// returns false when there are too many.
-    async fn read_key(
-        &self,
-        event: &EventId,
-        shape: &codec::SeatPage,
-        take: &mut dyn FnMut(&Item) -> bool,
-    ) -> Result<(), ReadFailure> {
-        let mut from = None;
-        loop {
-            let (page, next) = self.read_page(event, shape, from).await?;
-            if !page.iter().all(&mut *take) {
-                let max = limits::SEATS_PER_EVENT_MAX;
-                self.log(&format!("event {event} has more than {max} seats"));
-                return Err(ReadFailure::Unavailable);
-            }
-            from = match next {
-                Some(next) => Some(next),
-                None => return Ok(()),
-            };
-            inventory_runtime::yield_now().await;
-        }
-    }
-
-    async fn read_page(
-        &self,
-        event: &EventId,
-        shape: &codec::SeatPage,
-        from: Option<Item>,
-    ) -> Result<(Vec<Item>, Option<Item>), ReadFailure> {
-        const OPERATION: &str = "Query";
-        let table = &self.tables().seats;
-        let attempt = || {
-            let read = QueryInput::builder()
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .table_name(table)
-                .consistent_read(true)
-                .limit(limits::STORE_SEATS_PAGE_MAX)
-                .key_condition_expression(codec::SeatPage::KEY)
-                .set_filter_expression(shape.filter.clone())
-                .projection_expression(&shape.projection)
-                .set_expression_attribute_names(Some(shape.names.clone()))
-                .set_expression_attribute_values(Some(shape.values.clone()))
-                .set_exclusive_start_key(from.clone());
-            self.send_read(read)
-        };
-        let output = self.read(OPERATION, table, attempt).await;
-        let output = output.map_err(|failure| self.read_failure(OPERATION, event, &failure))?;
-        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
-    }
-
     /// Compares these seats, at most [`limits::TRANSACTION_ACTIONS_MAX`], with those that are stored. A seat that cannot be
     /// understood counts as changed.
     ///

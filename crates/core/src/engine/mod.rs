@@ -45,6 +45,7 @@
 //! | `record_reads.rs` | batched reads of records |
 //! | `resends.rs` | which transactions with an unknown outcome are sent again, and when |
 //! | `seated_event.rs` | a seated event: seat map, seat locks, operations that wait for them |
+//! | `foreign_sales.rs` | how fast other processes sell the seats that they prefer |
 //! | `pools.rs` | pools of lanes, their timers, and which shard owns which stripe |
 //!
 //! Stock reads and stock snapshots are in [`crate::stock_reads`] and [`crate::stock_snapshots`], the group commit is in
@@ -54,6 +55,7 @@
 #[cfg(test)]
 mod counter_tests;
 mod dispatch;
+mod foreign_sales;
 mod hold_predictor;
 mod in_flight;
 mod planner;
@@ -202,7 +204,12 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Micros> {
-        let parts = [self.pools.wake_at(), self.resends.wake_at(), self.record_reads.wake_at()];
+        let parts = [
+            self.pools.wake_at(),
+            self.resends.wake_at(),
+            self.record_reads.wake_at(),
+            self.seated_events.wake_at(),
+        ];
         parts.into_iter().flatten().min()
     }
 
@@ -553,6 +560,7 @@ impl Engine {
             self.run();
         }
         self.send_record_reads();
+        self.start_due_verifications();
         self.send_unresolved();
     }
 }

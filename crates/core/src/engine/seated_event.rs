@@ -7,10 +7,11 @@
 //! which may wait while it has a lock, but never for another expiry.
 
 use crate::fault::{self, Fault};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::OperationTask;
+use super::foreign_sales::ForeignSales;
 use crate::effect::CallId;
 use crate::ids::{EventId, ReservationId, SeatId};
 use crate::limits;
@@ -33,23 +34,6 @@ struct SeatLock {
     blocked: Vec<OperationTask>,
 }
 
-/// What two reads of the free seats have shown.
-#[derive(Clone, Copy, Debug)]
-struct SeatTrend {
-    at: Micros,
-    /// Other processes sell many of them.
-    shrinks: bool,
-}
-
-impl SeatTrend {
-    /// Of two reads: their beginnings and the numbers of free seats. `None` if the first is too old.
-    fn of(before: Option<(Micros, usize)>, (at, free): (Micros, usize)) -> Option<Self> {
-        let memory = micros(limits::SEAT_COLLISION_MEMORY);
-        let (_, before) = before.filter(|(before, _)| at.since(*before) < memory)?;
-        Some(Self { at, shrinks: free < before - before / limits::SEAT_TREND_SHARE })
-    }
-}
-
 const fn micros(span: Duration) -> Micros {
     Micros(span.as_micros() as u64)
 }
@@ -61,10 +45,13 @@ pub(super) struct SeatedEvent {
     /// When the last read of all seats began, on the monotonic clock.
     read_at: Option<Micros>,
     pub(super) read_began_unix: UnixMillis,
-    /// Duration of that read.
+    /// Duration of that read, and that times the keys that it read in parallel.
     read_duration: Micros,
+    read_cost: Micros,
     /// When the read in flight began.
     reading: Option<(Micros, UnixMillis)>,
+    /// Keys that the read in flight reads in parallel.
+    keys_in_parallel: u64,
     /// Changes recorded while the first read was in flight: they are newer than the read.
     changes_during_first_read: Vec<(SeatId, Option<SeatState>, Micros)>,
     /// The read in flight began before an operator's change: its result counts as stale.
@@ -74,11 +61,11 @@ pub(super) struct SeatedEvent {
     verified_at: Option<Micros>,
     /// When the verification in flight began.
     verifying: Option<(Micros, UnixMillis)>,
+    /// When the last verification began.
+    verification_began: Option<Micros>,
     /// When the last read of the free seats began, whether or not it agreed with the seat map, and its duration.
     free_seats_read: Option<(Micros, Micros)>,
-    /// When that read began, and the number of free seats.
-    free_seats_seen: Option<(Micros, usize)>,
-    trend: Option<SeatTrend>,
+    foreign_sales: Option<ForeignSales>,
     /// When a write for chosen seats last found them taken.
     collided_at: Option<Micros>,
     /// A verification did not agree with the seat map, so all seats must be read.
@@ -114,12 +101,18 @@ impl SeatedEvent {
 
     /// Whether the free seats were read at `since` or later.
     pub(super) fn is_read_since(&self, since: Micros) -> bool {
-        self.map.is_some() && self.read_at.max(self.verified_at).is_some_and(|at| at >= since)
+        // A seat that a later read did not return may be free again: its state must be read first.
+        let is_known = self.map.as_ref().is_some_and(|map| !map.has_missing());
+        is_known && self.read_at.max(self.verified_at).is_some_and(|at| at >= since)
     }
 
     /// Whether a read of the free seats can replace a read of all seats, at less cost.
     pub(super) fn can_verify(&mut self, now: Now) -> bool {
-        !self.needs_full_read && self.is_fresh(now.mono) && self.can_read_free_seats(now)
+        let has_missing = self.map.as_ref().is_some_and(SeatMap::has_missing);
+        !has_missing
+            && !self.needs_full_read
+            && self.is_fresh(now.mono)
+            && self.can_read_free_seats(now)
     }
 
     /// Lets a seat choice wait for a verification. `Err`: too many wait already.
@@ -140,7 +133,21 @@ impl SeatedEvent {
             return false;
         }
         self.verifying = Some((now.mono, now.unix));
+        self.verification_began = Some(now.mono);
         true
+    }
+
+    /// When the next verification of "sold out" may begin. All processes that sell the event verify, each less often the
+    /// more they are.
+    pub(super) fn next_verification(&self, processes: usize) -> Micros {
+        let interval = micros(limits::SEAT_VERIFICATION_INTERVAL).0;
+        let interval = Micros(interval * (processes as u64 + 1) / 2);
+        self.verification_began.map_or(Micros(0), |began| began.plus(interval))
+    }
+
+    /// Whether operations wait for a verification that has not begun.
+    pub(super) fn awaits_verification(&self) -> bool {
+        self.verifying.is_none() && !self.awaiting_verification.is_empty()
     }
 
     /// Ends a verification. Returns the operations that waited for it, and false if it did not agree with
@@ -155,12 +162,13 @@ impl SeatedEvent {
         if let (Some((began, unix)), Some(free), Some(map)) =
             (self.verifying.take(), free, &mut self.map)
         {
+            let before = self.free_seats_read.map(|(began, _)| began).max(self.read_at);
             self.free_seats_read = Some((began, now.since(began)));
-            let before = self.free_seats_seen.replace((began, free.len()));
-            self.trend = SeatTrend::of(before, (began, free.len()));
             let locks = &self.seat_locks;
             let is_locked = |seat: &SeatId| locks.contains_key(seat);
-            agrees = map.verify(free, began, unix, &is_locked);
+            let found = map.verify(free, began, unix, &is_locked);
+            self.foreign_sales = before.map(|before| ForeignSales::between(before, began, &found));
+            agrees = found.agrees;
             match agrees {
                 true => self.verified_at = Some(began),
                 false => self.needs_full_read = true,
@@ -170,7 +178,7 @@ impl SeatedEvent {
     }
 
     /// Whether the seat map is recent enough to answer a query: its age is at most [`limits::SEAT_MAP_READ_SHARE`]
-    /// times the duration of its read, within [`limits::SEAT_MAP_AGE_MIN`] and [`limits::SEAT_MAP_AGE_MAX`].
+    /// times the cost of its read, within [`limits::SEAT_MAP_AGE_MIN`] and [`limits::SEAT_MAP_AGE_MAX`].
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
@@ -185,6 +193,11 @@ impl SeatedEvent {
         self.collided_at = Some(now);
     }
 
+    /// Whether most of the seats that this process prefers are sold.
+    pub(super) fn is_part_low(&self) -> bool {
+        self.map.as_ref().is_some_and(SeatMap::is_part_low)
+    }
+
     /// Whether the hall is divided among several processes.
     pub(super) fn is_divided(&self) -> bool {
         self.map.as_ref().is_some_and(SeatMap::is_divided)
@@ -196,44 +209,59 @@ impl SeatedEvent {
         self.is_divided() && self.collided_at.is_some_and(|at| now.since(at) < memory)
     }
 
+    /// Whether writes for the last seats should be small, because choices have just collided.
+    pub(super) fn is_contended(&mut self, now: Now) -> bool {
+        let memory = micros(limits::SEAT_CONTENTION_MEMORY);
+        let collides = self.collided_at.is_some_and(|at| now.mono.since(at) < memory);
+        collides && self.is_divided() && self.can_read_free_seats(now)
+    }
+
+    /// Sets whether other processes choose the seats that this process prefers, for the order of its choices.
+    pub(super) fn update_contested(&mut self, now: Micros) {
+        let memory = micros(limits::SEAT_CONTESTED_MEMORY);
+        let collides = self.collided_at.is_some_and(|at| now.since(at) < memory);
+        if let Some(map) = &mut self.map {
+            map.set_contested(collides);
+        }
+    }
+
     /// Whether the map is too old to choose seats that this process prefers: few are free, and choices collide, so other
     /// processes choose them too.
     pub(super) fn must_read_before_own_choice(&self, now: Micros) -> bool {
-        let is_low = self.map.as_ref().is_some_and(SeatMap::is_part_low);
-        is_low && self.collides(now) && self.is_too_old_to_choose(now)
+        self.is_part_low()
+            && self.collides(now)
+            && self.is_older_than(limits::SEAT_OTHERS_PART_AGE, now)
     }
 
     /// Whether a choice among seats that other processes prefer, by a call that has waited so long, must wait for a read.
     ///
     /// At the end of a sale those processes sell their last seats within a few transactions, and each choice of theirs
-    /// would collide. So a process looks twice before it chooses their seats, and waits for a moment while they sell. A
-    /// process that sells alone what others prefer reads twice a second, and waits for no other read.
+    /// would collide. So a process reads before it chooses their seats, and waits while they sell the last ones. A process
+    /// that sells alone what others prefer reads once a second, and waits for no other read.
     pub(super) fn must_read_before_choice(&mut self, now: Now, waited: Micros) -> bool {
         if !self.is_divided() || waited >= micros(limits::SEAT_OTHERS_SELL_WAIT_MAX) {
             return false;
         }
         if !self.can_read_free_seats(now) {
-            return self.collides(now.mono) && self.is_too_old_to_choose(now.mono);
+            let most = limits::SEAT_OTHERS_PART_AGE_MANY;
+            return self.collides(now.mono) && self.is_older_than(most, now.mono);
         }
-        let trend = self
-            .trend
-            .filter(|trend| now.mono.since(trend.at) < micros(limits::SEAT_COLLISION_MEMORY));
-        match trend {
-            Some(trend) if !trend.shrinks => {
-                self.collides(now.mono) && self.is_too_old_to_choose(now.mono)
+        match self.foreign_sales.filter(|sales| sales.is_known(now.mono)) {
+            Some(sales) if !sales.end_soon(now.mono) => {
+                let most = limits::SEAT_OTHERS_PART_AGE;
+                self.collides(now.mono) && self.is_older_than(most, now.mono)
             }
             _ => true,
         }
     }
 
-    fn is_too_old_to_choose(&self, now: Micros) -> bool {
+    /// Whether the latest read is older than that. A read that has just ended is always recent enough.
+    fn is_older_than(&self, most: Duration, now: Micros) -> bool {
         let all_seats = self.read_at.map(|at| (at, self.read_duration));
         let Some((at, duration)) = all_seats.max(self.free_seats_read) else {
             return true;
         };
-        // A read that has just ended is always recent enough.
-        let most = micros(limits::SEAT_OTHERS_PART_AGE);
-        now.since(at) > most.max(Micros(2 * duration.0))
+        now.since(at) > micros(most).max(Micros(2 * duration.0))
     }
 
     /// Whether a read of the free seats makes the map recent enough for a choice, at less cost than a read of all seats.
@@ -255,15 +283,16 @@ impl SeatedEvent {
     fn age_allowed(&self) -> Micros {
         let least = limits::SEAT_MAP_AGE_MIN.as_micros() as u64;
         let most = limits::SEAT_MAP_AGE_MAX.as_micros() as u64;
-        let by_cost = self.read_duration.0.saturating_mul(limits::SEAT_MAP_READ_SHARE);
+        let by_cost = self.read_cost.0.saturating_mul(limits::SEAT_MAP_READ_SHARE);
         Micros(by_cost.clamp(least, most))
     }
 
     /// Whether a read has to be started.
-    pub(super) fn start_read(&mut self, now: Micros, unix: UnixMillis) -> bool {
+    pub(super) fn start_read(&mut self, now: Micros, unix: UnixMillis, seat_keys: u16) -> bool {
         if self.reading.is_some() {
             return false;
         }
+        self.keys_in_parallel = u64::from(seat_keys).min(limits::SEAT_KEYS_IN_PARALLEL as u64);
         self.reading = Some((now, unix));
         true
     }
@@ -292,6 +321,7 @@ impl SeatedEvent {
             self.needs_full_read = false;
             self.read_began_unix = unix;
             self.read_duration = now.since(began);
+            self.read_cost = Micros(self.read_duration.0 * self.keys_in_parallel);
         }
         std::mem::take(&mut self.awaiting_map)
     }
@@ -316,6 +346,7 @@ impl SeatedEvent {
         self.is_stale = self.reading.is_some();
         self.verified_at = None;
         self.free_seats_read = None;
+        self.foreign_sales = None;
     }
 
     /// `Err`: too many wait already.
@@ -461,9 +492,28 @@ pub(super) struct SeatConflict {
 #[derive(Default)]
 pub(super) struct SeatedEvents {
     by_event: HashMap<EventId, SeatedEvent, foldhash::fast::RandomState>,
+    /// When verifications are due, with the partition keys of the event.
+    due: BTreeSet<(Micros, EventId, u16)>,
 }
 
 impl SeatedEvents {
+    /// Lets a verification of the event begin at that time.
+    pub(super) fn plan_verification(&mut self, at: Micros, event: EventId, seat_keys: u16) {
+        self.due.insert((at, event, seat_keys));
+    }
+
+    /// When [`SeatedEvents::take_due`] has something.
+    pub(super) fn wake_at(&self) -> Option<Micros> {
+        self.due.first().map(|(at, ..)| *at)
+    }
+
+    /// An event whose verification is due, with its partition keys.
+    pub(super) fn take_due(&mut self, now: Micros) -> Option<(EventId, u16)> {
+        self.due.first().filter(|(at, ..)| *at <= now)?;
+        let (_, event, seat_keys) = self.due.pop_first()?;
+        Some((event, seat_keys))
+    }
+
     pub(super) fn get_mut(&mut self, event: &EventId) -> Option<&mut SeatedEvent> {
         self.by_event.get_mut(event)
     }

@@ -17,6 +17,14 @@ use crate::seats::SeatState;
 use crate::time::{Micros, Now};
 use crate::transaction::{EventLayout, ReservationState};
 
+/// When a read of the free seats begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadStart {
+    AtOnce,
+    /// At the pace of verifications of "sold out".
+    Paced,
+}
+
 /// Writes.
 impl Engine {
     /// Writes a transition that moves seats, or a tombstone in a seated event.
@@ -106,6 +114,7 @@ impl Engine {
         if let Some(map) = seated.map() {
             map.set_members(self.pools.members(), now.mono);
         }
+        seated.update_contested(now.mono);
         let mut pick = |seated: &mut SeatedEvent, reach| {
             let (map, locked) = seated.map_and_locks()?;
             map.pick_within(reach, qty, section, now, &locked, &mut self.rng)
@@ -115,17 +124,17 @@ impl Engine {
             true => None,
             false => pick(seated, Reach::Own),
         };
-        let is_contended = own.is_none() || seated.collides(now.mono);
+        let is_last = own.is_none() || seated.is_part_low();
+        let is_contended = is_last && seated.is_contended(now);
         let chosen = match own {
             None if seated.must_read_before_choice(now, waited) => {
                 let can_read_free = seated.can_read_free_seats(now);
-                self.wait_for_seats(task, layout, can_read_free);
+                self.wait_for_seats(task, layout, can_read_free, ReadStart::AtOnce);
                 return;
             }
             None => pick(seated, Reach::All),
             own => own,
         };
-        let is_contended = is_contended && seated.is_divided();
         let Some(chosen) = chosen else {
             if reads_from.is_some_and(|from| seated.is_read_since(from)) {
                 self.reject_sold_out_seats(task, layout);
@@ -154,11 +163,17 @@ impl Engine {
         let now = self.now;
         let seated = self.seated_events.open(&task.operation.event, now.mono);
         let can_read_free = seated.can_verify(now);
-        self.wait_for_seats(task, layout, can_read_free);
+        self.wait_for_seats(task, layout, can_read_free, ReadStart::Paced);
     }
 
     /// Lets a choice wait for a read of the free seats, or of all seats.
-    fn wait_for_seats(&mut self, task: OperationTask, layout: EventLayout, can_read_free: bool) {
+    fn wait_for_seats(
+        &mut self,
+        task: OperationTask,
+        layout: EventLayout,
+        can_read_free: bool,
+        start: ReadStart,
+    ) {
         let now = self.now;
         let event = task.operation.event.clone();
         let task = Box::new(OperationTask { hint: task.hint.after_wait(), ..task });
@@ -171,16 +186,37 @@ impl Engine {
             self.reject_overloaded(&task.operation);
             return;
         }
-        if seated.start_verification(now) {
-            self.counters.seat_verifications += 1;
-            self.effects.push_back(Effect::ReadFreeSeats {
-                event: event.clone(),
-                seat_keys: layout.seat_keys.max(1),
-                at: now.unix,
-            });
+        let seat_keys = layout.seat_keys.max(1);
+        let next = seated.next_verification(self.pools.members().count());
+        if start == ReadStart::Paced && next > now.mono && seated.awaits_verification() {
+            self.seated_events.plan_verification(next, event.clone(), seat_keys);
+        } else if self.start_verification(&event, seat_keys) {
             self.refresh_layout(&event, layout);
         }
         self.refresh_seats(&event, layout);
+    }
+
+    /// Begins a read of the free seats, unless one is in flight.
+    fn start_verification(&mut self, event: &EventId, seat_keys: u16) -> bool {
+        let now = self.now;
+        let seated = self.seated_events.open(event, now.mono);
+        if !seated.start_verification(now) {
+            return false;
+        }
+        self.counters.seat_verifications += 1;
+        let event = event.clone();
+        self.effects.push_back(Effect::ReadFreeSeats { event, seat_keys, at: now.unix });
+        true
+    }
+
+    /// Begins the reads of the free seats that are due.
+    pub(super) fn start_due_verifications(&mut self) {
+        while let Some((event, seat_keys)) = self.seated_events.take_due(self.now.mono) {
+            let seated = self.seated_events.get_mut(&event);
+            if seated.is_some_and(|seated| seated.awaits_verification()) {
+                self.start_verification(&event, seat_keys);
+            }
+        }
     }
 
     /// Rejects an operation that there are no seats for, once that is certain.
@@ -339,8 +375,9 @@ impl Engine {
         let attempts = self.in_flight.attempts(&task.operation.reservation, &event);
         if is_best_available && attempts > limits::SEAT_COLLISIONS_MAX {
             // The seat map is old: another process sells the same seats.
-            let waiter = SeatMapWaiter::SeatChoice(Box::new(task));
-            self.wait_for_seat_map(&event, layout, waiter);
+            let seated = self.seated_events.open(&event, self.now.mono);
+            let can_read_free = seated.can_read_free_seats(self.now);
+            self.wait_for_seats(task, layout, can_read_free, ReadStart::AtOnce);
             return;
         }
         let busy = overdue.into_iter().find(|holder| {
@@ -417,15 +454,13 @@ impl Engine {
 
     pub(super) fn read_seats(&mut self, event: &EventId, layout: EventLayout) {
         let now = self.now;
+        let seat_keys = layout.seat_keys.max(1);
         let seated = self.seated_events.open(event, now.mono);
-        if !seated.start_read(now.mono, now.unix) {
+        if !seated.start_read(now.mono, now.unix, seat_keys) {
             return;
         }
         self.counters.seat_reads += 1;
-        self.effects.push_back(Effect::ReadSeats {
-            event: event.clone(),
-            seat_keys: layout.seat_keys.max(1),
-        });
+        self.effects.push_back(Effect::ReadSeats { event: event.clone(), seat_keys });
         self.refresh_layout(event, layout);
     }
 }

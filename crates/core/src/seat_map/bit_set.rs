@@ -8,7 +8,7 @@ use std::ops::Range;
 const WORD: usize = u64::BITS as usize;
 
 /// Grows as bits are set; bits beyond the end are clear.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct BitSet {
     words: Vec<u64>,
 }

@@ -25,6 +25,7 @@ pub(super) struct SeatPlacement {
     pub(super) state: Option<SeatState>,
     pub(super) recorded_at: Micros,
     pub(super) offered_until: Micros,
+    pub(super) is_missing: bool,
 }
 
 /// Distinct values, numbered in the order of their first use.
@@ -83,6 +84,7 @@ impl SeatMap {
                     state: placement.state,
                     recorded_at: placement.recorded_at,
                     offered_until: placement.offered_until,
+                    is_missing: placement.is_missing,
                     row: 0,
                     number: names.number(facts.number.into_boxed_str()),
                     price: facts.price.map_or(NO_PRICE, |price| prices.number(price)),
@@ -156,6 +158,8 @@ impl SeatMap {
     /// Computes everything that is kept about seat states from scratch.
     fn recompute_counts(&mut self) {
         self.free = BitSet::with_room(self.slots.len());
+        self.missing = BitSet::default();
+        self.missing_count = 0;
         self.offered = BitSet::with_room(self.slots.len());
         self.offers = ExpiryQueue::default();
         self.holds = ExpiryQueue::default();
@@ -165,6 +169,10 @@ impl SeatMap {
         self.parts = None;
         for place in 0..self.slots.len() {
             let slot = &self.slots[place];
+            if slot.is_missing {
+                self.missing.set(place);
+                self.missing_count += 1;
+            }
             if slot.offered_until != Micros::default() {
                 self.offered.set(place);
                 self.offers.add(slot.offered_until.0, place as u32);

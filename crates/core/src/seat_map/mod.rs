@@ -43,6 +43,7 @@ use expiry_queue::ExpiryQueue;
 pub use order::natural as natural_order;
 use part::{Division, Parts};
 pub(crate) use pick::Reach;
+pub(crate) use refresh::FreeSeatsFound;
 pub(crate) use view::SeatView;
 
 /// Map of one event's seats.
@@ -69,6 +70,10 @@ pub(crate) struct SeatMap {
     prices: Vec<Price>,
     /// Seats available at `clock`.
     free: BitSet,
+    /// Free seats that a read of the free seats did not return: others have taken them. Not chosen until a result shows their
+    /// state.
+    missing: BitSet,
+    missing_count: usize,
     /// Seats marked as offered; the marks end by `offers`.
     offered: BitSet,
     offers: ExpiryQueue,
@@ -94,6 +99,8 @@ struct SeatSlot {
     recorded_at: Micros,
     /// When its offer mark ends; zero without a mark.
     offered_until: Micros,
+    /// As in [`SeatMap::missing`].
+    is_missing: bool,
     row: u32,
     number: u32,
     /// [`NO_PRICE`] without one.
@@ -215,6 +222,10 @@ impl SeatMap {
     /// Changes the state of the seat at `place`; `None` removes it from all sets and counts.
     fn set(&mut self, place: usize, state: Option<SeatState>, recorded_at: Micros) {
         let slot = &mut self.slots[place];
+        if std::mem::take(&mut slot.is_missing) {
+            self.missing.clear(place);
+            self.missing_count -= 1;
+        }
         let before = std::mem::replace(&mut slot.state, state);
         slot.recorded_at = recorded_at;
         let before = before.map(|state| EffectiveState::of(&state, self.clock));

@@ -66,6 +66,10 @@ pub(super) struct Parts {
     pub(super) own: SeatPart,
     /// Preferred by other processes, with this one next in line.
     pub(super) next: SeatPart,
+    /// Preferred by other processes, with a third one next in line.
+    pub(super) rest: SeatPart,
+    /// Other processes have chosen the same seats.
+    pub(super) is_contested: bool,
 }
 
 impl Parts {
@@ -75,9 +79,13 @@ impl Parts {
         self.own.is_low()
     }
 
+    fn all(&mut self) -> [&mut SeatPart; 3] {
+        [&mut self.own, &mut self.next, &mut self.rest]
+    }
+
     /// The seat was set free, and the longest run of its row is at most `longest`.
     pub(super) fn set_free(&mut self, place: usize, row: usize, longest: u32) {
-        for part in [&mut self.own, &mut self.next] {
+        for part in self.all() {
             part.bound_longest(row, longest);
             part.free += usize::from(part.seats.get(place));
         }
@@ -85,7 +93,7 @@ impl Parts {
 
     /// The seat was taken, and `free` are left in its row.
     pub(super) fn set_taken(&mut self, place: usize, row: usize, free: u32) {
-        for part in [&mut self.own, &mut self.next] {
+        for part in self.all() {
             part.longest[row] = part.longest[row].min(free);
             part.free -= usize::from(part.seats.get(place));
         }
@@ -133,6 +141,19 @@ impl SeatMap {
         self.parts.as_ref().is_some_and(Parts::is_own_low)
     }
 
+    /// Whether other processes have lately chosen the same seats: then this process chooses its own from the front, and they
+    /// choose from the back.
+    pub(crate) fn set_contested(&mut self, is_contested: bool) {
+        if let Some(parts) = &mut self.parts {
+            parts.is_contested = is_contested;
+        }
+    }
+
+    /// Whether this process prefers the seat; true if it sells alone.
+    pub(super) fn is_own(&self, place: usize) -> bool {
+        self.parts.as_ref().is_none_or(|parts| parts.own.seats.get(place))
+    }
+
     /// A read that began at `began` is complete.
     pub(super) fn divide_after_read(&mut self, began: Micros) {
         if let Some((members, _)) = self.division.next.take_if(|(_, since)| *since <= began) {
@@ -149,7 +170,7 @@ impl SeatMap {
             return;
         };
         let part = || SeatPart::new(self.slots.len(), self.rows.len());
-        let mut parts = Parts { own: part(), next: part() };
+        let mut parts = Parts { own: part(), next: part(), rest: part(), is_contested: false };
         let mut loads = Loads::new(&members, self.slots.len());
         for section in 0..self.sections.len() {
             let rows = self.sections[section].rows.clone();
@@ -160,14 +181,16 @@ impl SeatMap {
                 for block in blocks(self.rows[row].seats()) {
                     let key = self.block_key(section, row, block.start);
                     let (owner, next) = loads.owners(key, block.len());
-                    if owner == members.own_position() {
-                        parts.own.add(row, block, &self.free);
-                    } else if next == members.own_position() {
-                        parts.next.add(row, block, &self.free);
-                    }
+                    let part = match members.own_position() {
+                        own if own == owner => &mut parts.own,
+                        own if own == next => &mut parts.next,
+                        _ => &mut parts.rest,
+                    };
+                    part.add(row, block, &self.free);
                 }
-                parts.own.bound_longest(row, self.longest[row]);
-                parts.next.bound_longest(row, self.longest[row]);
+                for part in parts.all() {
+                    part.bound_longest(row, self.longest[row]);
+                }
             }
         }
         self.parts = Some(parts);

@@ -8,7 +8,7 @@
 //! number of qualifying rows, and the first row of a section twice as often as its last.
 //!
 //! If other processes sell the same hall, seats side by side are first searched in the part of the hall that this process
-//! prefers ([`part`]), then in the parts for which it is next in line. If they have none, the whole hall is searched as
+//! prefers ([`part`]), then in the parts for which it is next in line, then in those of the others. If they have none, the whole hall is searched as
 //! if there were no parts, so that "sold out" does not depend on them.
 //!
 //! Chosen seats are marked as offered for [`limits::SEAT_OFFER_AGE`] and not chosen again while there is any other choice,
@@ -37,6 +37,8 @@ pub(crate) enum Reach {
     Own,
     /// Those of other processes for which this one is next in line.
     Next,
+    /// Those of other processes for which a third one is next in line.
+    Rest,
     All,
 }
 
@@ -112,16 +114,19 @@ impl SeatMap {
         rng: &mut impl Rng,
     ) -> Option<Vec<usize>> {
         if let Some(parts) = &self.parts {
-            let order = if parts.is_own_low() { Order::Front } else { Order::Random };
+            let is_front = parts.is_own_low() || parts.is_contested;
+            let order = if is_front { Order::Front } else { Order::Random };
             let view = SearchView { reach: Reach::Own, order, fresh: true };
             let own = self.choose(sections, qty, view, avoid, rng);
             if own.is_some() || reach == Reach::Own || fault::planted(Fault::OwnPartIsAll) {
                 return own;
             }
-            let view = SearchView { reach: Reach::Next, order: Order::Back, fresh: true };
-            let next = self.choose(sections, qty, view, avoid, rng);
-            if next.is_some() {
-                return next;
+            for reach in [Reach::Next, Reach::Rest] {
+                let view = SearchView { reach, order: Order::Back, fresh: true };
+                let others = self.choose(sections, qty, view, avoid, rng);
+                if others.is_some() {
+                    return others;
+                }
             }
         }
         let mut view = SearchView { reach: Reach::All, order: Order::Random, fresh: true };
@@ -147,6 +152,7 @@ impl SeatMap {
         let part = match (view.reach, &mut self.parts) {
             (Reach::Own, Some(parts)) => Some(&mut parts.own),
             (Reach::Next, Some(parts)) => Some(&mut parts.next),
+            (Reach::Rest, Some(parts)) => Some(&mut parts.rest),
             _ => None,
         };
         let (part, longest) = match part {
@@ -160,7 +166,7 @@ impl SeatMap {
             part,
             order: view.order,
             offered: view.fresh.then_some(&self.offered),
-            closed: BitSet::default(),
+            closed: if self.missing_count > 0 { self.missing.clone() } else { BitSet::default() },
             longest,
             avoid,
             rng,

@@ -13,6 +13,17 @@ use crate::limits;
 use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::{Micros, UnixMillis};
 
+/// What a read of the free seats has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FreeSeatsFound {
+    /// The map agrees with the read, after it took in what it returned.
+    pub(crate) agrees: bool,
+    /// Seats that were free by the map and are not.
+    pub(crate) taken_by_others: usize,
+    /// Free seats that this process does not prefer.
+    pub(crate) free_of_others: usize,
+}
+
 /// A read whose pages have not all arrived.
 pub(super) struct PartialRead {
     began: Micros,
@@ -93,36 +104,37 @@ impl SeatMap {
     /// Applies a read that began at `began` and returned only the seats available at `at`. Results newer than
     /// `began` are kept.
     ///
-    /// Returns false if such a read cannot correct the map: it returned an unknown seat, or it did not return a seat
-    /// that is free by the map, so that its holder is unknown. A seat that `is_locked` may be missing: a write in
-    /// flight may have been applied.
+    /// Such a read cannot correct the map if it returned an unknown seat, or did not return a seat that is free by the
+    /// map, so that its holder is unknown. Then it does not agree, and the missing seats are not chosen until a result shows
+    /// their state. A seat that `is_locked` may be missing: a write in flight may have been applied.
     pub(crate) fn verify(
         &mut self,
         free: Vec<(SeatId, SeatState)>,
         began: Micros,
         at: UnixMillis,
         is_locked: &dyn Fn(&SeatId) -> bool,
-    ) -> bool {
-        let mut is_right = true;
+    ) -> FreeSeatsFound {
+        let mut found = FreeSeatsFound { agrees: true, ..FreeSeatsFound::default() };
         let mut seen = BitSet::with_room(self.slots.len());
         for (seat, state) in free {
             match self.place_of(&seat) {
                 Some(place) => {
                     seen.set(place);
+                    found.free_of_others += usize::from(!self.is_own(place));
                     if self.slots[place].recorded_at <= began {
                         self.set(place, Some(state), began);
                     }
                 }
-                None => is_right = false,
+                None => found.agrees = false,
             }
         }
         self.advance(at);
-        let unseen = |word| self.free.word(word) & !seen.word(word);
+        let unseen = |word| self.free.word(word) & !seen.word(word) & !self.missing.word(word);
         let mut from = 0;
-        let mut gone = Vec::new();
+        let mut missing = Vec::new();
         while let Some(run) = next_run(unseen, from..self.slots.len()) {
             from = run.end();
-            gone.extend((run.start..from).filter(|place| {
+            missing.extend((run.start..from).filter(|place| {
                 let slot = &self.slots[*place];
                 let state = slot.state.as_ref();
                 // The hold may have expired since.
@@ -131,9 +143,25 @@ impl SeatMap {
                 slot.recorded_at <= began && was_free && !is_locked(&slot.id)
             }));
         }
-        let until = began.plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
-        gone.iter().for_each(|place| self.mark_offered(*place, until));
-        is_right && gone.is_empty()
+        found.agrees &= missing.is_empty() && self.missing_count == 0;
+        for place in missing {
+            found.taken_by_others += 1;
+            self.set_missing(place, began);
+        }
+        found
+    }
+
+    /// Whether there are seats whose state only a read of all seats shows: they are not chosen, and may be free again.
+    pub(crate) fn has_missing(&self) -> bool {
+        self.missing_count > 0
+    }
+
+    fn set_missing(&mut self, place: usize, at: Micros) {
+        let slot = &mut self.slots[place];
+        slot.recorded_at = at;
+        slot.is_missing = true;
+        self.missing.set(place);
+        self.missing_count += 1;
     }
 
     /// The unfinished read that began at `began`; `None` if a later one is known.
@@ -193,6 +221,7 @@ impl SeatMap {
                 state: Some(seat.state),
                 recorded_at: began,
                 offered_until: Micros::default(),
+                is_missing: false,
             };
             if let Some(place) = self.place_of(&placement.seat_id) {
                 let slot = &mut self.slots[place];
@@ -200,6 +229,7 @@ impl SeatMap {
                 if slot.recorded_at > began {
                     placement.state = slot.state.take();
                     placement.recorded_at = slot.recorded_at;
+                    placement.is_missing = slot.is_missing;
                 }
             }
             placements.push(placement);
@@ -223,6 +253,7 @@ impl SeatMap {
             state: slot.state.take(),
             recorded_at: slot.recorded_at,
             offered_until: slot.offered_until,
+            is_missing: slot.is_missing,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `answer.rs` | the reasons of a cancelled transaction |
 //! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs`, `members.rs` | writing and reading one kind of item each |
 //! | `expression.rs` | expression templates with their names |
+//! | `seat_page.rs` | a page of seats from the body of the answer |
 //! | `json.rs` | the JSON writer of the body |
 //! | `fields.rs` | single attributes, to and from the SDK's types |
 //!
@@ -22,6 +23,7 @@ mod fields;
 mod json;
 mod members;
 mod records;
+mod seat_page;
 mod seats;
 mod stripes;
 
@@ -33,6 +35,7 @@ pub(super) use fields::{Item, timestamp};
 pub(super) use members::{members, members_expression, members_key};
 pub use records::StoredRecord;
 pub(super) use records::{purge_at, record, record_view};
+pub(super) use seat_page::{DecodedSeatPage, decode_seat_page};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};
 pub(super) use stripes::{confirmed_units, is_closed, stripe_view};
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use crate::limits;
 use crate::membership::{Member, Members, ProcessId};
-use crate::seat_map::{Reach, SeatMap};
-use crate::seats::Price;
+use crate::seat_map::{FreeSeatsFound, Reach, SeatMap};
+use crate::seats::{Price, SeatState};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -228,4 +228,41 @@ fn new_members_divide_the_hall_after_the_next_read() {
     assert!(map.awaits_division() && !map.is_divided(), "the read began before");
     map.refresh(hall.seats(), at(1_100).mono);
     assert!(map.is_divided() && !map.awaits_division());
+}
+
+/// A seat that a read of the free seats does not return is not chosen, until a result shows that it is free again.
+#[test]
+fn seats_that_others_have_taken_are_not_chosen() {
+    let mut map = TestHall::empty(1, 1, 3).map();
+    let mut rng = SmallRng::seed_from_u64(1);
+    let seats = map.pick(3, None, at(1_000), &|_| false, &mut rng).unwrap();
+    let free = vec![(seats[1].clone(), SeatState::Available)];
+    let found = map.verify(free.clone(), at(1_010).mono, at(1_010).unix, &|seat| *seat == seats[2]);
+    let expected = FreeSeatsFound { agrees: false, taken_by_others: 1, free_of_others: 0 };
+    assert_eq!(found, expected);
+    // Long after the marks of offered seats have ended. The third was locked by a write in flight.
+    assert_eq!(map.pick(3, None, at(5_000), &|_| false, &mut rng), None);
+    assert!(map.pick(2, None, at(5_000), &|_| false, &mut rng).is_some());
+    // A read that began earlier does not count.
+    map.record_result(&seats[0], Some(SeatState::Available), at(1_009).mono);
+    assert_eq!(map.pick(3, None, at(5_000), &|_| false, &mut rng), None);
+    assert!(!map.verify(free, at(1_020).mono, at(1_020).unix, &|seat| *seat == seats[2]).agrees);
+    map.record_result(&seats[0], Some(SeatState::Available), at(1_030).mono);
+    assert!(map.pick(3, None, at(5_000), &|_| false, &mut rng).is_some());
+}
+
+/// With several processes one chooses its own seats first, then others' from the back, and all in the end.
+#[test]
+fn seats_of_others_are_chosen_from_the_back() {
+    let mut map = TestHall::empty(1, 12, 4).map();
+    map.set_members(&members(1, &[2, 3, 4]), at(0).mono);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut own = 0;
+    while map.pick_within(Reach::Own, 4, None, at(1_000 + own), &|_| false, &mut rng).is_some() {
+        own += 1;
+    }
+    assert_eq!(own, 3);
+    let rows: Vec<_> = (0..9).map(|_| pick(&mut map, 4, 1_010, &mut rng).unwrap()[0].1).collect();
+    let falls = rows.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!(falls <= 1, "one order for the rows in which it is next, one for the rest: {rows:?}");
 }
