@@ -177,15 +177,17 @@ impl Pools {
             return;
         };
         let stripes = slot.pool.layout().stripes;
-        if slot.stripes_by == (self.members_version, stripes)
-            || slot.pool.key().kind != PoolKind::Stripes
-        {
+        if slot.stripes_by == (self.members_version, stripes) {
             return;
         }
         slot.stripes_by = (self.members_version, stripes);
         let event = slot.pool.key().event.clone();
         let set = self.ownership.stripes_of_shard(&event, stripes, self.shard);
-        slot.pool.set_stripes(set);
+        match slot.pool.key().kind {
+            PoolKind::Stripes => slot.pool.set_stripes(set),
+            // No lane of these is a stripe.
+            _ => slot.pool.set_processes(set.processes),
+        }
     }
 
     /// Updates the pool's timer and its number of lanes.
@@ -269,7 +271,10 @@ impl Pools {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::membership::{Member, ProcessId};
 
     fn lanes(shard: usize, shards: usize) -> Pools {
         Pools::new(shard, shards, LaneSettings::default())
@@ -313,5 +318,23 @@ mod tests {
             }
         }
         assert_eq!(sellers.len(), 3, "and every stripe is sold from");
+    }
+    /// All four processes have the only stripe of a seated event, and their lanes write no stripe.
+    #[test]
+    fn pools_follow_the_number_of_processes() {
+        let member = |id| Member { id: ProcessId(id), shards: 1 };
+        let event: EventId = "evt".parse().expect("legal");
+        let layout = EventLayout { stripes: 1, seat_keys: 4, closed: false };
+        let mut pools = lanes(0, 1);
+        for processes in [1, 4] {
+            pools.set_members(Rc::new(Members::new(member(1), (2..=processes).map(member))));
+            for (kind, is_shared) in
+                [(PoolKind::Unstriped, false), (PoolKind::Stripes, processes > 1)]
+            {
+                let id = pools.open(&event, kind, layout).expect("few lanes");
+                let pool = pools.get_mut(id).expect("opened");
+                assert_eq!(pool.sharing(), (processes as u16, is_shared), "{kind:?}");
+            }
+        }
     }
 }

@@ -57,7 +57,9 @@ impl Pool {
     ) -> Self {
         let owned = lanes_of(key.kind, stripes, layout);
         let mut state = PoolState::new(key, layout, settings, owned);
-        state.shared = stripes.shared;
+        if state.key.kind == PoolKind::Stripes {
+            state.shared = stripes.shared;
+        }
         state.processes = stripes.processes;
         Self {
             state,
@@ -95,6 +97,17 @@ impl Pool {
         for lane in self.lanes.values_mut().filter(|lane| bit(lane.index) & self.state.owned == 0) {
             lane.incoming = None;
         }
+    }
+
+    /// Sets the number of processes among which the calls for the event are divided.
+    pub(crate) fn set_processes(&mut self, processes: u16) {
+        self.state.processes = processes;
+    }
+
+    /// The number of processes, and whether other processes write the stripes of these lanes.
+    #[cfg(test)]
+    pub(crate) fn sharing(&self) -> (u16, bool) {
+        (self.state.processes, self.state.shared != 0)
     }
 
     /// Lanes that have been used.
