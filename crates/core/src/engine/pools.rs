@@ -323,17 +323,17 @@ mod tests {
     #[test]
     fn pools_follow_the_number_of_processes() {
         let member = |id| Member { id: ProcessId(id), shards: 1 };
-        let event: EventId = "evt".parse().expect("legal");
         let layout = EventLayout { stripes: 1, seat_keys: 4, closed: false };
         let mut pools = lanes(0, 1);
-        for processes in [1, 4] {
+        // The pools of the second event are opened when there are four processes.
+        for (processes, events) in [(1, &["evt-1"][..]), (4, &["evt-1", "evt-2"])] {
             pools.set_members(Rc::new(Members::new(member(1), (2..=processes).map(member))));
-            for (kind, is_shared) in
-                [(PoolKind::Unstriped, false), (PoolKind::Stripes, processes > 1)]
-            {
+            let kinds = [(PoolKind::Unstriped, false), (PoolKind::Stripes, processes > 1)];
+            for (event, (kind, is_shared)) in events.iter().flat_map(|e| kinds.map(|k| (e, k))) {
+                let event: EventId = event.parse().expect("legal");
                 let id = pools.open(&event, kind, layout).expect("few lanes");
                 let pool = pools.get_mut(id).expect("opened");
-                assert_eq!(pool.sharing(), (processes as u16, is_shared), "{kind:?}");
+                assert_eq!(pool.sharing(), (processes as u16, is_shared), "{event} {kind:?}");
             }
         }
     }
