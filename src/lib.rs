@@ -20,5 +20,6 @@ mod server;
 mod shard;
 pub mod telemetry;
 mod text;
+mod tls;
 
 pub use config::variables::VARIABLES;

@@ -8,6 +8,7 @@ mod coherence;
 mod control_plane;
 mod seats;
 mod telemetry;
+mod tls;
 mod top;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) use self::audit::*;
 pub use self::control_plane::*;
 pub(crate) use self::seats::*;
 pub(crate) use self::telemetry::*;
+pub use self::tls::*;
 pub(crate) use self::top::*;
 
 // ---- Input --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ mod env;
 mod otel;
 mod range;
 mod reader;
+mod tls;
 mod unknown;
 mod value_kind;
 pub(crate) mod variables;
@@ -36,6 +37,7 @@ pub(crate) use value_kind::MembershipMode;
 
 use inventory_core::rules::LateCommit;
 use inventory_store::{DEFAULT_REGION, StoreRegion, StoreSettings, TableNames};
+use inventory_tls::server::ServerFiles;
 use reader::SettingsReader;
 use variables as v;
 
@@ -50,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) metrics_port: u16,
     /// Address of the admin service, loopback by default; `None`: disabled. Port 0 selects a free one.
     pub(crate) admin: Option<SocketAddr>,
+    /// TLS of the port for clients; `None`: connections without TLS.
+    pub(crate) grpc_tls: Option<ServerFiles>,
 
     /// Default deadline for calls without a grpc-timeout, 1 ms to 30 s.
     pub(crate) call_timeout: Duration,
@@ -140,6 +144,7 @@ impl Config {
             grpc_host: reader.read(&v::GRPC_HOST),
             metrics_port: reader.read(&v::METRICS_PORT),
             admin: read_admin(reader),
+            grpc_tls: tls::read_grpc(reader),
             call_timeout: reader.read(&v::GRPC_TIMEOUT),
             streams_per_connection: reader.read(&v::GRPC_MAX_CONCURRENCY) as u32,
             keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),

@@ -98,7 +98,14 @@ fn every_variable_that_is_read_is_in_the_table_and_the_reverse() {
 #[test]
 fn the_example_of_every_variable_is_accepted() {
     for variable in variables::VARIABLES.iter().flat_map(|group| group.variables) {
-        let env = FixedEnv::on([0]).with(variable.name(), variable.example());
+        let mut env = FixedEnv::on([0]).with(variable.name(), variable.example());
+        // Files of TLS are accepted together only.
+        if variable.name().starts_with("TLS_") {
+            for name in ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"] {
+                env = env.with(name, "some.pem");
+            }
+            env = env.with(variable.name(), variable.example());
+        }
         assert!(Config::from_env(&env).is_ok(), "{}", variable.name());
     }
 }
@@ -148,6 +155,7 @@ fn given_values_are_assigned_to_their_fields() {
         grpc_host: "::".parse().unwrap(),
         metrics_port: 0,
         admin: Some("[::1]:9999".parse().unwrap()),
+        grpc_tls: None,
         call_timeout: Duration::from_millis(1_500),
         streams_per_connection: 7,
         keep_alive_period: Duration::from_secs(60),

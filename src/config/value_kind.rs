@@ -10,6 +10,7 @@ use super::duration::{DefaultUnit, format_span, parse_span};
 use crate::limits;
 use crate::telemetry::log::LogLevel;
 use inventory_core::rules::LateCommit;
+use inventory_tls::names::{self, NamePattern};
 
 /// A kind of value. A parse error has the problem of the text; [`ValueKind::expected`] describes valid texts and is added
 /// by the reader.
@@ -185,6 +186,27 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
 
     fn expected(&self) -> String {
         format!("{}, or nothing", self.0.expected())
+    }
+}
+
+/// Patterns of names in client certificates.
+pub(crate) struct NamePatternsKind;
+
+impl ValueKind for NamePatternsKind {
+    type Value = Vec<NamePattern>;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.len() > limits::TLS_ALLOWED_CLIENTS_BYTES_MAX {
+            return Err(format!("has {} bytes", text.len()));
+        }
+        names::parse_patterns(text)
+    }
+
+    fn expected(&self) -> String {
+        format!(
+            "up to {} DNS names and URIs, separated by commas (* within a label or path segment), or nothing",
+            names::PATTERNS_MAX
+        )
     }
 }
 

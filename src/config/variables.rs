@@ -9,7 +9,7 @@ use super::otel::kinds::{
 };
 use super::value_kind::{
     AddressKind, CountKind, DurationKind, KeywordKind, LATE_COMMIT_POLICIES, LOG_LEVELS,
-    MembershipKind, OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind,
+    MembershipKind, NamePatternsKind, OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind,
     ValueKind,
 };
 use crate::limits;
@@ -72,6 +72,10 @@ pub static VARIABLES: &[VariableGroup] = &[
     VariableGroup {
         title: "Addresses",
         variables: &[&GRPC_PORT, &GRPC_HOST, &METRICS_PORT, &ADMIN_PORT, &ADMIN_HOST],
+    },
+    VariableGroup {
+        title: "TLS of GRPC_PORT",
+        variables: &[&TLS_CERT_FILE, &TLS_KEY_FILE, &TLS_CLIENT_CA_FILE, &TLS_ALLOWED_CLIENTS],
     },
     VariableGroup {
         title: "Calls",
@@ -190,7 +194,7 @@ pub(crate) static GRPC_HOST: Variable<AddressKind> = Variable {
     default: "::",
     kind: AddressKind,
     example: "127.0.0.1",
-    about: "listen address of GRPC_PORT; no authentication",
+    about: "listen address of GRPC_PORT",
 };
 
 pub(crate) static METRICS_PORT: Variable<PortKind> = Variable {
@@ -215,6 +219,38 @@ pub(crate) static ADMIN_HOST: Variable<AddressKind> = Variable {
     kind: AddressKind,
     example: "127.0.0.1",
     about: "listen address of ADMIN_PORT; no authentication",
+};
+
+pub(crate) static TLS_CERT_FILE: Variable<FileKind> = Variable {
+    name: "TLS_CERT_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/tls.crt",
+    about: "certificate and intermediates; unset: no TLS",
+};
+
+pub(crate) static TLS_KEY_FILE: Variable<FileKind> = Variable {
+    name: "TLS_KEY_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/tls.key",
+    about: "private key of the certificate",
+};
+
+pub(crate) static TLS_CLIENT_CA_FILE: Variable<FileKind> = Variable {
+    name: "TLS_CLIENT_CA_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/ca.crt",
+    about: "authorities of client certificates (mTLS)",
+};
+
+pub(crate) static TLS_ALLOWED_CLIENTS: Variable<NamePatternsKind> = Variable {
+    name: "TLS_ALLOWED_CLIENTS",
+    default: "",
+    kind: NamePatternsKind,
+    example: "api.sale.svc,spiffe://cluster.local/ns/sale/sa/*",
+    about: "names in certificates of clients that may call",
 };
 
 pub(crate) static GRPC_TIMEOUT: Variable<DurationKind> = Variable {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::runtime::{self, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -61,6 +61,8 @@ pub struct ControlPlaneConfig {
     pub export: Option<SpanExportConfig>,
     /// Whether to catch SIGTERM, SIGINT and SIGHUP and report them through [`ControlPlane::shutdown`].
     pub signals: bool,
+    /// Notified at SIGHUP, which reloads certificates; `None`: there is nothing to reload.
+    pub reload: Option<Arc<Notify>>,
     /// Further tasks, such as reflection on GRPC_PORT. At the stop they are aborted after the connections of
     /// the control plane have ended.
     pub tasks: Vec<ControlPlaneTask>,
@@ -204,7 +206,7 @@ fn prepare(
     let mut aborted = config.tasks;
     if config.signals {
         let signals = signals::Signals::catch().map_err(cannot("catch signals"))?;
-        aborted.push(Box::pin(signals.report(shutdown)));
+        aborted.push(Box::pin(signals.report(shutdown, config.reload)));
     }
     Ok(Servers { draining, aborted })
 }

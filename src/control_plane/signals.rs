@@ -1,10 +1,11 @@
 //! SIGTERM, SIGINT and SIGHUP; SIGUSR1 and SIGUSR2, which end no server.
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::limits;
@@ -45,16 +46,20 @@ impl Signals {
 
     /// Reports the first and the second signal; ignores further ones. The same signal again within
     /// [`limits::REPEATED_SIGNAL_WINDOW`] is no second one.
-    pub(super) async fn report(mut self, shutdown: watch::Sender<ShutdownSignal>) {
+    pub(super) async fn report(
+        mut self,
+        shutdown: watch::Sender<ShutdownSignal>,
+        reload: Option<Arc<Notify>>,
+    ) {
         // On a terminal SIGHUP means that the terminal was closed. Other senders of SIGHUP want a program to read its
         // configuration or to open its log files again.
-        let by = self.next(io::stdin().is_terminal()).await;
+        let by = self.next(io::stdin().is_terminal(), reload.as_deref()).await;
         tracing::info!(signal = by, "draining; a second signal aborts");
         shutdown.send_replace(ShutdownSignal::Drain { by });
         let (first, at) = (by, Instant::now());
         // A closed terminal sends SIGHUP more than once, and some senders signal a process and then its group.
         let by = loop {
-            let by = self.next(false).await;
+            let by = self.next(false, reload.as_deref()).await;
             if by != first || at.elapsed() >= limits::REPEATED_SIGNAL_WINDOW {
                 break by;
             }
@@ -65,7 +70,7 @@ impl Signals {
         std::future::pending::<()>().await;
     }
 
-    async fn next(&mut self, hangup_counts: bool) -> &'static str {
+    async fn next(&mut self, hangup_counts: bool, reload: Option<&Notify>) -> &'static str {
         loop {
             let ignored = select! {
                 _ = self.terminate.recv() => return "SIGTERM",
@@ -73,6 +78,10 @@ impl Signals {
                 _ = self.hangup.recv() => {
                     if hangup_counts {
                         return "SIGHUP";
+                    }
+                    if let Some(reload) = reload {
+                        reload.notify_waiters();
+                        continue;
                     }
                     "SIGHUP"
                 }

@@ -98,7 +98,8 @@ impl From<OutputError> for DemoError {
 /// When the server does not start or the sale breaks a promise.
 pub(crate) fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
     let config =
-        Config { grpc_port: 0, metrics_port: 0, admin: None, ..config.without_default_collector() };
+        // Its buyers connect without TLS, on this machine.
+        Config { grpc_port: 0, metrics_port: 0, admin: None, grpc_tls: None, ..config.without_default_collector() };
     let engine = EmbeddedEngine::start(EngineStorage::Memory)
         .map_err(|error| DemoError::Load(error.to_string()))?;
     let store = server::dev::engine_store(&config, &engine);

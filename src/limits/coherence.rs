@@ -3,6 +3,9 @@
 use super::*;
 
 const _: () = {
+    assert!(TLS_HANDSHAKE_TIMEOUT.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
+    assert!(TLS_HANDSHAKE_SLICE.as_micros() < CALL_TIMEOUT_DEFAULT.as_micros());
+    assert!(TLS_HANDSHAKES_PER_SHARD_MAX < CONNECTIONS_PER_SHARD_MAX);
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
     assert!(BEAT_TIMEOUT.as_micros() < BEAT_INTERVAL.as_micros());
     assert!(LEAVE_TIMEOUT.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());

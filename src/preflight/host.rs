@@ -17,6 +17,7 @@ use crate::limits::{
     DESCRIPTORS_OF_PROCESS, DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES,
     STORE_CONNECTIONS_MAX,
 };
+use inventory_tls::server::ServerFiles;
 
 /// All checks of the machine, in the order of a start, and whether rings could be created.
 pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>, bool) {
@@ -30,7 +31,18 @@ pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>
         open_files(facts, shards),
     ];
     checks.extend(listeners(config).into_iter().map(|(name, address)| port(name, address)));
+    checks.extend(config.grpc_tls.as_ref().map(tls_files));
     (checks, rings.is_ok())
+}
+
+fn tls_files(files: &ServerFiles) -> PreflightCheck {
+    match crate::tls::problem(files) {
+        None => {
+            let path = files.certificate.path.display();
+            PreflightCheck::ok("TLS", format!("certificate, key and authorities usable: {path}"))
+        }
+        Some(explanation) => PreflightCheck::wrong("TLS", explanation),
+    }
 }
 
 fn kernel(facts: &HostFacts) -> PreflightCheck {

@@ -14,7 +14,7 @@ pub(super) fn serving(config: &Config, at: ServerAddresses, endpoint: &str) {
     print(&format!(
         "inventory-api {}\n{}\n  store     DynamoDB in {} at {endpoint}: {}, {}, {}\n  shards    {}",
         build_info::version_text(),
-        addresses(at),
+        addresses(config, at),
         config.store.region_text(),
         tables.inventory,
         tables.seats,
@@ -35,13 +35,14 @@ pub(super) fn developing(config: &Config, at: ServerAddresses, data: &str, sampl
   sample    event {event}, {tickets} tickets at first
 
 Try:
-  grpcurl -plaintext {grpc} list
-  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{event}\", \"qty\": 2}}' \\
+  grpcurl {transport} {grpc} list
+  grpcurl {transport} -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{event}\", \"qty\": 2}}' \\
     {grpc} inventory.v1.Inventory/CommitReservation
 
 Stop with Ctrl-C.",
+        transport = if config.grpc_tls.is_some() { "-insecure" } else { "-plaintext" },
         version = build_info::version_text(),
-        addresses = addresses(at),
+        addresses = addresses(config, at),
         cpus = cpus(&config.shard_cpus),
     ));
 }
@@ -54,26 +55,32 @@ fn print(banner: &str) {
     }
 }
 
-fn addresses(at: ServerAddresses) -> String {
+fn addresses(config: &Config, at: ServerAddresses) -> String {
     let admin = at.admin.map_or("off".to_owned(), |admin| reachable(admin).to_string());
     format!(
         "  gRPC      {}\n  metrics   http://{}/metrics\n  admin     {admin}\n  network   {}",
         reachable(at.grpc),
         reachable(at.metrics),
-        network(at)
+        network(config, at)
     )
 }
 
 /// The interfaces on which the ports listen. The addresses in the lines above are for clients on this machine.
-fn network(at: ServerAddresses) -> String {
+fn network(config: &Config, at: ServerAddresses) -> String {
     let on = |address: SocketAddr| match address.ip() {
         ip if ip.is_unspecified() => "all interfaces".to_owned(),
         ip if ip.is_loopback() => "loopback".to_owned(),
         ip => ip.to_string(),
     };
     let admin = at.admin.map_or_else(String::new, |admin| format!(", admin on {}", on(admin)));
+    let tls = match &config.grpc_tls {
+        None => "no TLS and no authentication",
+        Some(files) if files.client_authorities.is_none() => "TLS and no authentication",
+        Some(files) if files.allowed_clients.is_empty() => "mutual TLS",
+        Some(_) => "mutual TLS for TLS_ALLOWED_CLIENTS",
+    };
     format!(
-        "gRPC on {} (GRPC_HOST), metrics on {}{admin}; no authentication",
+        "gRPC on {} (GRPC_HOST) with {tls}, metrics on {}{admin}; no authentication there",
         on(at.grpc),
         on(at.metrics)
     )

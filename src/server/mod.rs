@@ -47,7 +47,7 @@ use crate::api::reservation_v1::ReservationHandlers;
 use crate::build_info;
 use crate::config::{Config, SERVICE_NAME_KEY, cpus};
 use crate::control_plane::{
-    ControlPlane, ControlPlaneConfig, Readiness, ShutdownSignal, SpanExportConfig,
+    ControlPlane, ControlPlaneConfig, ControlPlaneTask, Readiness, ShutdownSignal, SpanExportConfig,
 };
 use crate::limits;
 use crate::preflight::{
@@ -65,6 +65,7 @@ use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::{self, SpanSink};
+use crate::tls::PortTls;
 use inventory_core::counters::Counters;
 use inventory_grpc::tonic_bridge::{self, TonicBridge};
 use inventory_grpc::{GrpcSettings, HealthState, InventoryServer, InventoryServiceServer};
@@ -162,9 +163,10 @@ fn start_log(config: &Config) -> Result<(), Explanation> {
     Ok(())
 }
 
-fn log_start(addresses: ServerAddresses, shards: usize) {
+fn log_start(addresses: ServerAddresses, shards: usize, tls: Option<&PortTls>) {
     tracing::info!(
         grpc = %addresses.grpc,
+        grpc_tls = transport(tls),
         metrics = %addresses.metrics,
         shards,
         version = build_info::VERSION,
@@ -184,6 +186,7 @@ impl Server {
         signals: bool,
     ) -> Result<Self, Explanation> {
         let count = config.shard_cpus.len();
+        let tls = config.grpc_tls.clone().map(|files| PortTls::load("grpc", files)).transpose()?;
         if let Some(warning) = cpus::quota_warning(count, cpus::quota()) {
             tracing::warn!(shards = count, "{warning}");
         }
@@ -200,7 +203,7 @@ impl Server {
         let (tracing, export) = tracing_settings(config);
         let counts = export.as_ref().map(|export| Arc::clone(&export.spans.counts));
         let pool = Arc::new(ShardPool::new(mailboxes.clone()));
-        let gateway = Arc::new(ShardGateway::new(
+        let gateway = ShardGateway::new(
             Arc::clone(&pool),
             heartbeats.clone(),
             store_health.clone(),
@@ -208,8 +211,15 @@ impl Server {
             counts,
             store.aws().cloned(),
             membership_report,
-        ));
+        );
+        let gateway = Arc::new(gateway.with_tls(tls.iter().cloned().collect()));
         let routes = crate::control_plane::reflection_routes();
+        let reload = Arc::new(Notify::new());
+        let mut tasks: Vec<ControlPlaneTask> =
+            vec![Box::pin(tonic_bridge::serve(bridge_receiver, routes))];
+        if let Some(tls) = &tls {
+            tasks.push(Box::pin(tls.clone().follow_files(Arc::clone(&reload))));
+        }
         let control_plane = ControlPlane::start(ControlPlaneConfig {
             metrics,
             admin: admin.map(|listener| (listener, gateway.clone() as _)),
@@ -223,7 +233,8 @@ impl Server {
             },
             export,
             signals,
-            tasks: vec![Box::pin(tonic_bridge::serve(bridge_receiver, routes))],
+            reload: tls.as_ref().map(|_| reload),
+            tasks,
         })
         .map_err(|error| explanation(error.to_string()))?;
 
@@ -234,6 +245,7 @@ impl Server {
             heartbeats: heartbeats.clone(),
             store_health: store_health.clone(),
             tracing,
+            tls: tls.clone(),
         };
         let ends = grpc.into_iter().zip(inboxes).zip(shard_memberships);
         let configs = shard_configs(config, &store, ends, &links);
@@ -246,7 +258,7 @@ impl Server {
         let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
         let watchdog = start_watchdog(config, heartbeats, store_health, readiness.clone())?;
-        log_start(addresses, count);
+        log_start(addresses, count, tls.as_ref());
         Ok(Self {
             shards,
             ended,
@@ -400,6 +412,7 @@ struct ShardLinks {
     heartbeats: Heartbeats,
     store_health: StoreHealth,
     tracing: Option<(Sampler, SpanSink)>,
+    tls: Option<PortTls>,
 }
 
 fn shard_configs(
@@ -436,6 +449,7 @@ fn shard_configs(
         membership,
         tracing: links.tracing.clone(),
         log_calls_ratio: config.log_calls_ratio,
+        tls: links.tls.as_ref().map(PortTls::current),
     };
     parts.map(of_shard).collect()
 }
@@ -552,6 +566,15 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
         keep_alive_period: Some(config.keep_alive_period),
         connection_age: config.connection_age,
         ..GrpcSettings::default()
+    }
+}
+
+/// How clients reach the port, for the log.
+fn transport(tls: Option<&PortTls>) -> &'static str {
+    match tls {
+        None => "plaintext",
+        Some(tls) if tls.requires_certificates() => "mutual TLS",
+        Some(_) => "TLS",
     }
 }
 

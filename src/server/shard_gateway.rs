@@ -21,6 +21,7 @@ use crate::telemetry::membership::MembershipReport;
 use crate::telemetry::recorder::ShardMetrics;
 use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::SpanCounts;
+use crate::tls::PortTls;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
@@ -45,6 +46,7 @@ pub(super) struct ShardGateway {
     /// `None` for the embedded engine.
     aws: Option<AwsAccess>,
     membership: watch::Receiver<MembershipReport>,
+    tls: Vec<PortTls>,
 }
 
 impl ShardGateway {
@@ -57,7 +59,13 @@ impl ShardGateway {
         aws: Option<AwsAccess>,
         membership: watch::Receiver<MembershipReport>,
     ) -> Self {
-        Self { shards, heartbeats, store_health, readiness, spans, aws, membership }
+        let tls = Vec::new();
+        Self { shards, heartbeats, store_health, readiness, spans, aws, membership, tls }
+    }
+
+    /// The ports with TLS, for metrics.
+    pub(super) fn with_tls(self, tls: Vec<PortTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// When the credentials of the store expire: Unix time in seconds.
@@ -445,6 +453,7 @@ impl MetricsSource for ShardGateway {
             clock_skew: self.store_health.clock_skew().map(|skew| skew.ahead),
             credentials_expiry: self.credentials_expiry(),
             membership: Some((self.membership.borrow().clone(), now)),
+            tls: self.tls.iter().map(PortTls::metrics).collect(),
             heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
             ..ServerMetrics::default()
         }

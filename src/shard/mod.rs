@@ -12,6 +12,7 @@
 //! | `observers.rs` | passes events of gRPC and the store to the recorder |
 //! | `store_probe.rs` | probes a store that fails |
 //! | `spans.rs` | spans of calls and transactions |
+//! | `tls.rs` | handshakes of TLS, bounded in time, number and CPU time |
 //!
 //! Shards share nothing on the path of a request.
 
@@ -26,6 +27,7 @@ mod reclaimer;
 pub(crate) mod shutdown_barrier;
 mod spans;
 mod store_probe;
+mod tls;
 
 use std::cell::Cell;
 use std::io;
@@ -47,6 +49,7 @@ use self::inbox::{ForwardReply, ForwardedOperation};
 use self::membership::{Beats, ShardMembership};
 use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
+use self::tls::ShardTls;
 use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
 use crate::telemetry::log_interval::LogInterval;
@@ -60,6 +63,7 @@ use inventory_core::time::Micros;
 use inventory_grpc::{Drain, GrpcContext, GrpcSettings, HealthState, UnaryService};
 use inventory_runtime::{AcceptedSocket, Listener, clock};
 use inventory_store::{Store, StoreConnectError, StoreSettings};
+use inventory_tls::rustls::ServerConfig;
 
 /// How often a draining shard checks whether it is idle.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -97,6 +101,8 @@ pub(crate) struct ShardConfig {
     pub(crate) tracing: Option<(Sampler, SpanSink)>,
     /// Fraction of calls that are logged at info level.
     pub(crate) log_calls_ratio: f64,
+    /// The current TLS of GRPC_PORT; `None`: connections without TLS.
+    pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
 }
 
 /// Why a shard could not start.
@@ -290,6 +296,7 @@ struct ShardContext<S> {
     recorder: Rc<Recorder>,
     heartbeat: HeartbeatWriter,
     open_connections: Cell<usize>,
+    tls: Option<ShardTls>,
 }
 
 impl<S: UnaryService + 'static> ShardContext<S> {
@@ -330,6 +337,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
         ));
         let (bridge, health) = (Some(config.bridge.clone()), Some(config.health.clone()));
         let settings = config.grpc.clone();
+        let tls = config.tls.clone().map(|tls| ShardTls::new(tls, Rc::clone(&recorder)));
         Self {
             shard,
             balancer: config.balancer.clone(),
@@ -339,6 +347,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             recorder,
             heartbeat,
             open_connections: Cell::new(0),
+            tls,
         }
     }
 
@@ -356,8 +365,20 @@ impl<S: UnaryService + 'static> ShardContext<S> {
         inventory_runtime::spawn(async move {
             let service = Rc::clone(&context.service);
             let grpc = Rc::clone(&context.grpc);
-            let connection = inventory_grpc::serve_connection(stream, service, grpc);
-            if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+            let ended = match &context.tls {
+                None => {
+                    let connection = inventory_grpc::serve_connection(stream, service, grpc);
+                    AssertUnwindSafe(connection).catch_unwind().await
+                }
+                Some(tls) => {
+                    let handshake = tls.accept(stream);
+                    let connection =
+                        inventory_grpc::serve_after_handshake(handshake, service, grpc);
+                    // Boxed, so that the tasks of connections without TLS stay as small as they are.
+                    AssertUnwindSafe(Box::pin(connection)).catch_unwind().await
+                }
+            };
+            if ended.is_err() {
                 tracing::error!("connection task panicked");
             }
             context.open_connections.set(context.open_connections.get() - 1);

@@ -11,11 +11,12 @@ use super::spans;
 
 use crate::telemetry::code_name;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
+use crate::telemetry::log_interval::LogInterval;
 use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
 use crate::telemetry::store_health::StoreHealthWriter;
 use crate::telemetry::trace::Tracer;
 use inventory_core::time::Micros;
-use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, SpanIds};
+use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, PeerProtocol, SpanIds};
 use inventory_runtime::clock;
 use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
@@ -51,6 +52,7 @@ pub(super) struct ShardCallObserver {
     /// Fraction of calls that are logged at info; at debug all calls are logged.
     log_ratio: f64,
     rng: RefCell<SmallRng>,
+    wrong_protocols: LogInterval,
 }
 
 impl ShardCallObserver {
@@ -60,7 +62,32 @@ impl ShardCallObserver {
         tracer: Option<Rc<Tracer>>,
         log_ratio: f64,
     ) -> Self {
-        Self { recorder, heartbeat, tracer, log_ratio, rng: RefCell::new(SmallRng::from_os_rng()) }
+        Self {
+            recorder,
+            heartbeat,
+            tracer,
+            log_ratio,
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            wrong_protocols: LogInterval::default(),
+        }
+    }
+
+    fn wrong_protocol(&self, protocol: PeerProtocol) {
+        let (label, hint) = match protocol {
+            PeerProtocol::Tls => (
+                "tls",
+                "this port has no TLS: connect without it, or set TLS_CERT_FILE and TLS_KEY_FILE",
+            ),
+            PeerProtocol::Http1 => (
+                "http1",
+                "this port serves gRPC over HTTP/2; metrics and probes are on METRICS_PORT",
+            ),
+            PeerProtocol::Other => ("other", "this port serves gRPC over HTTP/2"),
+        };
+        self.recorder.wrong_protocol(label);
+        if let Some(suppressed) = self.wrong_protocols.due() {
+            tracing::warn!(protocol = label, hint, suppressed, "client speaks another protocol");
+        }
     }
 
     fn sample_log(&self) -> bool {
@@ -114,8 +141,10 @@ impl CallObserver for ShardCallObserver {
     }
 
     fn connection_closed(&self, ended: ConnectionEnd) {
-        if ended == ConnectionEnd::Evicted {
-            self.recorder.connection_evicted();
+        match ended {
+            ConnectionEnd::Evicted => self.recorder.connection_evicted(),
+            ConnectionEnd::WrongProtocol(protocol) => self.wrong_protocol(protocol),
+            _ => {}
         }
         self.recorder.connection_closed();
     }

@@ -18,6 +18,7 @@ use super::membership::{self, MembershipReport};
 use super::metrics::{CODES, IntervalMetrics};
 use super::process::ProcessUsage;
 use super::recorder::{BREACHES, SearchAges, ShardGauges, ShardMetrics};
+use crate::tls::PortTlsMetrics;
 use inventory_core::counters::{BATCH_BOUNDS, Counters, TIME_BOUNDS_US};
 use inventory_core::ids::EventId;
 use inventory_core::query::EventStatus;
@@ -59,6 +60,8 @@ pub struct ServerMetrics {
     /// By shard number.
     pub(crate) heartbeats: Vec<HeartbeatMetrics>,
     pub(crate) spans: SpanMetrics,
+    /// TLS by port; empty without TLS.
+    pub(crate) tls: Vec<PortTlsMetrics>,
     pub(crate) process: ProcessUsage,
 }
 
@@ -178,6 +181,7 @@ impl MetricsAggregate {
         if let Some((report, now)) = &server.membership {
             families.extend(membership::families(report, *now));
         }
+        families.extend(tls_families(&server.tls));
         families.extend(process_families(&server.process));
         families
     }
@@ -474,6 +478,34 @@ impl MetricsAggregate {
             ),
         ]
     }
+}
+
+/// Certificates of the ports with TLS.
+fn tls_families(ports: &[PortTlsMetrics]) -> Vec<MetricFamily> {
+    let reloads = ports.iter().flat_map(|of| {
+        [("ok", of.reloads), ("failed", of.failures)]
+            .map(|(result, count)| counter(&[("port", of.port), ("result", result)], count))
+    });
+    vec![
+        family(
+            "inventory_tls_certificate_expiry_timestamp_seconds",
+            "Unix time at which the certificate in use expires, by port.",
+            MetricType::GAUGE,
+            ports.iter().map(|of| gauge(&[("port", of.port)], of.not_after)),
+        ),
+        family(
+            "inventory_tls_files_rejected",
+            "Whether the TLS files of the port cannot be used, so that an earlier certificate is in use: 1 yes, 0 no.",
+            MetricType::GAUGE,
+            ports.iter().map(|of| gauge(&[("port", of.port)], u64::from(of.is_rejected))),
+        ),
+        family(
+            "inventory_tls_reloads_total",
+            "Changes of the TLS files by port and result.",
+            MetricType::COUNTER,
+            reloads,
+        ),
+    ]
 }
 
 /// Metrics of the engine, from its counters.

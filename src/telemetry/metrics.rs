@@ -70,6 +70,10 @@ labelled_counters! {
         "Calls not answered from the cache of settled reservations.";
     reclaimed: "inventory_holds_reclaimed_total" ["inventory_type"]
         "Overdue holds that this process found and that are no longer held.";
+    handshakes: "inventory_tls_handshakes_total" ["port", "result"]
+        "TLS handshakes by port and result.";
+    wrong_protocols: "inventory_wrong_protocol_connections_total" ["protocol"]
+        "Connections to the gRPC port whose client does not speak HTTP/2, by what it speaks.";
 }
 
 /// Everything that a shard recorded since the previous scrape.

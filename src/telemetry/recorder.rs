@@ -228,6 +228,16 @@ impl Recorder {
         self.count(|c| &mut c.checks, [kind.as_str(), result]);
     }
 
+    /// Counts a TLS handshake by its result.
+    pub(crate) fn handshake(&self, result: &'static str) {
+        self.count(|c| &mut c.handshakes, ["grpc", result]);
+    }
+
+    /// Counts a connection that was closed because its client does not speak HTTP/2.
+    pub(crate) fn wrong_protocol(&self, protocol: &'static str) {
+        self.count(|c| &mut c.wrong_protocols, [protocol]);
+    }
+
     /// Counts an operation refused because of another one: sold out, seat taken, store conflict, id reused.
     pub(crate) fn conflict(&self, kind: &'static str) {
         self.count(|c| &mut c.conflicts, [kind]);

@@ -63,6 +63,7 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
         },
         export: None,
         signals: false,
+        reload: None,
         tasks: Vec::new(),
     }
 }

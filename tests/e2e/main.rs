@@ -25,6 +25,7 @@
 //! | `starts.rs` | failed starts: error text and exit code |
 //! | `watching.rs` | stalled shard, collector that is away, log level, call log, metrics |
 //! | `audit.rs` | `verify` and `reconcile` |
+//! | `tls.rs` | TLS of the gRPC port: versions, client certificates, reloads, floods, other protocols |
 //! | `top.rs` | `top`: values and terminal modes |
 //! | `upkeep.rs` | cost of an idle server, `demo` |
 //!
@@ -60,6 +61,7 @@ mod stopping;
 mod store_away;
 mod stored_event;
 mod stripes;
+mod tls;
 mod top;
 mod upkeep;
 mod watching;

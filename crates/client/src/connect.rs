@@ -4,6 +4,7 @@ use inventory_proto::inventory::v1::inventory_client;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::limits::{ADDRESSES_MAX, CONNECT_TIMEOUT};
+use crate::secure::{ClientTls, connect_endpoint};
 
 /// A client of `inventory.v1.Inventory` on one connection.
 pub type InventoryClient = inventory_client::InventoryClient<Channel>;
@@ -30,6 +31,19 @@ pub enum ConnectError {
 /// Connects to `address` (`host:port`) with TCP_NODELAY, within two seconds.
 pub async fn connect(address: &str) -> Result<InventoryClient, ConnectError> {
     let channel = endpoint(address)?.connect().await;
+    let channel = channel
+        .map_err(|source| ConnectError::Unreachable { address: address.to_owned(), source })?;
+    Ok(InventoryClient::new(channel))
+}
+
+/// Connects to `address` (`host:port`) over TLS.
+pub async fn connect_secure(
+    address: &str,
+    tls: &ClientTls,
+) -> Result<InventoryClient, ConnectError> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .map_err(|source| ConnectError::BadAddress { address: address.to_owned(), source })?;
+    let channel = connect_endpoint(endpoint.connect_timeout(CONNECT_TIMEOUT), Some(tls)).await;
     let channel = channel
         .map_err(|source| ConnectError::Unreachable { address: address.to_owned(), source })?;
     Ok(InventoryClient::new(channel))

@@ -25,7 +25,7 @@ use super::active_calls::{ActiveCalls, CallResponder};
 use super::auxiliary_calls::{AuxiliaryCalls, CallCountGuard};
 use super::call::CallContext;
 use super::coalescing_waker::CoalescingWaker;
-use super::connection_end::ConnectionEnd;
+use super::connection_end::{ConnectionEnd, PeerProtocol};
 use super::connection_lifecycle::{ConnectionLifecycle, LifecycleAction};
 use super::context::GrpcContext;
 use super::drain::ConnectionGuard;
@@ -201,7 +201,7 @@ where
         if let HttpState::Handshaking(handshake) = &mut self.http {
             match Pin::new(handshake).poll(cx) {
                 Poll::Pending => return None,
-                Poll::Ready(Err(error)) => return Some(ConnectionEnd::from(&error)),
+                Poll::Ready(Err(error)) => return Some(self.end_without_preface(&error)),
                 Poll::Ready(Ok(mut open)) => {
                     self.ping = open.ping_pong();
                     self.lifecycle.opened(now);
@@ -233,6 +233,16 @@ where
                 Poll::Ready(None) => return Some(self.lifecycle.graceful_end()),
                 Poll::Pending => return None,
             }
+        }
+    }
+
+    /// The end of a connection that sent no preface of HTTP/2.
+    fn end_without_preface(&self, error: &h2::Error) -> ConnectionEnd {
+        match ConnectionEnd::from(error) {
+            ConnectionEnd::Protocol(_) => {
+                ConnectionEnd::WrongProtocol(PeerProtocol::of(self.writer.borrow().first_bytes()))
+            }
+            other => other,
         }
     }
 

@@ -13,6 +13,10 @@ pub enum ConnectionEnd {
     Lost(io::ErrorKind),
     /// The peer violated the protocol or flooded the connection; a GOAWAY with the reason was sent.
     Protocol(Reason),
+    /// The peer speaks another protocol than HTTP/2.
+    WrongProtocol(PeerProtocol),
+    /// The handshake below HTTP/2 (TLS) did not complete.
+    SecurityHandshakeFailed,
     /// The HTTP/2 preface did not arrive in time.
     HandshakeTimeout,
     /// The peer was silent and did not answer a ping.
@@ -31,10 +35,33 @@ pub enum ConnectionEnd {
     Panicked,
 }
 
+/// What a peer speaks whose first bytes are not the preface of HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerProtocol {
+    Tls,
+    Http1,
+    Other,
+}
+
+impl PeerProtocol {
+    /// By the first bytes of the peer.
+    pub(super) fn of(first: &[u8]) -> Self {
+        // A TLS record of a handshake; a method of HTTP/1 and a space.
+        if let [22, 3, ..] = first {
+            return Self::Tls;
+        }
+        let method = first.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+        match method >= 3 && first.get(method).is_none_or(|byte| *byte == b' ') {
+            true => Self::Http1,
+            false => Self::Other,
+        }
+    }
+}
+
 impl ConnectionEnd {
     /// Whether this side sent a GOAWAY that the peer should be able to read before the socket closes.
     pub(super) fn lingers(self) -> bool {
-        matches!(self, Self::Aged | Self::Drained | Self::Protocol(_))
+        matches!(self, Self::Aged | Self::Drained | Self::Protocol(_) | Self::WrongProtocol(_))
     }
 }
 
@@ -47,5 +74,25 @@ impl From<&h2::Error> for ConnectionEnd {
             return Self::Closed;
         }
         Self::Protocol(error.reason().unwrap_or(Reason::INTERNAL_ERROR))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_is_recognised_by_its_first_bytes() {
+        for (first, expected) in [
+            (&b"\x16\x03\x01\x02\x00\x01"[..], PeerProtocol::Tls),
+            (b"GET / HT", PeerProtocol::Http1),
+            (b"OPTIONS ", PeerProtocol::Http1),
+            (b"PROPFIND", PeerProtocol::Http1),
+            (b"SSH-2.0-", PeerProtocol::Other),
+            (b"\x00\x01\x02", PeerProtocol::Other),
+            (b"", PeerProtocol::Other),
+        ] {
+            assert_eq!(PeerProtocol::of(first), expected, "{first:?}");
+        }
     }
 }

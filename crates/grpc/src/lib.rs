@@ -45,7 +45,7 @@ mod write_coalescing;
 
 pub use call::CallContext;
 pub use call_trace::{CallAttributes, CallTrace, SpanIds};
-pub use connection_end::ConnectionEnd;
+pub use connection_end::{ConnectionEnd, PeerProtocol};
 pub use context::{GrpcContext, GrpcStats};
 pub use contracts::{
     Inventory, InventoryMethod, InventoryResponse, InventoryServer, InventoryService,
@@ -54,7 +54,7 @@ pub use contracts::{
 pub use drain::Drain;
 pub use health::HealthState;
 pub use observer::CallObserver;
-pub use serve::serve_connection;
+pub use serve::{serve_after_handshake, serve_connection};
 pub use service::{CacheableResponse, Either, ResponseMessage, UnaryService, decode};
 pub use settings::GrpcSettings;
 pub use status::{Code, ERROR_DOMAIN, Status, reason};

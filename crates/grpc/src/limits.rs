@@ -106,7 +106,7 @@ pub(crate) const GOAWAY_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a connection that this side ended is still read: unread bytes would turn its close into a reset,
 /// which discards responses.
-pub(crate) const LINGER_MAX: Duration = Duration::from_secs(1);
+pub const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes read and discarded in that time: what a peer may have sent.
 pub(crate) const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;

@@ -15,7 +15,7 @@ use super::call::CallContext;
 use super::connection::GrpcConnection;
 use super::connection_end::ConnectionEnd;
 use super::context::GrpcContext;
-use super::drain::ConnectionGuard;
+use super::drain::{ConnectionGuard, DrainStage};
 use super::response;
 use super::service::UnaryService;
 use super::status::Status;
@@ -38,20 +38,74 @@ where
 {
     let report = ConnectionReport::new(&context);
     let guard = ConnectionGuard::new(&context.drain, clock::monotonic());
+    serve_registered(stream, service, context, guard, report)
+}
+
+/// As [`serve_connection`], on the stream that `handshake` (TLS) returns. Until then the connection counts as one without
+/// a handshake, which is the first to give way, and the end of a drain ends it. `handshake` limits its own time.
+pub fn serve_after_handshake<H, T, S>(
+    handshake: H,
+    service: Rc<S>,
+    context: Rc<GrpcContext>,
+) -> impl Future<Output = ConnectionEnd>
+where
+    H: Future<Output = Option<T>>,
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: UnaryService,
+{
+    let report = ConnectionReport::new(&context);
+    let guard = ConnectionGuard::new(&context.drain, clock::monotonic());
     async move {
-        // Moves the whole report into the future: a captured field alone would leave the drop outside.
+        // Moves the whole report into the future, as below.
         let mut report = report;
-        let start = {
-            let context = Rc::clone(&context);
-            move |method, call, body| {
-                let (service, context) = (Rc::clone(&service), Rc::clone(&context));
-                run_call(service, context, method, call, body)
-            }
+        let stream = {
+            let mut handshake = std::pin::pin!(handshake);
+            std::future::poll_fn(|cx| {
+                guard.set_waker(cx.waker());
+                if guard.is_evicted() {
+                    return Poll::Ready(Err(ConnectionEnd::Evicted));
+                }
+                if context.drain.stage() == DrainStage::Aborted {
+                    return Poll::Ready(Err(ConnectionEnd::Aborted));
+                }
+                let stream = std::task::ready!(handshake.as_mut().poll(cx));
+                Poll::Ready(stream.ok_or(ConnectionEnd::SecurityHandshakeFailed))
+            })
+            .await
         };
-        let connection = GrpcConnection::<T, S, _, _>::new(stream, context, guard, start);
-        report.end = run_contained(connection).await;
-        report.end
+        match stream {
+            Ok(stream) => serve_registered(stream, service, context, guard, report).await,
+            Err(end) => {
+                report.end = end;
+                end
+            }
+        }
     }
+}
+
+async fn serve_registered<T, S>(
+    stream: T,
+    service: Rc<S>,
+    context: Rc<GrpcContext>,
+    guard: ConnectionGuard,
+    report: ConnectionReport,
+) -> ConnectionEnd
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: UnaryService,
+{
+    // Moves the whole report into the future: a captured field alone would leave the drop outside.
+    let mut report = report;
+    let start = {
+        let context = Rc::clone(&context);
+        move |method, call, body| {
+            let (service, context) = (Rc::clone(&service), Rc::clone(&context));
+            run_call(service, context, method, call, body)
+        }
+    };
+    let connection = GrpcConnection::<T, S, _, _>::new(stream, context, guard, start);
+    report.end = run_contained(connection).await;
+    report.end
 }
 
 /// Runs the connection so that a panic, in a poll or in a drop, ends only the connection.

@@ -17,6 +17,9 @@ use tokio::io::ReadBuf;
 use super::context::GrpcContext;
 use crate::limits::{LINGER_BYTES_MAX, READ_BYTES_PER_POLL_MAX, WRITE_BUFFER_BYTES_MAX};
 
+/// Bytes of the peer that are kept: the longest method of HTTP/1 in use, and a space.
+const FIRST_BYTES: usize = 8;
+
 /// The stream and the bytes that wait to be written to it.
 pub(super) struct WriteCoalescer<T> {
     io: T,
@@ -32,6 +35,9 @@ pub(super) struct WriteCoalescer<T> {
     /// The socket had nothing to read; it is not read again in this poll.
     socket_empty: bool,
     received: bool,
+    /// The first bytes of the peer, to recognise another protocol than HTTP/2.
+    first: [u8; FIRST_BYTES],
+    first_count: usize,
     /// Bytes read and discarded after the end.
     discarded: usize,
 }
@@ -50,6 +56,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
             read_budget: 0,
             socket_empty: false,
             received: false,
+            first: [0; FIRST_BYTES],
+            first_count: 0,
             discarded: 0,
         }))
     }
@@ -70,6 +78,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         self.read_budget == 0
     }
 
+    /// The first bytes of the peer, up to eight.
+    pub(super) fn first_bytes(&self) -> &[u8] {
+        &self.first[..self.first_count]
+    }
+
     /// Sends the buffer. Bytes that the socket does not accept stay buffered, and the socket wakes the task
     /// when it accepts more.
     pub(super) fn flush(&mut self) -> io::Result<()> {
@@ -88,7 +101,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         }
         self.sent = 0;
         self.context.recycle_write_buffer(std::mem::take(&mut self.out));
-        Ok(())
+        // A stream that encrypts may have accepted more bytes than the socket.
+        match Pin::new(&mut self.io).poll_flush(&mut cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 
     /// Reads and discards what the peer still sends; ready when the peer has closed its side, is gone, or has
@@ -139,6 +156,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         match Pin::new(&mut self.io).poll_read(&mut cx, buf.initialize_unfilled()) {
             Poll::Ready(Ok(read)) => {
                 buf.advance(read);
+                if self.first_count == 0 {
+                    let first = &buf.filled()[buf.filled().len() - read..];
+                    self.first_count = first.len().min(FIRST_BYTES);
+                    self.first[..self.first_count].copy_from_slice(&first[..self.first_count]);
+                }
                 self.read_budget = self.read_budget.saturating_sub(read);
                 self.received = true;
                 Poll::Ready(Ok(()))

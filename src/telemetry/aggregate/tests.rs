@@ -241,6 +241,8 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     let event: EventId = "evt_1".parse().unwrap();
     recorder.hold(InventoryType::Seat, "held");
     recorder.consumed("inventory", "write", 2.0);
+    recorder.handshake("ok");
+    recorder.wrong_protocol("tls");
     recorder.reclaimed(InventoryType::Seat, Micros::from_millis(1));
     recorder.written(&event, 3);
     let mut aggregate = MetricsAggregate::new(1, build());
@@ -253,6 +255,13 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
         membership: Some((members(), Micros::from_millis(4_000))),
         heartbeats: vec![HeartbeatMetrics::default()],
         spans: SpanMetrics { exported: 1, dropped: vec![("queue_full", 1)] },
+        tls: vec![PortTlsMetrics {
+            port: "grpc",
+            not_after: 1_900_000_000,
+            reloads: 2,
+            failures: 1,
+            is_rejected: true,
+        }],
         process: ProcessUsage {
             resident_bytes: Some(1),
             open_fds: Some(1),

@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use inventory_grpc::limits;
-use inventory_grpc::{Code, ConnectionEnd, GrpcSettings};
+use inventory_grpc::{Code, ConnectionEnd, GrpcSettings, PeerProtocol};
 use inventory_proto::inventory::v1::{CheckRes, CommitReq, ReleaseReq};
 use inventory_testkit::http2::{
     ACK, CHECK, DATA, END_HEADERS, END_STREAM, FrameConnection, GOAWAY, HEADERS, Http2Client, PING,
@@ -306,7 +306,7 @@ async fn http_1_request_closes_the_connection() {
     let mut connection = FrameConnection::connect(server.address).await;
     connection.stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(connection.is_closed_by_server().await);
-    assert!(matches!(server.first_end().await, ConnectionEnd::Protocol(_)));
+    assert_eq!(server.first_end().await, ConnectionEnd::WrongProtocol(PeerProtocol::Http1));
 }
 
 #[tokio::test]
