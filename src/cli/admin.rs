@@ -22,7 +22,7 @@ pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
         return Ok(url.clone());
     }
     match config::admin_address(&ProcessEnv)? {
-        Some(address) if address.port() != 0 => Ok(client::url_of(address)),
+        Some(address) if address.port() != 0 => Ok(client::url_of(address, false)),
         Some(_) => Err(CommandError::usage(
             "ADMIN_PORT is 0, so the port of the server is unknown: pass --admin host:port",
         )),
@@ -47,7 +47,7 @@ pub(super) fn explain_foreign(server: &Uri, status: &Status) -> Option<String> {
         )),
         _ if client::is_connection_lost(status) => Some(format!(
             "{at} closed the connection without an answer: the server stops, or this is not an admin port, which is \
-             ADMIN_PORT, 8081 by default"
+             ADMIN_PORT, 8081 by default, or it requires TLS (https://)"
         )),
         _ => None,
     }
@@ -106,7 +106,7 @@ impl<'a> AdminPort<'a> {
     }
 
     async fn connect(&self) -> Result<AdminClient, CommandError> {
-        let channel = client::connect(&self.url).await?;
+        let channel = client::connect(&self.url, &self.args.tls).await?;
         Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
     }
 

@@ -12,17 +12,19 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::CommandError;
+use super::args::TlsArgs;
 use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
 
-/// Parses an address that a user gives: `host:8081` or `http://host:8081`; `8081` alone is an error.
+/// Parses an address that a user gives: `host:8081`, `http://host:8081` or `https://host:8081`; `8081` alone is an error.
 ///
 /// # Errors
 /// What is wrong with the address, and what would be right.
 pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
-    let wanted = "want host:port or http://host:port, for example 127.0.0.1:8081";
+    let wanted =
+        "want host:port, http://host:port or https://host:port, for example 127.0.0.1:8081";
     let text = match text.split_once("://") {
         None => format!("http://{text}"),
-        Some(("http", _)) => text.to_owned(),
+        Some(("http" | "https", _)) => text.to_owned(),
         Some((scheme, _)) => {
             return Err(format!("the scheme {scheme:?} is not supported; {wanted}"));
         }
@@ -36,7 +38,7 @@ pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
 }
 
 /// The URL at which a server listening on `address` is called from this machine.
-pub(super) fn url_of(address: SocketAddr) -> Uri {
+pub(super) fn url_of(address: SocketAddr, has_tls: bool) -> Uri {
     let host = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -44,7 +46,8 @@ pub(super) fn url_of(address: SocketAddr) -> Uri {
     };
     let address = SocketAddr::new(host, address.port());
     // Digits, dots, colons and brackets are always an authority.
-    format!("http://{address}").parse().unwrap_or_default()
+    let scheme = if has_tls { "https" } else { "http" };
+    format!("{scheme}://{address}").parse().unwrap_or_default()
 }
 
 /// Runs `call` on a runtime of its own for at most `limit`.
@@ -108,14 +111,14 @@ pub(super) fn block_on_unbounded<T>(
 ///
 /// # Errors
 /// Nothing listens there, or the listener does not speak HTTP/2.
-pub(super) async fn connect(server: &Uri) -> Result<Channel, CommandError> {
-    Endpoint::from(server.clone())
+pub(super) async fn connect(server: &Uri, tls: &TlsArgs) -> Result<Channel, CommandError> {
+    let tls = tls.settings(server)?;
+    let endpoint = Endpoint::from(server.clone())
         .connect_timeout(COMMAND_CONNECT_TIMEOUT)
         .http2_keep_alive_interval(COMMAND_PING_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .connect()
-        .await
-        .map_err(|error| CommandError::failed(explain_connect(server, &error)))
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    let channel = inventory_client::connect_endpoint(endpoint, tls.as_ref()).await;
+    channel.map_err(|error| CommandError::failed(explain_connect(server, &error)))
 }
 
 /// Message for a call that did not reach the server.
@@ -135,7 +138,20 @@ pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> 
         }
         source = error.source();
     }
-    format!("the server at {} cannot be reached: {deepest}", shown(server))
+    let hint = match server.scheme_str() {
+        Some("https") if deepest.contains("UnknownIssuer") => {
+            " (name the authority of the server with --tls-ca)"
+        }
+        Some("https") if deepest.contains("not valid for") => {
+            " (name the server as its certificate does with --tls-name)"
+        }
+        Some("https") if deepest.contains("CertificateRequired") => {
+            " (the server requires a certificate of the client: --tls-cert and --tls-key)"
+        }
+        Some("https") => "",
+        _ => " (a port with TLS is reached at https://)",
+    };
+    format!("the server at {} cannot be reached: {deepest}{hint}", shown(server))
 }
 
 /// Whether the connection ended before a call was answered: by an HTTP/1 port, or by a server that stops.
@@ -160,12 +176,13 @@ mod tests {
             assert_eq!(shown(&parse_address(text).unwrap()), "http://127.0.0.1:8081");
         }
         assert_eq!(shown(&parse_address("[::1]:9").unwrap()), "http://[::1]:9");
+        assert_eq!(shown(&parse_address("https://a.test:9").unwrap()), "https://a.test:9");
     }
 
     #[test]
     fn invalid_address_error_shows_valid_ones() {
         for text in
-            ["", "8081", ":8081", "localhost", "https://localhost:1", "a b:1", "http://", "u:p@h:1"]
+            ["", "8081", ":8081", "localhost", "ftp://localhost:1", "a b:1", "http://", "u:p@h:1"]
         {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("127.0.0.1:8081"), "{text:?}: {error}");
@@ -174,9 +191,10 @@ mod tests {
 
     #[test]
     fn wildcard_address_is_dialled_on_loopback() {
-        let url = |text: &str| shown(&url_of(text.parse().unwrap()));
+        let url = |text: &str| shown(&url_of(text.parse().unwrap(), false));
         assert_eq!(url("0.0.0.0:8081"), "http://127.0.0.1:8081");
         assert_eq!(url("[::]:8081"), "http://[::1]:8081");
         assert_eq!(url("10.0.0.7:8081"), "http://10.0.0.7:8081");
+        assert_eq!(shown(&url_of("[::]:8081".parse().unwrap(), true)), "https://[::1]:8081");
     }
 }

@@ -18,14 +18,14 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     let server = address(args)?;
     let at = client::shown(&server);
     let status = client::block_on(HEALTH_TIMEOUT, &server, async {
-        let mut health = HealthClient::new(client::connect(&server).await?);
+        let mut health = HealthClient::new(client::connect(&server, &args.tls).await?);
         let request = HealthCheckRequest { service: args.service.clone() };
         let answer = health.check(request).await.map_err(|status| {
             CommandError::failed(match status.code() {
                 Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
                 _ if client::is_connection_lost(&status) => format!(
                     "{at} closed the connection without an answer: the server stops, or this is not a gRPC port, \
-                     which is GRPC_PORT, 8080 by default"
+                     which is GRPC_PORT, 8080 by default, or it requires TLS (https://)"
                 ),
                 code => format!("the server at {at} refused: {} ({code:?})", status.message()),
             })
@@ -46,6 +46,7 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.address {
         return Ok(address.clone());
     }
+    let has_tls = config::grpc_has_tls(&ProcessEnv)?;
     match config::grpc_address(&ProcessEnv)? {
         address if address.port() == 0 => Err(CommandError::usage(
             "GRPC_PORT is 0, so the port of the server is unknown: pass --server host:port"
@@ -53,8 +54,8 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
         )),
         // `::` is reached by IPv4 too, and some machines have no IPv6.
         address if address.ip().is_unspecified() => {
-            Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))))
+            Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())), has_tls))
         }
-        address => Ok(client::url_of(address)),
+        address => Ok(client::url_of(address, has_tls)),
     }
 }

@@ -29,7 +29,7 @@ const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
 pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
     let report = client::block_on(PATIENCE, &server, async {
-        let mut client = connect(&server).await?;
+        let mut client = connect(&args.admin.server, &server).await?;
         let request = Request::new(pb::VerifyRequest { event_id: args.event.to_string() });
         let started = client.verify(request).await;
         let explain = |status| explain(&args.admin.server, &server, args.event.as_str(), &status);
@@ -54,7 +54,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
     let mut parts = ReconciliationView::default();
     client::block_on(PATIENCE, &server, async {
-        let mut client = connect(&server).await?;
+        let mut client = connect(&args.admin.server, &server).await?;
         let request = Request::new(pb::ReconcileRequest {
             event_id: args.event.to_string(),
             apply: args.apply,
@@ -135,8 +135,11 @@ fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
     Err(CommandError::reported(code))
 }
 
-async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, CommandError> {
-    Ok(InventoryAuditClient::new(client::connect(server).await?))
+async fn connect(
+    args: &ServerArgs,
+    server: &Uri,
+) -> Result<InventoryAuditClient<Channel>, CommandError> {
+    Ok(InventoryAuditClient::new(client::connect(server, &args.tls).await?))
 }
 
 async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {

@@ -378,6 +378,16 @@ pub(crate) fn grpc_address(env: &impl Env) -> Result<SocketAddr, ConfigErrors> {
     reader.finish(address)
 }
 
+/// Whether the port for clients has TLS, for commands that need no other setting.
+///
+/// # Errors
+/// When a setting of TLS is invalid.
+pub(crate) fn grpc_has_tls(env: &impl Env) -> Result<bool, ConfigErrors> {
+    let mut reader = SettingsReader::new(env);
+    let tls = tls::read_grpc(&mut reader);
+    reader.finish(tls.is_some())
+}
+
 /// Metrics port of the local server, for commands that need no other setting.
 ///
 /// # Errors

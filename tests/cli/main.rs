@@ -164,7 +164,7 @@ fn usage_errors_exit_with_64() {
         (&["event", "create", "evt_1", "--total", "9", "--stripes", "many"], "nor auto"),
         (&["event", "create", "evt_1", "--total", "3", "--stripes", "4"], "--stripes 4"),
         (&["event", "show", "evt_1", "--admin", "8081"], "127.0.0.1:8081"),
-        (&["event", "show", "evt_1", "--admin", "https://h:1"], "https"),
+        (&["event", "show", "evt_1", "--admin", "ftp://h:1"], "ftp"),
         (&["event", "create", "e", "--seated", "--total", "3"], "--total"),
         (&["event", "create", "e", "--seated", "--stripes", "3"], "--stripes"),
         (&["event", "create", "e", "--total", "3", "--seat-keys", "2"], "--seat-keys"),

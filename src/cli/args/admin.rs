@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Uri;
 
 use super::super::{client, help};
+use super::tls::TlsArgs;
 use crate::config::whole_number;
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
 use crate::telemetry::log::LogLevel;
@@ -21,15 +22,19 @@ pub(in crate::cli) struct ServerArgs {
     /// Address of the server's admin port [default: 127.0.0.1 and ADMIN_PORT, 8081]
     #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
     pub(in crate::cli) address: Option<Uri>,
+
+    #[command(flatten)]
+    pub(in crate::cli) tls: TlsArgs,
 }
 
 impl ServerArgs {
     /// `command` as it must be typed to reach the same server.
     pub(in crate::cli) fn command(&self, command: impl Display) -> String {
-        match self.address.as_ref().and_then(Uri::authority) {
-            Some(address) => format!("inventory-api {command} --admin {address}"),
-            None => format!("inventory-api {command}"),
-        }
+        let address = self.address.as_ref().map(|address| match address.scheme_str() {
+            Some("https") => format!(" --admin {}", client::shown(address)),
+            _ => format!(" --admin {}", address.authority().map_or("", |at| at.as_str())),
+        });
+        format!("inventory-api {command}{}{}", address.unwrap_or_default(), self.tls.typed())
     }
 }
 

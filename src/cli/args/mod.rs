@@ -16,8 +16,10 @@ use crate::demo::DemoOptions;
 use crate::limits::{TOP_EVERY_MAX, TOP_EVERY_MIN};
 
 mod admin;
+mod tls;
 
 pub(super) use admin::*;
+pub(super) use tls::TlsArgs;
 
 /// Ticket inventory server: reservations in DynamoDB, never oversold, with one outcome per reservation id.
 #[derive(Debug, Parser)]
@@ -143,6 +145,9 @@ pub(super) struct HealthArgs {
     /// Check one service, for example inventory.v1.Inventory, instead of the whole server
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(super) service: String,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +167,9 @@ pub(super) struct TopArgs {
     /// Print JSON instead of text
     #[arg(long, requires = "once")]
     pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 }
 
 /// The interval between the samples of `top`.

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use inventory_client::{ClientTls, HttpVersion, connect_stream};
 use tokio::time::timeout;
 
 use super::model::TimedScrape;
@@ -15,14 +15,22 @@ use super::parse::MetricSamples;
 use crate::cli::client::shown;
 use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
 
-/// Scrapes the server at `address`; `began` is the instant from which scrapes are dated.
+/// A server, and how it is reached.
+#[derive(Clone)]
+pub(super) struct ScrapeTarget {
+    pub(super) address: Uri,
+    /// For an https address.
+    pub(super) tls: Option<ClientTls>,
+}
+
+/// Scrapes the server at `target`; `began` is the instant from which scrapes are dated.
 ///
 /// # Errors
 /// A message for the user: nothing listens, no answer in time, or the answer is not from inventory-api.
-pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape, String> {
-    let at = shown(address);
+pub(super) async fn scrape(target: &ScrapeTarget, began: Instant) -> Result<TimedScrape, String> {
+    let at = shown(&target.address);
     let asked = began.elapsed().as_secs_f64();
-    let text = timeout(TOP_FETCH_TIMEOUT, body(address))
+    let text = timeout(TOP_FETCH_TIMEOUT, body(target))
         .await
         .map_err(|_| format!("{at} did not answer within {TOP_FETCH_TIMEOUT:?}"))?
         .map_err(|why| format!("{at}: {why}"))?;
@@ -40,11 +48,13 @@ pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape,
     Ok(TimedScrape { at: asked, wall, samples })
 }
 
-async fn body(address: &Uri) -> Result<String, String> {
-    let (host, port) = (address.host().unwrap_or(""), address.port_u16());
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+async fn body(target: &ScrapeTarget) -> Result<String, String> {
+    let ScrapeTarget { address, tls } = target;
+    let host = address.host().unwrap_or("");
     let stream =
-        TcpStream::connect((bare, port.unwrap_or(80))).await.map_err(|why| match why.kind() {
+        connect_stream(address, tls.as_ref(), HttpVersion::Http1).await.map_err(|why| match why
+            .kind()
+        {
             std::io::ErrorKind::ConnectionRefused => {
                 "no server listens there (METRICS_PORT, 9090 by default)".to_owned()
             }

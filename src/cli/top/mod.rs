@@ -22,6 +22,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::fetch::ScrapeTarget;
 use self::model::{TimedScrape, figures};
 use self::view::Screen;
 use super::args::TopArgs;
@@ -32,6 +33,7 @@ use crate::output;
 
 pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     let server = address(args)?;
+    let server = ScrapeTarget { tls: args.tls.settings(&server)?, address: server };
     if args.once {
         return once(args, &server);
     }
@@ -43,7 +45,7 @@ pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     let scrapes = begin(server.clone(), args.every);
     let mut terminal = ratatui::try_init()
         .map_err(|why| CommandError::failed(format!("the terminal cannot be used: {why}")))?;
-    let ended = live(&mut terminal, &server, &scrapes);
+    let ended = live(&mut terminal, &server.address, &scrapes);
     ratatui::restore();
     ended
 }
@@ -57,11 +59,11 @@ fn address(args: &TopArgs) -> Result<Uri, CommandError> {
         0 => Err(CommandError::usage(
             "METRICS_PORT is 0, so the port of the server is unknown: pass --metrics host:port",
         )),
-        port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
+        port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), false)),
     }
 }
 
-fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
+fn once(args: &TopArgs, server: &ScrapeTarget) -> Result<(), CommandError> {
     let began = Instant::now();
     let (before, now) = client::block_on_unbounded(async {
         let before = fetch::scrape(server, began).await.map_err(CommandError::failed)?;
@@ -70,7 +72,7 @@ fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
         Ok((before, now))
     })?;
     let figures = figures(&before, &now);
-    let server = client::shown(server);
+    let server = client::shown(&server.address);
     let screen = Screen { server, figures: Some(figures), ..Screen::default() };
     show(&screen, args.json)
 }
@@ -83,7 +85,7 @@ enum FetchUpdate {
 }
 
 /// Scrapes on a thread of its own, so that keys work while the server does not answer.
-fn begin(server: Uri, every: Duration) -> Receiver<FetchUpdate> {
+fn begin(server: ScrapeTarget, every: Duration) -> Receiver<FetchUpdate> {
     let (send, news) = sync_channel(TOP_SCRAPES_WAITING_MAX);
     thread::spawn(move || {
         let sender = send.clone();
@@ -99,7 +101,7 @@ fn begin(server: Uri, every: Duration) -> Receiver<FetchUpdate> {
     news
 }
 
-async fn watch(server: &Uri, every: Duration, send: SyncSender<FetchUpdate>) {
+async fn watch(server: &ScrapeTarget, every: Duration, send: SyncSender<FetchUpdate>) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
