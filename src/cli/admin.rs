@@ -4,6 +4,9 @@ use std::fmt::Display;
 
 use http::Uri;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
@@ -11,10 +14,50 @@ use tonic_types::StatusExt;
 use super::args::ServerArgs;
 use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
+use crate::control_plane::first_token;
 use crate::limits::{ADMIN_ANSWER_BYTES_MAX, COMMAND_CALL_TIMEOUT};
 
 /// A client of the admin service.
-pub(super) type AdminClient = InventoryAdminClient<Channel>;
+pub(super) type AdminClient = InventoryAdminClient<AdminChannel>;
+
+/// A connection to an admin port, whose calls have the token.
+pub(super) type AdminChannel = InterceptedService<Channel, AdminTokenHeader>;
+
+/// Adds the token of a file to each call.
+#[derive(Clone)]
+pub(super) struct AdminTokenHeader(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for AdminTokenHeader {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl AdminTokenHeader {
+    fn read(args: &ServerArgs) -> Result<Self, CommandError> {
+        let Some(path) = &args.token else {
+            return Ok(Self(None));
+        };
+        let wrong = |why| CommandError::usage(format!("--token-file {}: {why}", path.display()));
+        let token = first_token(path).map_err(wrong)?;
+        let header = MetadataValue::try_from(format!("Bearer {token}"));
+        let mut header = header.map_err(|_| wrong("has other characters".to_owned()))?;
+        header.set_sensitive(true);
+        Ok(Self(Some(header)))
+    }
+}
+
+/// Connects to the admin port at `server`.
+///
+/// # Errors
+/// A file that cannot be used, or nobody listens there.
+pub(super) async fn connect(args: &ServerArgs, server: &Uri) -> Result<AdminChannel, CommandError> {
+    let token = AdminTokenHeader::read(args)?;
+    Ok(InterceptedService::new(client::connect(server, &args.tls).await?, token))
+}
 
 /// The admin address: the given one, or the one of this environment.
 pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
@@ -22,7 +65,9 @@ pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
         return Ok(url.clone());
     }
     match config::admin_address(&ProcessEnv)? {
-        Some(address) if address.port() != 0 => Ok(client::url_of(address, false)),
+        Some(address) if address.port() != 0 => {
+            Ok(client::url_of(address, config::admin_has_tls(&ProcessEnv)?))
+        }
         Some(_) => Err(CommandError::usage(
             "ADMIN_PORT is 0, so the port of the server is unknown: pass --admin host:port",
         )),
@@ -45,9 +90,12 @@ pub(super) fn explain_foreign(server: &Uri, status: &Status) -> Option<String> {
         Code::Unimplemented => Some(format!(
             "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by default"
         )),
+        _ if client::requires_tls(status) => {
+            Some(format!("{at} requires TLS: name it as https://, with --tls-ca"))
+        }
         _ if client::is_connection_lost(status) => Some(format!(
             "{at} closed the connection without an answer: the server stops, or this is not an admin port, which is \
-             ADMIN_PORT, 8081 by default, or it requires TLS (https://)"
+             ADMIN_PORT, 8081 by default"
         )),
         _ => None,
     }
@@ -106,7 +154,7 @@ impl<'a> AdminPort<'a> {
     }
 
     async fn connect(&self) -> Result<AdminClient, CommandError> {
-        let channel = client::connect(&self.url, &self.args.tls).await?;
+        let channel = connect(self.args, &self.url).await?;
         Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
     }
 

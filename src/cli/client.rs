@@ -160,6 +160,12 @@ pub(super) fn is_connection_lost(status: &Status) -> bool {
     status.code() == Code::Unknown && status.source().is_some()
 }
 
+/// Whether the port refuses connections without TLS, by HTTP/2's error INADEQUATE_SECURITY.
+pub(super) fn requires_tls(status: &Status) -> bool {
+    // A status of a server has no source.
+    status.code() == Code::PermissionDenied && status.source().is_some()
+}
+
 /// The URL without the slash that the parser adds.
 pub(super) fn shown(server: &Uri) -> String {
     server.to_string().trim_end_matches('/').to_owned()

@@ -23,9 +23,12 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
         let answer = health.check(request).await.map_err(|status| {
             CommandError::failed(match status.code() {
                 Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
+                _ if client::requires_tls(&status) => {
+                    format!("the server at {at} requires TLS: name it as https://, with --tls-ca")
+                }
                 _ if client::is_connection_lost(&status) => format!(
                     "{at} closed the connection without an answer: the server stops, or this is not a gRPC port, \
-                     which is GRPC_PORT, 8080 by default, or it requires TLS (https://)"
+                     which is GRPC_PORT, 8080 by default"
                 ),
                 code => format!("the server at {at} refused: {} ({code:?})", status.message()),
             })

@@ -10,10 +10,9 @@ use pb::inventory_audit_client::InventoryAuditClient;
 use pb::reconcile_update::Update as Reconciling;
 use pb::verify_update::Update as Verifying;
 use serde::Serialize;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use super::admin::{address, explain_foreign, no_event};
+use super::admin::{self, AdminChannel, address, explain_foreign, no_event};
 use super::args::{ReconcileArgs, ServerArgs, VerifyArgs};
 use super::views::{AuditReportView, RepairPlanView, RepairsDoneView, audit_progress};
 use super::{CommandError, View, client, show, show_json};
@@ -138,8 +137,8 @@ fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
 async fn connect(
     args: &ServerArgs,
     server: &Uri,
-) -> Result<InventoryAuditClient<Channel>, CommandError> {
-    Ok(InventoryAuditClient::new(client::connect(server, &args.tls).await?))
+) -> Result<InventoryAuditClient<AdminChannel>, CommandError> {
+    Ok(InventoryAuditClient::new(admin::connect(args, server).await?))
 }
 
 async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {

@@ -33,6 +33,7 @@ pub(crate) use env::{Env, ProcessEnv};
 pub(crate) use otel::{OtelConfig, OtlpCompression, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};
 pub(crate) use range::whole_number;
 pub(crate) use reader::{ConfigError, ConfigErrors, SettingWarning};
+pub(crate) use tls::AdminAccessFiles;
 pub(crate) use value_kind::MembershipMode;
 
 use inventory_core::rules::LateCommit;
@@ -54,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) admin: Option<SocketAddr>,
     /// TLS of the port for clients; `None`: connections without TLS.
     pub(crate) grpc_tls: Option<ServerFiles>,
+    pub(crate) admin_access: AdminAccessFiles,
 
     /// Default deadline for calls without a grpc-timeout, 1 ms to 30 s.
     pub(crate) call_timeout: Duration,
@@ -145,6 +147,7 @@ impl Config {
             metrics_port: reader.read(&v::METRICS_PORT),
             admin: read_admin(reader),
             grpc_tls: tls::read_grpc(reader),
+            admin_access: AdminAccessFiles::read(reader),
             call_timeout: reader.read(&v::GRPC_TIMEOUT),
             streams_per_connection: reader.read(&v::GRPC_MAX_CONCURRENCY) as u32,
             keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),
@@ -172,6 +175,7 @@ impl Config {
             warnings: Vec::new(),
         };
         config.refuse_shared_ports(reader);
+        config.admin_access.refuse_an_open_port(config.admin, reader);
         config.refuse_holds_past_their_longest(reader);
         config.refuse_an_exit_before_the_warning(reader);
         refuse_shared_tables(&config.store.tables, reader);
@@ -386,6 +390,16 @@ pub(crate) fn grpc_has_tls(env: &impl Env) -> Result<bool, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let tls = tls::read_grpc(&mut reader);
     reader.finish(tls.is_some())
+}
+
+/// Whether the admin port has TLS, for commands that need no other setting.
+///
+/// # Errors
+/// When a setting of its TLS is invalid.
+pub(crate) fn admin_has_tls(env: &impl Env) -> Result<bool, ConfigErrors> {
+    let mut reader = SettingsReader::new(env);
+    let access = AdminAccessFiles::read(&mut reader);
+    reader.finish(access.tls.is_some())
 }
 
 /// Metrics port of the local server, for commands that need no other setting.

@@ -100,9 +100,10 @@ fn the_example_of_every_variable_is_accepted() {
     for variable in variables::VARIABLES.iter().flat_map(|group| group.variables) {
         let mut env = FixedEnv::on([0]).with(variable.name(), variable.example());
         // Files of TLS are accepted together only.
-        if variable.name().starts_with("TLS_") {
-            for name in ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"] {
-                env = env.with(name, "some.pem");
+        let prefixes = ["ADMIN_TLS_", "TLS_"];
+        if let Some(prefix) = prefixes.iter().find(|prefix| variable.name().starts_with(**prefix)) {
+            for name in ["CERT_FILE", "KEY_FILE", "CLIENT_CA_FILE"] {
+                env = env.with(&format!("{prefix}{name}"), "some.pem");
             }
             env = env.with(variable.name(), variable.example());
         }
@@ -156,6 +157,7 @@ fn given_values_are_assigned_to_their_fields() {
         metrics_port: 0,
         admin: Some("[::1]:9999".parse().unwrap()),
         grpc_tls: None,
+        admin_access: AdminAccessFiles::default(),
         call_timeout: Duration::from_millis(1_500),
         streams_per_connection: 7,
         keep_alive_period: Duration::from_secs(60),

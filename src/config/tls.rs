@@ -1,5 +1,6 @@
 //! Settings of TLS: which files belong together.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use inventory_tls::FileSetting;
@@ -31,6 +32,69 @@ pub(super) fn read_grpc(reader: &mut SettingsReader<'_, impl Env>) -> Option<Ser
             allowed_clients: &v::TLS_ALLOWED_CLIENTS,
         },
     )
+}
+
+/// Who may call ADMIN_PORT, and over what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdminAccessFiles {
+    /// TLS of the port; `None`: connections without TLS.
+    pub(crate) tls: Option<ServerFiles>,
+    /// The file of tokens; `None`: calls need none.
+    pub(crate) tokens: Option<FileSetting>,
+}
+
+impl AdminAccessFiles {
+    pub(super) fn read(reader: &mut SettingsReader<'_, impl Env>) -> Self {
+        let tls = read(
+            reader,
+            &TlsVariables {
+                certificate: &v::ADMIN_TLS_CERT_FILE,
+                key: &v::ADMIN_TLS_KEY_FILE,
+                client_authorities: &v::ADMIN_TLS_CLIENT_CA_FILE,
+                allowed_clients: &v::ADMIN_TLS_ALLOWED_CLIENTS,
+            },
+        );
+        let tokens = reader.read(&v::ADMIN_TOKEN_FILE);
+        let tokens = tokens.map(|path| FileSetting { setting: v::ADMIN_TOKEN_FILE.name, path });
+        Self { tls, tokens }
+    }
+
+    /// Whether callers are known: by a certificate or a token.
+    pub(crate) fn authenticates(&self) -> bool {
+        let has_authorities =
+            self.tls.as_ref().is_some_and(|files| files.client_authorities.is_some());
+        has_authorities || self.tokens.is_some()
+    }
+
+    /// Rejects an admin port that other machines reach and that serves everybody.
+    pub(super) fn refuse_an_open_port(
+        &self,
+        address: Option<SocketAddr>,
+        reader: &mut SettingsReader<'_, impl Env>,
+    ) {
+        let Some(address) = address.filter(|address| !address.ip().is_loopback()) else {
+            return;
+        };
+        let access =
+            [&v::ADMIN_TLS_CERT_FILE, &v::ADMIN_TLS_KEY_FILE, &v::ADMIN_TLS_CLIENT_CA_FILE];
+        let is_refused = access.iter().any(|variable| reader.refused(variable.name));
+        if self.authenticates() || is_refused || reader.refused(v::ADMIN_HOST.name) {
+            return;
+        }
+        reader.refuse_with(ConfigError {
+            variable: v::ADMIN_HOST.name,
+            value: address.ip().to_string(),
+            problem: "makes the admin port serve everybody that reaches it".to_owned(),
+            cure: format!(
+                "want a loopback address, {}={}, or mutual TLS ({}, {}, {})",
+                v::ADMIN_TOKEN_FILE.name,
+                v::ADMIN_TOKEN_FILE.example,
+                access[0].name,
+                access[1].name,
+                access[2].name
+            ),
+        });
+    }
 }
 
 fn read(
@@ -147,5 +211,24 @@ mod tests {
         }
         let error = config(&[("TLS_ALLOWED_CLIENTS", "*")]).unwrap_err();
         assert!(error.contains("TLS_ALLOWED_CLIENTS") && error.contains("every name"), "{error}");
+    }
+
+    #[test]
+    fn an_admin_port_beyond_loopback_needs_a_token_or_mutual_tls() {
+        let error = config(&[("ADMIN_HOST", "0.0.0.0")]).unwrap_err();
+        for needle in ["ADMIN_HOST=\"0.0.0.0\"", "ADMIN_TOKEN_FILE", "ADMIN_TLS_CLIENT_CA_FILE"] {
+            assert!(error.contains(needle), "no {needle} in {error}");
+        }
+        let tls = [("ADMIN_HOST", "::"), ("ADMIN_TLS_CERT_FILE", "a"), ("ADMIN_TLS_KEY_FILE", "a")];
+        assert!(config(&tls).is_err(), "TLS alone is no identity");
+        let mutual = [&tls[..], &[("ADMIN_TLS_CLIENT_CA_FILE", "a")]].concat();
+        for accepted in [
+            &[("ADMIN_HOST", "::1")][..],
+            &[("ADMIN_HOST", "0.0.0.0"), ("ADMIN_PORT", "off")],
+            &[("ADMIN_HOST", "0.0.0.0"), ("ADMIN_TOKEN_FILE", "a")],
+            &mutual,
+        ] {
+            assert!(config(accepted).is_ok(), "{accepted:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! One definition serves both, so that help and parser cannot disagree.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cpus::ShardSpec;
@@ -186,6 +187,21 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
 
     fn expected(&self) -> String {
         format!("{}, or nothing", self.0.expected())
+    }
+}
+
+/// Path of a file with tokens.
+pub(crate) struct TokenFileKind;
+
+impl ValueKind for TokenFileKind {
+    type Value = Option<PathBuf>;
+
+    fn parse(&self, text: &str) -> Result<Option<PathBuf>, String> {
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn expected(&self) -> String {
+        "a file with one token per line, or nothing".to_owned()
     }
 }
 

@@ -10,7 +10,7 @@ use super::otel::kinds::{
 use super::value_kind::{
     AddressKind, CountKind, DurationKind, KeywordKind, LATE_COMMIT_POLICIES, LOG_LEVELS,
     MembershipKind, NamePatternsKind, OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind,
-    ValueKind,
+    TokenFileKind, ValueKind,
 };
 use crate::limits;
 use crate::telemetry::log::LogLevel;
@@ -76,6 +76,16 @@ pub static VARIABLES: &[VariableGroup] = &[
     VariableGroup {
         title: "TLS of GRPC_PORT",
         variables: &[&TLS_CERT_FILE, &TLS_KEY_FILE, &TLS_CLIENT_CA_FILE, &TLS_ALLOWED_CLIENTS],
+    },
+    VariableGroup {
+        title: "Access to ADMIN_PORT",
+        variables: &[
+            &ADMIN_TOKEN_FILE,
+            &ADMIN_TLS_CERT_FILE,
+            &ADMIN_TLS_KEY_FILE,
+            &ADMIN_TLS_CLIENT_CA_FILE,
+            &ADMIN_TLS_ALLOWED_CLIENTS,
+        ],
     },
     VariableGroup {
         title: "Calls",
@@ -218,7 +228,7 @@ pub(crate) static ADMIN_HOST: Variable<AddressKind> = Variable {
     default: "127.0.0.1",
     kind: AddressKind,
     example: "127.0.0.1",
-    about: "listen address of ADMIN_PORT; no authentication",
+    about: "listen address; mTLS or a token off loopback",
 };
 
 pub(crate) static TLS_CERT_FILE: Variable<FileKind> = Variable {
@@ -250,6 +260,46 @@ pub(crate) static TLS_ALLOWED_CLIENTS: Variable<NamePatternsKind> = Variable {
     default: "",
     kind: NamePatternsKind,
     example: "api.sale.svc,spiffe://cluster.local/ns/sale/sa/*",
+    about: "names in certificates of clients that may call",
+};
+
+pub(crate) static ADMIN_TOKEN_FILE: Variable<TokenFileKind> = Variable {
+    name: "ADMIN_TOKEN_FILE",
+    default: "",
+    kind: TokenFileKind,
+    example: "/etc/inventory/admin-token",
+    about: "tokens, one of which each call must have",
+};
+
+pub(crate) static ADMIN_TLS_CERT_FILE: Variable<FileKind> = Variable {
+    name: "ADMIN_TLS_CERT_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/tls.crt",
+    about: "certificate and intermediates; unset: no TLS",
+};
+
+pub(crate) static ADMIN_TLS_KEY_FILE: Variable<FileKind> = Variable {
+    name: "ADMIN_TLS_KEY_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/tls.key",
+    about: "private key of the certificate",
+};
+
+pub(crate) static ADMIN_TLS_CLIENT_CA_FILE: Variable<FileKind> = Variable {
+    name: "ADMIN_TLS_CLIENT_CA_FILE",
+    default: "",
+    kind: FileKind,
+    example: "/etc/inventory/tls/ca.crt",
+    about: "authorities of client certificates (mTLS)",
+};
+
+pub(crate) static ADMIN_TLS_ALLOWED_CLIENTS: Variable<NamePatternsKind> = Variable {
+    name: "ADMIN_TLS_ALLOWED_CLIENTS",
+    default: "",
+    kind: NamePatternsKind,
+    example: "ops.sale.svc",
     about: "names in certificates of clients that may call",
 };
 

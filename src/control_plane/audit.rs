@@ -29,7 +29,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::access::AdminCaller;
 use super::admin::ERROR_DOMAIN;
+use super::admin_log::AdminChange;
 use crate::limits;
 use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair, UnreadableItem};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
@@ -141,14 +143,46 @@ impl InventoryAudit for AuditService {
         &self,
         request: Request<pb::ReconcileRequest>,
     ) -> Result<Response<Self::ReconcileStream>, Status> {
+        let caller = AdminCaller::of(&request);
         let pb::ReconcileRequest { event_id: id, apply } = request.into_inner();
         let event = event_id(id)?;
         let slot = self.slot(&event)?;
         let backend = Arc::clone(&self.backend);
         Ok(streamed(slot, event.clone(), async move |updates| {
             let scan = AuditScan::new(&*backend, &event, message::in_reconcile, &updates);
-            reconcile::reconcile(&scan, apply).await
+            let action = if apply { "reconcile" } else { "plan repairs" };
+            let change = AdminChange::new(caller, action, &event);
+            let mut written =
+                RepairLog { change, event: event.clone(), count: 0, first: Vec::new() };
+            let done = reconcile::reconcile(&scan, apply, &mut written).await;
+            written.log(&done);
+            done
         }))
+    }
+}
+
+/// The repairs of one call, in the audit log when it ends, also by a disconnect.
+struct RepairLog {
+    change: AdminChange,
+    event: EventId,
+    count: usize,
+    /// The first repairs in words; each has what was seen and what was written.
+    first: Vec<String>,
+}
+
+impl RepairLog {
+    fn add(&mut self, repair: &Repair) {
+        self.count += 1;
+        if self.first.len() < limits::AUDIT_LOG_SEATS_MAX {
+            self.first.push(format!("{repair:?}"));
+        }
+        let (count, first) = (self.count, self.first.join("; "));
+        self.change.set_progress(&self.event, format_args!("{count} repairs: {first}"));
+    }
+
+    fn log(self, done: &Result<(), AuditError>) {
+        let result = done.as_ref().map_err(|error| status(error, &self.event));
+        self.change.log(&result, |()| format!("{} repairs", self.count));
     }
 }
 

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use futures::Stream;
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::limits;
 use crate::telemetry::log_interval::LogInterval;
@@ -108,14 +107,6 @@ impl LimitedListener {
             }
         }
     }
-
-    /// The connections as a stream for tonic.
-    pub(super) fn into_stream(self) -> impl Stream<Item = io::Result<LimitedConnection>> {
-        futures::stream::unfold(self, async |listener| {
-            let connection = listener.accept().await;
-            Some((Ok(connection), listener))
-        })
-    }
 }
 
 /// A connection of a [`LimitedListener`]. Reads and writes fail after the connection is evicted.
@@ -127,6 +118,10 @@ pub(super) struct LimitedConnection {
 }
 
 impl LimitedConnection {
+    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
     /// The result of `polled`, which registered the task with the socket.
     fn checked<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if self.state.is_evicted.load(Ordering::Acquire) {
@@ -189,13 +184,5 @@ impl AsyncWrite for LimitedConnection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Connected for LimitedConnection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
     }
 }

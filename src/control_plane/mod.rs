@@ -6,7 +6,10 @@
 //!
 //! Not here: reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
 
+mod access;
 pub mod admin;
+mod admin_log;
+mod admin_stream;
 pub(crate) mod audit;
 mod auxiliary;
 mod connections;
@@ -29,7 +32,11 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::service::interceptor::InterceptedService;
 
+pub(crate) use access::RefusedAdminCalls;
+pub(crate) use access::first_token;
+pub use access::{AdminTokens, TokenFileError};
 pub use auxiliary::reflection_routes;
 pub use readiness::Readiness;
 pub use scrape::MetricsSource;
@@ -38,6 +45,7 @@ pub(crate) use span_export::SpanExportConfig;
 
 use crate::limits;
 use crate::telemetry::aggregate::BuildInfo;
+use crate::tls::PortTls;
 use admin::AdminBackend;
 use audit::AuditBackend;
 
@@ -51,6 +59,8 @@ pub struct ControlPlaneConfig {
     pub metrics: TcpListener,
     /// ADMIN_PORT and its backend; `None` disables the admin service.
     pub admin: Option<(TcpListener, Arc<dyn AdminBackend>)>,
+    /// Who may call ADMIN_PORT, and how connections to it are encrypted.
+    pub admin_access: AdminAccess,
     /// Backend of the audit service on ADMIN_PORT; `None` disables it.
     pub audit: Option<Arc<dyn AuditBackend>>,
     /// Source of the metrics of the shards.
@@ -66,6 +76,24 @@ pub struct ControlPlaneConfig {
     /// Further tasks, such as reflection on GRPC_PORT. At the stop they are aborted after the connections of
     /// the control plane have ended.
     pub tasks: Vec<ControlPlaneTask>,
+}
+
+/// TLS and tokens of ADMIN_PORT; the default serves everybody without TLS, as on loopback.
+#[derive(Clone, Default)]
+pub struct AdminAccess {
+    pub tls: Option<PortTls>,
+    pub tokens: Option<AdminTokens>,
+    pub(crate) refused: Arc<RefusedAdminCalls>,
+}
+
+impl AdminAccess {
+    pub(crate) fn new(
+        tls: Option<PortTls>,
+        tokens: Option<AdminTokens>,
+        refused: Arc<RefusedAdminCalls>,
+    ) -> Self {
+        Self { tls, tokens, refused }
+    }
 }
 
 /// The control plane could not start.
@@ -194,11 +222,14 @@ fn prepare(
         vec![Box::pin(probes::serve(metrics, router, stopping.clone()))];
     if let Some((listener, backend)) = config.admin {
         let listener = to_tokio(listener).map_err(cannot("listen on ADMIN_PORT"))?;
-        let mut routes = admin::routes(backend, &config.readiness);
+        let AdminAccess { tls, tokens, refused } = config.admin_access;
+        let access = access::AccessCheck::new(tokens, refused);
+        let mut routes = admin::routes(backend, &config.readiness, access.clone());
         if let Some(backend) = config.audit {
-            routes = routes.add_service(audit::service(backend));
+            let audit = InterceptedService::new(audit::service(backend), access);
+            routes = routes.add_service(audit);
         }
-        draining.push(Box::pin(admin::serve(listener, routes, stopping.clone())));
+        draining.push(Box::pin(admin::serve(listener, tls, routes, stopping.clone())));
     }
     if let Some(export) = config.export {
         draining.push(Box::pin(span_export::run(export, stopping.clone())));

@@ -20,3 +20,15 @@ pub(crate) const TLS_FILES_READ_EVERY: Duration = Duration::from_secs(2);
 
 /// Longest TLS_ALLOWED_CLIENTS, in bytes.
 pub(crate) const TLS_ALLOWED_CLIENTS_BYTES_MAX: usize = 16 * 1024;
+
+/// Shortest token of ADMIN_TOKEN_FILE, in characters: 128 bits in hexadecimal digits.
+pub(crate) const ADMIN_TOKEN_BYTES_MIN: usize = 32;
+
+/// Tokens in ADMIN_TOKEN_FILE: one for each person or tool, twice during a rotation.
+pub(crate) const ADMIN_TOKENS_MAX: usize = 64;
+
+/// Largest ADMIN_TOKEN_FILE, in bytes.
+pub(crate) const ADMIN_TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Seats that the audit log names of one change; further ones are counted.
+pub(crate) const AUDIT_LOG_SEATS_MAX: usize = 20;

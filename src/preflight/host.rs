@@ -12,11 +12,13 @@ use super::explain::{
 use super::facts::{HostFacts, bytes, try_ring};
 use super::{CheckResult, PreflightCheck};
 use crate::config::{Config, cpus};
+use crate::control_plane::AdminTokens;
 use crate::limits::{
     CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, CONNECTIONS_PER_SHARD_USUAL,
     DESCRIPTORS_OF_PROCESS, DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES,
     STORE_CONNECTIONS_MAX,
 };
+use inventory_tls::FileSetting;
 use inventory_tls::server::ServerFiles;
 
 /// All checks of the machine, in the order of a start, and whether rings could be created.
@@ -31,17 +33,34 @@ pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>
         open_files(facts, shards),
     ];
     checks.extend(listeners(config).into_iter().map(|(name, address)| port(name, address)));
-    checks.extend(config.grpc_tls.as_ref().map(tls_files));
+    checks.extend(config.grpc_tls.as_ref().map(|files| tls_files("TLS", files)));
+    if config.admin.is_some() {
+        checks.extend(config.admin_access.tls.as_ref().map(|files| tls_files("admin TLS", files)));
+        checks.extend(config.admin_access.tokens.clone().map(admin_tokens));
+    }
     (checks, rings.is_ok())
 }
 
-fn tls_files(files: &ServerFiles) -> PreflightCheck {
+fn admin_tokens(file: FileSetting) -> PreflightCheck {
+    let path = file.path.display().to_string();
+    match AdminTokens::load(file) {
+        Ok(_) => PreflightCheck::ok("admin tokens", format!("usable: {path}")),
+        Err(error) => PreflightCheck {
+            name: "admin tokens",
+            verdict: CheckResult::Wrong,
+            finding: error.to_string(),
+            fixes: Vec::new(),
+        },
+    }
+}
+
+fn tls_files(name: &'static str, files: &ServerFiles) -> PreflightCheck {
     match crate::tls::problem(files) {
         None => {
             let path = files.certificate.path.display();
-            PreflightCheck::ok("TLS", format!("certificate, key and authorities usable: {path}"))
+            PreflightCheck::ok(name, format!("certificate, key and authorities usable: {path}"))
         }
-        Some(explanation) => PreflightCheck::wrong("TLS", explanation),
+        Some(explanation) => PreflightCheck::wrong(name, explanation),
     }
 }
 

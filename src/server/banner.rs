@@ -72,7 +72,17 @@ fn network(config: &Config, at: ServerAddresses) -> String {
         ip if ip.is_loopback() => "loopback".to_owned(),
         ip => ip.to_string(),
     };
-    let admin = at.admin.map_or_else(String::new, |admin| format!(", admin on {}", on(admin)));
+    let access = &config.admin_access;
+    let tls = access.tls.as_ref();
+    let who = match (tls.map(|files| files.client_authorities.is_some()), access.tokens.is_some()) {
+        (Some(true), _) => "mutual TLS",
+        (Some(false), true) => "TLS and a token",
+        (None, true) => "a token, without TLS",
+        (Some(false), false) => "TLS and no authentication",
+        (None, false) => "no authentication",
+    };
+    let admin =
+        at.admin.map_or_else(String::new, |admin| format!(", admin on {} with {who}", on(admin)));
     let tls = match &config.grpc_tls {
         None => "no TLS and no authentication",
         Some(files) if files.client_authorities.is_none() => "TLS and no authentication",
@@ -80,7 +90,7 @@ fn network(config: &Config, at: ServerAddresses) -> String {
         Some(_) => "mutual TLS for TLS_ALLOWED_CLIENTS",
     };
     format!(
-        "gRPC on {} (GRPC_HOST) with {tls}, metrics on {}{admin}; no authentication there",
+        "gRPC on {} (GRPC_HOST) with {tls}, metrics on {} without authentication{admin}",
         on(at.grpc),
         on(at.metrics)
     )

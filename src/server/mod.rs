@@ -45,9 +45,10 @@ use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
 use crate::build_info;
-use crate::config::{Config, SERVICE_NAME_KEY, cpus};
+use crate::config::{AdminAccessFiles, Config, SERVICE_NAME_KEY, cpus};
 use crate::control_plane::{
-    ControlPlane, ControlPlaneConfig, ControlPlaneTask, Readiness, ShutdownSignal, SpanExportConfig,
+    AdminAccess, AdminTokens, ControlPlane, ControlPlaneConfig, ControlPlaneTask, Readiness,
+    ShutdownSignal, SpanExportConfig,
 };
 use crate::limits;
 use crate::preflight::{
@@ -187,6 +188,7 @@ impl Server {
     ) -> Result<Self, Explanation> {
         let count = config.shard_cpus.len();
         let tls = config.grpc_tls.clone().map(|files| PortTls::load("grpc", files)).transpose()?;
+        let (admin_tls, admin_tokens) = load_admin_access(config)?;
         if let Some(warning) = cpus::quota_warning(count, cpus::quota()) {
             tracing::warn!(shards = count, "{warning}");
         }
@@ -212,17 +214,24 @@ impl Server {
             store.aws().cloned(),
             membership_report,
         );
-        let gateway = Arc::new(gateway.with_tls(tls.iter().cloned().collect()));
+        let secured = tls.iter().chain(&admin_tls).cloned().collect();
+        let gateway = Arc::new(gateway.with_tls(secured));
         let routes = crate::control_plane::reflection_routes();
         let reload = Arc::new(Notify::new());
         let mut tasks: Vec<ControlPlaneTask> =
             vec![Box::pin(tonic_bridge::serve(bridge_receiver, routes))];
-        if let Some(tls) = &tls {
+        for tls in tls.iter().chain(&admin_tls) {
             tasks.push(Box::pin(tls.clone().follow_files(Arc::clone(&reload))));
         }
+        if let Some(tokens) = &admin_tokens {
+            tasks.push(Box::pin(tokens.clone().follow_file(Arc::clone(&reload))));
+        }
+        let is_reloadable = tasks.len() > 1;
+        let admin_access = AdminAccess::new(admin_tls, admin_tokens, gateway.admin_refusals());
         let control_plane = ControlPlane::start(ControlPlaneConfig {
             metrics,
             admin: admin.map(|listener| (listener, gateway.clone() as _)),
+            admin_access,
             audit: Some(Arc::new(ShardAuditBackend::new(pool))),
             scrape: gateway,
             readiness: readiness.clone(),
@@ -233,7 +242,7 @@ impl Server {
             },
             export,
             signals,
-            reload: tls.as_ref().map(|_| reload),
+            reload: is_reloadable.then_some(reload),
             tasks,
         })
         .map_err(|error| explanation(error.to_string()))?;
@@ -567,6 +576,23 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
         connection_age: config.connection_age,
         ..GrpcSettings::default()
     }
+}
+
+/// TLS and tokens of the admin port.
+fn load_admin_access(
+    config: &Config,
+) -> Result<(Option<PortTls>, Option<AdminTokens>), Explanation> {
+    // Files of a port that is off are not looked at.
+    let Some(address) = config.admin else {
+        return Ok((None, None));
+    };
+    let AdminAccessFiles { tls, tokens } = config.admin_access.clone();
+    if !address.ip().is_loopback() && tls.is_none() {
+        tracing::warn!(%address, "admin tokens are sent without TLS");
+    }
+    let tls = tls.map(|files| PortTls::load("admin", files)).transpose()?;
+    let tokens = tokens.map(AdminTokens::load).transpose();
+    Ok((tls, tokens.map_err(|error| explanation(error.to_string()))?))
 }
 
 /// How clients reach the port, for the log.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt;
@@ -12,7 +13,7 @@ use super::shard_pool::{JobError, ShardPool};
 use crate::control_plane::admin::{
     AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock,
 };
-use crate::control_plane::{MetricsSource, Readiness};
+use crate::control_plane::{MetricsSource, Readiness, RefusedAdminCalls};
 use crate::limits;
 use crate::shard::driver::{Driver, ShardMessage};
 use crate::telemetry::aggregate::{HeartbeatMetrics, ServerMetrics, SpanMetrics};
@@ -47,6 +48,7 @@ pub(super) struct ShardGateway {
     aws: Option<AwsAccess>,
     membership: watch::Receiver<MembershipReport>,
     tls: Vec<PortTls>,
+    admin_refusals: Arc<RefusedAdminCalls>,
 }
 
 impl ShardGateway {
@@ -60,12 +62,27 @@ impl ShardGateway {
         membership: watch::Receiver<MembershipReport>,
     ) -> Self {
         let tls = Vec::new();
-        Self { shards, heartbeats, store_health, readiness, spans, aws, membership, tls }
+        Self {
+            shards,
+            heartbeats,
+            store_health,
+            readiness,
+            spans,
+            aws,
+            membership,
+            tls,
+            admin_refusals: Arc::default(),
+        }
     }
 
     /// The ports with TLS, for metrics.
     pub(super) fn with_tls(self, tls: Vec<PortTls>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Where the admin port counts the calls that it refuses.
+    pub(super) fn admin_refusals(&self) -> Arc<RefusedAdminCalls> {
+        Arc::clone(&self.admin_refusals)
     }
 
     /// When the credentials of the store expire: Unix time in seconds.
@@ -454,6 +471,8 @@ impl MetricsSource for ShardGateway {
             credentials_expiry: self.credentials_expiry(),
             membership: Some((self.membership.borrow().clone(), now)),
             tls: self.tls.iter().map(PortTls::metrics).collect(),
+            admin_refusals: [&self.admin_refusals.no_token, &self.admin_refusals.wrong_token]
+                .map(|count| count.load(Ordering::Relaxed)),
             heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
             ..ServerMetrics::default()
         }

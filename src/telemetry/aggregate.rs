@@ -62,6 +62,8 @@ pub struct ServerMetrics {
     pub(crate) spans: SpanMetrics,
     /// TLS by port; empty without TLS.
     pub(crate) tls: Vec<PortTlsMetrics>,
+    /// Calls on ADMIN_PORT without a token, and with a wrong one.
+    pub(crate) admin_refusals: [u64; 2],
     pub(crate) process: ProcessUsage,
 }
 
@@ -171,7 +173,7 @@ impl MetricsAggregate {
     fn families(&self, server: &ServerMetrics) -> Vec<MetricFamily> {
         let mut families = self.call_families();
         families.extend(self.store_families());
-        families.extend(self.totals.counters.families());
+        families.extend(with_handshakes(self.totals.counters.families(), &server.tls));
         families.extend(self.stock_families());
         families.extend(engine_families(&self.engine_counters()));
         families.extend(self.event_families());
@@ -470,6 +472,12 @@ impl MetricsAggregate {
                 MetricType::COUNTER,
                 dropped.map(|(reason, count)| counter(&[("reason", reason)], *count)),
             ),
+            counters_by(
+                "inventory_admin_calls_refused_total",
+                "Calls on the admin port without a valid token, by reason.",
+                "reason",
+                [("no_token", server.admin_refusals[0]), ("wrong_token", server.admin_refusals[1])],
+            ),
             family(
                 "inventory_build_info",
                 "Labels with the running build; always 1.",
@@ -478,6 +486,23 @@ impl MetricsAggregate {
             ),
         ]
     }
+}
+
+/// `families` with the handshakes of ports that no shard serves.
+fn with_handshakes(mut families: Vec<MetricFamily>, ports: &[PortTlsMetrics]) -> Vec<MetricFamily> {
+    let of_handshakes =
+        |family: &&mut MetricFamily| family.name() == "inventory_tls_handshakes_total";
+    if let Some(family) = families.iter_mut().find(of_handshakes) {
+        let mut metrics = family.take_metric();
+        metrics.extend(ports.iter().flat_map(|of| {
+            let count = |(result, count): &(&str, u64)| {
+                counter(&[("port", of.port), ("result", result)], *count)
+            };
+            of.handshakes.iter().map(count)
+        }));
+        family.set_metric(metrics);
+    }
+    families
 }
 
 /// Certificates of the ports with TLS.

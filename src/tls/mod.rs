@@ -9,8 +9,9 @@
 
 mod reload;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use inventory_tls::TlsFileError;
 use inventory_tls::rustls::ServerConfig;
@@ -21,7 +22,7 @@ use crate::preflight::Explanation;
 
 /// TLS of a port. New connections use the newest configuration; open ones keep theirs.
 #[derive(Clone)]
-pub(crate) struct PortTls {
+pub struct PortTls {
     /// Label of metrics and log lines: `grpc` or `admin`.
     port: &'static str,
     files: Arc<ServerFiles>,
@@ -39,10 +40,21 @@ struct TlsStatus {
     failures: AtomicU64,
     /// The files hold a configuration that cannot be used.
     is_rejected: AtomicBool,
+    handshakes: Arc<HandshakeCounts>,
+}
+
+/// Handshakes of a port on the control plane by result. Labels come from the code.
+#[derive(Debug, Default)]
+pub(crate) struct HandshakeCounts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl HandshakeCounts {
+    pub(crate) fn count(&self, result: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(result).or_default() += 1;
+    }
 }
 
 /// TLS of a port, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PortTlsMetrics {
     pub(crate) port: &'static str,
     /// End of the validity of the certificate in use, in seconds since 1970.
@@ -52,6 +64,8 @@ pub(crate) struct PortTlsMetrics {
     /// Configurations in the files that could not be used.
     pub(crate) failures: u64,
     pub(crate) is_rejected: bool,
+    /// Handshakes by result; empty for a port of the shards, which count themselves.
+    pub(crate) handshakes: Vec<(&'static str, u64)>,
 }
 
 impl PortTls {
@@ -82,14 +96,20 @@ impl PortTls {
         self.files.client_authorities.is_some()
     }
 
+    pub(crate) fn handshake_counts(&self) -> Arc<HandshakeCounts> {
+        Arc::clone(&self.status.handshakes)
+    }
+
     pub(crate) fn metrics(&self) -> PortTlsMetrics {
-        let TlsStatus { not_after, reloads, failures, is_rejected } = &*self.status;
+        let TlsStatus { not_after, reloads, failures, is_rejected, handshakes } = &*self.status;
+        let handshakes = handshakes.0.lock().unwrap_or_else(PoisonError::into_inner);
         PortTlsMetrics {
             port: self.port,
             not_after: not_after.load(Ordering::Relaxed),
             reloads: reloads.load(Ordering::Relaxed),
             failures: failures.load(Ordering::Relaxed),
             is_rejected: is_rejected.load(Ordering::Relaxed),
+            handshakes: handshakes.iter().map(|(result, count)| (*result, *count)).collect(),
         }
     }
 

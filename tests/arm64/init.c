@@ -27,6 +27,9 @@
 #define NETMASK "255.255.255.0"
 /* The user of the image. */
 #define USER 65532
+/* run.sh has the same token. */
+#define TOKEN_FILE "/tmp/admin-token"
+#define TOKEN "arm64-guest-token-0123456789abcdef0123456789"
 /* The limit of the nodes, see deploy/nodes/prepare.sh. */
 #define MEMLOCK (64 << 20)
 
@@ -97,8 +100,9 @@ static int rings(pid_t pid) {
 
 static pid_t serve(void) {
   static char *const argv[] = {"/inventory-api", "dev", "--memory", NULL};
-  /* The admin port has no authentication; it is exposed only because the network of the guest is isolated. */
+  /* The admin port needs a token beyond loopback; the network of the guest is isolated, so that it is no secret. */
   static char *const env[] = {"GRPC_PORT=8080", "METRICS_PORT=9090", "ADMIN_PORT=8081", "ADMIN_HOST=0.0.0.0",
+                              "ADMIN_TOKEN_FILE=" TOKEN_FILE,
                               "OTEL_TRACES_EXPORTER=none", "RUST_BACKTRACE=1", NULL};
   pid_t pid = fork();
   if (pid < 0) power_off("fork");
@@ -135,6 +139,9 @@ int main(void) {
   printf("guest: machine %s\nguest: kernel %s\n", name.machine, name.release);
   print_line("/proc/cpuinfo", "CPU part");
   print_line("/proc/cpuinfo", "Features");
+  int token = open(TOKEN_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+  if (token < 0 || write(token, TOKEN, strlen(TOKEN)) < 0) power_off(TOKEN_FILE);
+  close(token);
   pid_t server = serve();
 
   struct pollfd console = {.fd = 0, .events = POLLIN};

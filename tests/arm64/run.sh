@@ -244,6 +244,9 @@ ok "io_uring in use: $(said rings) rings"
 # ---- Sale ------------------------------------------------------------------------------------------
 
 admin=(--admin "127.0.0.1:$admin_port")
+# The token of init.c, for the generator and the commands.
+export ADMIN_TOKEN_FILE="$scratch/admin-token"
+sed -n 's/^#define TOKEN "\(.*\)"$/\1/p' "$here/init.c" >"$ADMIN_TOKEN_FILE"
 began=$SECONDS
 timeout "$sale_max" "$client/generator" --quiet --target "127.0.0.1:$grpc_port" "${admin[@]}" --lateness-max 5000 \
   "$here/sale.toml" >"$scratch/sale" 2>&1 || { sed 's/^/     /' "$scratch/sale"; fail "the sale failed"; }

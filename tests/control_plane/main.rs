@@ -14,7 +14,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use inventory_api::control_plane::{ControlPlane, ControlPlaneConfig, MetricsSource, Readiness};
+use inventory_api::control_plane::{
+    AdminAccess, ControlPlane, ControlPlaneConfig, MetricsSource, Readiness,
+};
 use inventory_api::telemetry::aggregate::BuildInfo;
 use inventory_api::telemetry::recorder::{Recorder, ShardGauges, ShardMetrics};
 use inventory_core::time::Micros;
@@ -53,6 +55,7 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
     ControlPlaneConfig {
         metrics: free_port(),
         admin: Some((free_port(), Arc::new(admin::Events::default()))),
+        admin_access: AdminAccess::default(),
         audit: None,
         scrape: Arc::new(FakeShards { all: true }),
         readiness: readiness.clone(),

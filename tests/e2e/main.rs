@@ -24,6 +24,7 @@
 //! | `deadlines.rs` | deadlines of callers |
 //! | `starts.rs` | failed starts: error text and exit code |
 //! | `watching.rs` | stalled shard, collector that is away, log level, call log, metrics |
+//! | `admin_access.rs` | tokens, TLS and the audit log of the admin port |
 //! | `audit.rs` | `verify` and `reconcile` |
 //! | `tls.rs` | TLS of the gRPC port: versions, client certificates, reloads, floods, other protocols |
 //! | `top.rs` | `top`: values and terminal modes |
@@ -34,6 +35,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admin_access;
 mod audit;
 mod client;
 mod crash;

@@ -232,6 +232,9 @@ MUTATIONS: dict[Callable[[Cluster], None], list[tuple[str, Mutation]]] = {
     rules.the_admin_port_is_on_loopback: [
         ("the admin port on all addresses", environment("ADMIN_HOST", "0.0.0.0")),
     ],
+    rules.tls_files_are_mounted_and_probes_have_no_tls: [
+        ("a TLS file that nothing mounts", environment("TLS_CERT_FILE", "/etc/inventory/other/tls.crt")),
+    ],
     rules.variables_are_known_and_not_secret: [
         ("a mistyped variable", environment("DDB_TIMEOUTS", "1s")),
         ("a secret", environment("AWS_SECRET_ACCESS_KEY", "x")),
@@ -260,3 +263,20 @@ MUTATIONS: dict[Callable[[Cluster], None], list[tuple[str, Mutation]]] = {
         ("latest", container("image", to="inventory-api:latest")),
     ],
 }
+
+
+def mount_single_file(c: Cluster) -> None:
+    c.container()["volumeMounts"][0]["subPath"] = "tls.crt"
+
+
+def rename_certificate_secret(c: Cluster) -> None:
+    c.one("Certificate")["spec"]["secretName"] = "other"
+
+
+# Mutations of the overlay with TLS.
+TLS_MUTATIONS: list[tuple[str, Mutation]] = [
+    ("a path outside the mount", environment("TLS_KEY_FILE", "/etc/inventory/tls.key")),
+    ("a single file mounted", mount_single_file),
+    ("no Certificate for the secret", rename_certificate_secret),
+    ("a gRPC probe", container("startupProbe", to={"grpc": {"port": 8080}})),
+]

@@ -139,6 +139,10 @@ def the_pod_runs_on_dedicated_nodes_only(c: Cluster) -> None:
     require(c.one("EC2NodeClass")["metadata"]["name"] == name, f"nodeClassRef: there is no EC2NodeClass {name}")
 
 
+def own_mounts(c: Cluster) -> list[dict[str, Any]]:
+    return c.container().get("volumeMounts", [])
+
+
 def the_container_has_no_privileges(c: Cluster) -> None:
     spec, own = c.pod()["spec"], c.container()["securityContext"]
     both = spec["securityContext"]
@@ -150,7 +154,9 @@ def the_container_has_no_privileges(c: Cluster) -> None:
     require(spec.get("automountServiceAccountToken") is False, "automountServiceAccountToken: must be false")
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         require(not spec.get(name), f"{name} is not needed")
-    require(not spec.get("volumes"), "volumes: the server writes no files")
+    writable = [v["name"] for v in spec.get("volumes", []) if "secret" not in v]
+    writable += [m["name"] for m in own_mounts(c) if m.get("readOnly") is not True]
+    require(not writable, f"volumes {writable}: the server writes no files; certificates are read-only secrets")
 
 
 def the_seccomp_profile_allows_io_uring(c: Cluster) -> None:
@@ -182,13 +188,15 @@ def the_watchdog_exits_before_the_liveness_probe_fails(c: Cluster) -> None:
     limit = seconds(environment["SHARD_STALL_EXIT"])
     require(takes > limit, f"livenessProbe fails after {takes} s: must be later than the watchdog ({limit:.0f} s), which logs the reason")
     require(seconds(environment["SHARD_STALL_LIMIT"]) < limit, "SHARD_STALL_LIMIT: must be below SHARD_STALL_EXIT")
-    require("grpc" in c.container()["startupProbe"], "startupProbe: must use gRPC on GRPC_PORT")
+    has_tls = "TLS_CERT_FILE" in environment
+    require(has_tls or "grpc" in c.container()["startupProbe"], "startupProbe: must use gRPC on GRPC_PORT")
     require("readinessProbe" in c.container(), "readinessProbe is missing")
 
 
 def ports_are_consistent(c: Cluster) -> None:
     environment = c.environment()
-    require(c.container()["startupProbe"]["grpc"]["port"] == int(environment["GRPC_PORT"]), "startupProbe: not GRPC_PORT")
+    if "TLS_CERT_FILE" not in environment:
+        require(c.container()["startupProbe"]["grpc"]["port"] == int(environment["GRPC_PORT"]), "startupProbe: not GRPC_PORT")
     named = {p["name"]: p["containerPort"] for p in c.container()["ports"]}
     wanted = {"grpc": int(environment["GRPC_PORT"]), "metrics": int(environment["METRICS_PORT"])}
     require(named == wanted, f"ports: {named}, expected {wanted}")
@@ -261,12 +269,32 @@ def the_admin_port_is_on_loopback(c: Cluster) -> None:
     if environment.get("ADMIN_PORT") == "off":
         return
     address = ipaddress.ip_address(environment.get("ADMIN_HOST", "127.0.0.1"))
-    require(address.is_loopback, f"ADMIN_HOST {address}: must be a loopback address, because the admin port has no authentication")
+    require(address.is_loopback, f"ADMIN_HOST {address}: must be a loopback address; kubectl port-forward reaches it")
+
+
+def tls_files_are_mounted_and_probes_have_no_tls(c: Cluster) -> None:
+    """Of the port for clients, if it has TLS."""
+    environment = c.environment()
+    files = {n: environment[n] for n in ("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE") if n in environment}
+    if not files:
+        return
+    container = c.container()
+    secrets = {v["name"]: v["secret"]["secretName"] for v in c.pod()["spec"].get("volumes", []) if "secret" in v}
+    issued = {o["spec"]["secretName"] for o in c.all("Certificate")}
+    for name, path in files.items():
+        mounts = [m for m in container.get("volumeMounts", []) if path.startswith(m["mountPath"] + "/")]
+        require(len(mounts) == 1, f"{name}={path}: no volume is mounted there")
+        require("subPath" not in mounts[0], f"{name}={path}: a subPath does not follow a renewed secret")
+        require(secrets.get(mounts[0]["name"]) in issued, f"{name}={path}: no Certificate writes this secret")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        require("grpc" not in container[probe], f"{probe}: gRPC probes of Kubernetes have no TLS")
 
 
 def variables_are_known_and_not_secret(c: Cluster) -> None:
     for name in c.environment():
-        require(not any(word in name for word in SECRET_WORDS), f"{name}: a secret must not be in a ConfigMap")
+        is_path = name.endswith("_FILE")
+        is_secret = any(word in name for word in SECRET_WORDS) and not is_path
+        require(not is_secret, f"{name}: a secret must not be in a ConfigMap")
         if c.known_variables is not None:
             require(name in c.known_variables, f"{name}: not a variable of the server")
 
@@ -352,6 +380,7 @@ RULES: list[Callable[[Cluster], None]] = [
     clients_can_balance,
     each_pod_is_scraped_once,
     the_admin_port_is_on_loopback,
+    tls_files_are_mounted_and_probes_have_no_tls,
     variables_are_known_and_not_secret,
     egress_covers_all_dependencies,
     the_role_has_least_privilege,

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Callable
 
 import yaml
-from mutations import MUTATIONS
+import rules
+from mutations import MUTATIONS, TLS_MUTATIONS
 from rules import DEPLOY, RULES, Cluster, RuleViolation
 
 K8S = DEPLOY / "k8s"
-OVERLAYS = [K8S / "base", K8S / "overlays" / "eks"]
+OVERLAYS = [K8S / "base", K8S / "overlays" / "eks", K8S / "overlays" / "eks-tls"]
 # Oldest and newest supported version; preStop.sleep is enabled by default since 1.30.
 VERSIONS = ["1.30", "1.33"]
 # Kubernetes has schemas for its own resources only; custom resources are checked by the rules.
@@ -52,11 +53,11 @@ def known_variables(server: Path | None) -> set[str] | None:
     return found
 
 
-def cluster(server: Path | None) -> Cluster:
+def cluster(server: Path | None, overlay: Path) -> Cluster:
     def read(name: str) -> Any:
         return json.loads((K8S / "overlays" / "eks" / "iam" / name).read_text())
 
-    objects = [o for o in yaml.safe_load_all(render(OVERLAYS[1])) if o]
+    objects = [o for o in yaml.safe_load_all(render(overlay)) if o]
     return Cluster(
         objects=objects,
         policies={name: read(name) for name in ("serve.json", "operate.json")},
@@ -117,7 +118,7 @@ def expect_violation(call: Callable[[], Any]) -> str:
     raise RuleViolation("no violation detected")
 
 
-def cases(whole: Cluster, self_test: bool) -> list[tuple[str, Callable[[], Any]]]:
+def cases(whole: Cluster, with_tls: Cluster, self_test: bool) -> list[tuple[str, Callable[[], Any]]]:
     if not self_test:
         found: list[tuple[str, Callable[[], Any]]] = [
             (f"{folder.name} is valid for Kubernetes {version}", lambda f=folder, v=version: validate(f, v))
@@ -125,11 +126,21 @@ def cases(whole: Cluster, self_test: bool) -> list[tuple[str, Callable[[], Any]]
             for version in VERSIONS
         ]
         found.append(("checkov", checkov))
-        return found + [(rule.__name__.replace("_", " "), lambda r=rule: r(whole)) for rule in RULES]
+        found += [(rule.__name__.replace("_", " "), lambda r=rule: r(whole)) for rule in RULES]
+        return found + [(f"{rule.__name__.replace('_', ' ')} (eks-tls)", lambda r=rule: r(with_tls)) for rule in RULES]
     found = [
         ("an unknown field is detected", lambda: expect_violation(lambda: validate(OVERLAYS[1], VERSIONS[-1], True))),
         ("checkov detects a weakness", lambda: expect_violation(lambda: checkov(True))),
     ]
+    tls = rules.tls_files_are_mounted_and_probes_have_no_tls
+    for what, mutate in TLS_MUTATIONS:
+
+        def play_tls(mutate: Callable[[Cluster], None] = mutate) -> str:
+            mutant = copy.deepcopy(with_tls)
+            mutate(mutant)
+            return expect_violation(lambda: tls(mutant))
+
+        found.append((f"detected with TLS: {what}", play_tls))
     for rule in RULES:
         if rule not in MUTATIONS:
             raise SystemExit(f"mutations.py has no mutation for {rule.__name__}")
@@ -160,7 +171,7 @@ def main() -> int:
     if server is None:
         print("SKIP manifest test: no server binary, so its variables cannot be checked (cargo build)")
         skipped += 1
-    for name, call in cases(cluster(server), args.self_test):
+    for name, call in cases(cluster(server, OVERLAYS[1]), cluster(server, OVERLAYS[2]), args.self_test):
         if args.only not in name:
             continue
         try:

@@ -1,8 +1,14 @@
 //! Creates the events of a run through the admin port of the server.
 
+use std::path::Path;
+
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{CreateEventRequest, ImportSeatsRequest, NewSeat, Price};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use crate::limits;
 use crate::scenario::Scenario;
@@ -15,6 +21,8 @@ pub enum CreateEventsError {
     Unreachable { address: String, source: tonic::transport::Error },
     #[error("event {event}: {status}")]
     Refused { event: String, status: Box<tonic::Status> },
+    #[error("{path}: {why}; want a file with a token of the admin port")]
+    Token { path: String, why: String },
     #[error("event {event} exists already: choose another --run")]
     CpuUse { event: String },
 }
@@ -25,6 +33,7 @@ pub enum CreateEventsError {
 /// The first event that cannot be created.
 pub(crate) async fn create(
     address: &str,
+    token: Option<&Path>,
     scenario: &Scenario,
     events: &[String],
 ) -> Result<(), CreateEventsError> {
@@ -37,7 +46,8 @@ pub(crate) async fn create(
         .connect()
         .await
         .map_err(unreachable)?;
-    let mut admin = InventoryAdminClient::new(channel);
+    let token = TokenHeader::read(token)?;
+    let mut admin = InventoryAdminClient::with_interceptor(channel, token);
     for event in events {
         let refused =
             |status| CreateEventsError::Refused { event: event.clone(), status: Box::new(status) };
@@ -68,8 +78,40 @@ pub(crate) async fn create(
     Ok(())
 }
 
+/// Adds the first token of a file to each call.
+#[derive(Clone)]
+struct TokenHeader(Option<MetadataValue<Ascii>>);
+
+impl TokenHeader {
+    fn read(path: Option<&Path>) -> Result<Self, CreateEventsError> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        let wrong = |why: String| {
+            let path = path.display().to_string();
+            CreateEventsError::Token { path, why }
+        };
+        let text = std::fs::read_to_string(path).map_err(|why| wrong(why.to_string()))?;
+        let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        // The name of the holder may be in front.
+        let token = line.split_whitespace().last();
+        let token = token.ok_or_else(|| wrong("no token".to_owned()))?;
+        let header = MetadataValue::try_from(format!("Bearer {token}"));
+        Ok(Self(Some(header.map_err(|_| wrong("a token with other characters".to_owned()))?)))
+    }
+}
+
+impl Interceptor for TokenHeader {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
+}
+
 async fn import(
-    admin: &mut InventoryAdminClient<Channel>,
+    admin: &mut InventoryAdminClient<InterceptedService<Channel, TokenHeader>>,
     event: &str,
     seats: u64,
 ) -> Result<(), tonic::Status> {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use inventory_client::ClientTls;
+use inventory_tls::client::ClientFiles;
+use inventory_tls::{FileSetting, TlsFileError};
+
 use crate::limits;
 use crate::report::{RunReport, plot, table};
 use crate::run::{self, RunOptions};
@@ -34,9 +38,21 @@ struct GeneratorArgs {
     /// Address of the server; connections are distributed over several comma-separated addresses.
     #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT", value_parser = address)]
     target: Vec<String>,
+    /// Authorities of the servers, PEM; connects with TLS.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Certificate of the client, PEM, for mutual TLS.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Create the events through the admin port of the server.
     #[arg(long, value_name = "HOST:PORT", value_parser = address, conflicts_with = "events_from_existing")]
     admin: Option<String>,
+    /// File with the token of the admin port.
+    #[arg(long, value_name = "FILE", env = "ADMIN_TOKEN_FILE", hide_env_values = true)]
+    admin_token_file: Option<PathBuf>,
     /// Use existing events, named PREFIX_0, PREFIX_1, and so on.
     #[arg(long, required_unless_present = "admin")]
     events_from_existing: bool,
@@ -169,9 +185,18 @@ fn run_scenario(args: GeneratorArgs) -> u8 {
             return USAGE;
         }
     };
+    let tls = match tls(&args) {
+        Ok(tls) => tls,
+        Err(error) => {
+            eprintln!("generator: {error}");
+            return USAGE;
+        }
+    };
     let options = RunOptions {
         targets: args.target,
+        tls,
         admin: args.admin,
+        admin_token: args.admin_token_file,
         store: args.store.map(|authority| StoreOptions {
             authority,
             tables: TableNames {
@@ -238,6 +263,17 @@ fn write(report: &RunReport, json: Option<PathBuf>, svg: Option<PathBuf>) -> Res
         save(path, plot::render(report)?)?;
     }
     Ok(())
+}
+
+/// TLS of the connections; `None` without authorities.
+fn tls(args: &GeneratorArgs) -> Result<Option<ClientTls>, TlsFileError> {
+    let file =
+        |setting, path: &Option<PathBuf>| path.clone().map(|path| FileSetting { setting, path });
+    let Some(authorities) = file("--tls-ca", &args.tls_ca) else {
+        return Ok(None);
+    };
+    let pair = file("--tls-cert", &args.tls_cert).zip(file("--tls-key", &args.tls_key));
+    ClientTls::load(&ClientFiles { authorities: Some(authorities), pair }).map(Some)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! A run: create the events, run the workers, read the store back, report.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use inventory_client::ClientTls;
 
 use crate::admin::{self, CreateEventsError};
 use crate::ledger::RunLedger;
@@ -20,8 +23,12 @@ use crate::worker::{self, LiveStats, RunPlan, WorkerError, WorkerResult};
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     pub targets: Vec<String>,
+    /// TLS of the connections to the targets; `None`: without TLS.
+    pub tls: Option<ClientTls>,
     /// Admin port for the creation of the events; `None`: the events exist, named `PREFIX_0` and so on.
     pub admin: Option<String>,
+    /// File with the token of the admin port.
+    pub admin_token: Option<PathBuf>,
     pub store: Option<StoreOptions>,
     pub server_pids: Vec<u32>,
     pub store_pids: Vec<u32>,
@@ -42,7 +49,9 @@ impl Default for RunOptions {
     fn default() -> Self {
         Self {
             targets: Vec::new(),
+            tls: None,
             admin: None,
+            admin_token: None,
             store: None,
             server_pids: Vec::new(),
             store_pids: Vec::new(),
@@ -85,11 +94,17 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
         .build()
         .map_err(system("the tokio runtime"))?;
     if let Some(address) = &options.admin {
-        runtime.block_on(admin::create(address, &scenario, &events))?;
+        runtime.block_on(admin::create(
+            address,
+            options.admin_token.as_deref(),
+            &scenario,
+            &events,
+        ))?;
     }
     let plan = Arc::new(RunPlan {
         scenario,
         targets: options.targets.clone(),
+        tls: options.tls.clone(),
         events,
         run,
         threads: options.threads.max(1),

@@ -236,6 +236,7 @@ mod tests {
         writes: usize,
         inbound: usize,
         reads: usize,
+        flushes: usize,
         closed: bool,
     }
 
@@ -271,7 +272,8 @@ mod tests {
             Poll::Ready(Ok(taken))
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
             Poll::Ready(Ok(()))
         }
 
@@ -344,6 +346,18 @@ mod tests {
         assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready());
         assert!(writer.borrow().io.closed);
         assert_eq!(writer.borrow().io.taken, b"bye");
+    }
+
+    /// A stream that encrypts accepts bytes that its socket does not: they leave with the flush of a later poll.
+    #[test]
+    fn the_stream_is_flushed_also_if_no_bytes_are_buffered() {
+        let (writer, mut stream) = coalesced(FakeSocket { room: usize::MAX, ..Default::default() });
+        assert_eq!(write(&mut stream, b"one"), Poll::Ready(3));
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.flushes, 1);
+        writer.borrow_mut().begin_poll(Waker::noop());
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.flushes, 2);
     }
 
     #[test]

@@ -23,6 +23,15 @@ pub(in crate::cli) struct ServerArgs {
     #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
     pub(in crate::cli) address: Option<Uri>,
 
+    /// File with the token of the admin port
+    #[arg(
+        long = "token-file",
+        value_name = "FILE",
+        env = "ADMIN_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    pub(in crate::cli) token: Option<PathBuf>,
+
     #[command(flatten)]
     pub(in crate::cli) tls: TlsArgs,
 }
@@ -34,7 +43,9 @@ impl ServerArgs {
             Some("https") => format!(" --admin {}", client::shown(address)),
             _ => format!(" --admin {}", address.authority().map_or("", |at| at.as_str())),
         });
-        format!("inventory-api {command}{}{}", address.unwrap_or_default(), self.tls.typed())
+        let token = self.token.as_ref().map(|path| format!(" --token-file {}", path.display()));
+        let (address, token) = (address.unwrap_or_default(), token.unwrap_or_default());
+        format!("inventory-api {command}{address}{token}{}", self.tls.typed())
     }
 }
 

@@ -16,7 +16,7 @@ mod import;
 mod message;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -28,17 +28,23 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use backend::{AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock};
 
 use self::status::{Subject, in_time};
+use super::access::{AccessCheck, AdminCaller};
+use super::admin_log::AdminChange;
+use super::admin_stream;
 use super::connections::LimitedListener;
 use super::readiness::Readiness;
 use super::{auxiliary, stop_requested};
 use crate::limits;
 use crate::telemetry::log;
+use crate::tls::PortTls;
+use inventory_core::ids::{EventId, SeatId};
 use inventory_runtime::clock;
 use inventory_store::StoredRecord;
 
@@ -46,16 +52,27 @@ use inventory_store::StoredRecord;
 pub(crate) const ERROR_DOMAIN: &str = "inventory-api";
 
 /// The admin service with health and reflection.
-pub(super) fn routes(backend: Arc<dyn AdminBackend>, readiness: &Readiness) -> Routes {
+pub(super) fn routes(
+    backend: Arc<dyn AdminBackend>,
+    readiness: &Readiness,
+    access: AccessCheck,
+) -> Routes {
     let service = InventoryAdminServer::new(Admin::new(backend))
         .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip);
+    let service = InterceptedService::new(service, access);
     auxiliary::routes_for(SERVICE_NAME, readiness).add_service(service)
 }
 
 /// Serves until the stop, then until every connection has finished its calls.
-pub(super) async fn serve(listener: TcpListener, routes: Routes, stopping: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<PortTls>,
+    routes: Routes,
+    stopping: watch::Receiver<bool>,
+) {
     let listener = LimitedListener::new(listener, limits::ADMIN_CONNECTIONS_MAX, "admin");
+    let connections = Box::pin(admin_stream::connections(listener, tls.as_ref()));
     let served = Server::builder()
         .max_concurrent_streams(limits::ADMIN_CALLS_PER_CONNECTION_MAX as u32)
         .concurrency_limit_per_connection(limits::ADMIN_CALLS_PER_CONNECTION_MAX)
@@ -70,7 +87,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stopping: watch
         .max_connection_age(limits::ADMIN_CONNECTION_AGE_MAX)
         .max_connection_age_grace(limits::ADMIN_CALL_TIMEOUT)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(listener.into_stream(), stop_requested(stopping))
+        .serve_with_incoming_shutdown(connections, stop_requested(stopping))
         .await;
     if let Err(error) = served {
         let error: &(dyn std::error::Error + 'static) = &error;
@@ -92,15 +109,64 @@ impl Admin {
 
     async fn change_seats(
         &self,
+        caller: AdminCaller,
         event_id: String,
         seat_ids: Vec<String>,
         block: bool,
     ) -> Result<Vec<pb::SeatResult>, Status> {
         let (event, seats) = check::seats_of(event_id, seat_ids)?;
         let subject = Subject::Event(event.clone());
-        let done = in_time(&subject, self.backend.block_seats(event, seats, block)).await?;
-        Ok(done.into_iter().map(message::seat_result).collect())
+        let (action, names) = (if block { "block seats" } else { "unblock seats" }, some(&seats));
+        let mut change = AdminChange::new(caller, action, &event);
+        change.set_before(names);
+        let done = in_time(&subject, self.backend.block_seats(event, seats, block)).await;
+        let done = done.map(|done| done.into_iter().map(message::seat_result).collect::<Vec<_>>());
+        change.log(&done, |seats| {
+            let count = |outcome| seats.iter().filter(|one| one.outcome() == outcome).count();
+            let outcomes = [pb::SeatOutcome::Changed, pb::SeatOutcome::Unchanged];
+            let [changed, unchanged] = outcomes.map(count);
+            let refused = seats.len() - changed - unchanged;
+            format!("{changed} changed, {unchanged} unchanged, {refused} refused")
+        });
+        done
     }
+
+    /// What an event has before a change, for the audit log.
+    async fn event_before(&self, event: &EventId) -> String {
+        match in_time(&Subject::Event(event.clone()), self.backend.get_event(event.clone())).await {
+            Ok(stock) => stock_text(&message::stock(&stock)),
+            Err(status) => format!("unknown ({})", status.message()),
+        }
+    }
+}
+
+/// The stock of an event, for the audit log.
+fn stock_text(stock: &pb::EventStock) -> String {
+    let state = if stock.closed { "closed" } else { "open" };
+    format!("{state}, total {}", stock.total)
+}
+
+/// Notes what an import has stored so far.
+fn note_import(change: &Mutex<AdminChange>, stored: &pb::ImportSeatsResponse) {
+    let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
+    change.set_progress(&stored.event_id, import_text(stored));
+}
+
+/// The first seats of a list, for the audit log.
+fn some(seats: &[SeatId]) -> String {
+    let first: Vec<&str> =
+        seats.iter().take(limits::AUDIT_LOG_SEATS_MAX).map(SeatId::as_str).collect();
+    let further = seats.len() - first.len();
+    match further {
+        0 => first.join(" "),
+        _ => format!("{} and {further} more", first.join(" ")),
+    }
+}
+
+/// What an import has stored, for the audit log.
+fn import_text(stored: &pb::ImportSeatsResponse) -> String {
+    let pb::ImportSeatsResponse { added, changed, unchanged, .. } = stored;
+    format!("{added} added, {changed} changed, {unchanged} unchanged")
 }
 
 /// Converts a listing to a stream of messages. Each page has the time limit of a call.
@@ -138,9 +204,16 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::CreateEventRequest>,
     ) -> Result<Response<pb::CreateEventResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let event = check::new_event(request.into_inner())?;
         let subject = Subject::Event(event.event.clone());
-        let made = in_time(&subject, self.backend.create_event(event)).await?;
+        let change = AdminChange::new(caller, "create event", &event.event);
+        let made = in_time(&subject, self.backend.create_event(event)).await;
+        change.log(&made, |made| {
+            let stock = stock_text(&message::stock(&made.stock));
+            if made.created { stock } else { format!("unchanged: {stock}") }
+        });
+        let made = made?;
         Ok(Response::new(pb::CreateEventResponse {
             event: Some(message::stock(&made.stock)),
             created: made.created,
@@ -172,9 +245,15 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::SetTotalRequest>,
     ) -> Result<Response<pb::SetTotalResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let (event, total) = check::set_total(request.into_inner())?;
         let subject = Subject::Event(event.clone());
-        let stock = in_time(&subject, self.backend.set_total(event, total)).await?;
+        let before = self.event_before(&event).await;
+        let mut change = AdminChange::new(caller, "set total", &event);
+        change.set_before(before);
+        let stock = in_time(&subject, self.backend.set_total(event, total)).await;
+        change.log(&stock, |stock| stock_text(&message::stock(stock)));
+        let stock = stock?;
         Ok(Response::new(pb::SetTotalResponse { event: Some(message::stock(&stock)) }))
     }
 
@@ -182,9 +261,15 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::CloseEventRequest>,
     ) -> Result<Response<pb::CloseEventResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let event = check::event_id(request.into_inner().event_id)?;
         let subject = Subject::Event(event.clone());
-        let stock = in_time(&subject, self.backend.close_event(event)).await?;
+        let before = self.event_before(&event).await;
+        let mut change = AdminChange::new(caller, "close event", &event);
+        change.set_before(before);
+        let stock = in_time(&subject, self.backend.close_event(event)).await;
+        change.log(&stock, |stock| stock_text(&message::stock(stock)));
+        let stock = stock?;
         Ok(Response::new(pb::CloseEventResponse { event: Some(message::stock(&stock)) }))
     }
 
@@ -200,12 +285,16 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::SetLogLevelRequest>,
     ) -> Result<Response<pb::SetLogLevelResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let level = check::log_level(&request.into_inner().level)?;
         let before = log::level().ok_or_else(status::no_log)?;
         if let Some(level) = level {
             log::set_level(level);
             // A warning, so that it is logged at every level except error.
             tracing::warn!(before = before.as_str(), now = level.as_str(), "log level changed");
+            let mut change = AdminChange::new(caller, "set log level", "process");
+            change.set_before(before.as_str());
+            change.log(&Ok(()), |()| level.as_str().to_owned());
         }
         Ok(Response::new(pb::SetLogLevelResponse {
             level: level.unwrap_or(before).as_str().to_owned(),
@@ -220,8 +309,13 @@ impl InventoryAdmin for Admin {
         let Ok(_place) = self.imports.try_acquire() else {
             return Err(status::crowded(&Subject::AllEvents));
         };
-        let done = import::run(&self.backend, request.into_inner(), |_| {}).await?;
-        Ok(Response::new(done))
+        let caller = AdminCaller::of(&request);
+        let change = Mutex::new(AdminChange::new(caller, "import seats", ""));
+        let report = |stored: pb::ImportSeatsResponse| note_import(&change, &stored);
+        let done = import::run(&self.backend, request.into_inner(), report).await;
+        let change = change.into_inner().unwrap_or_else(PoisonError::into_inner);
+        change.log(&done, import_text);
+        done.map(Response::new)
     }
 
     async fn import_seats_with_progress(
@@ -233,13 +327,19 @@ impl InventoryAdmin for Admin {
         };
         let (send, progress) = mpsc::channel(limits::IMPORT_PROGRESS_WAITING_MAX);
         let backend = Arc::clone(&self.backend);
+        let caller = AdminCaller::of(&request);
         let import = async move {
             let _place = place;
-            let report = |stored| {
+            let change = Mutex::new(AdminChange::new(caller, "import seats", ""));
+            let report = |stored: pb::ImportSeatsResponse| {
+                note_import(&change, &stored);
                 // A client that reads slowly misses a message; a later one has its content.
                 let _ = send.try_send(Ok(stored));
             };
-            import::run(&backend, request.into_inner(), report).await
+            let done = import::run(&backend, request.into_inner(), report).await;
+            let change = change.into_inner().unwrap_or_else(PoisonError::into_inner);
+            change.log(&done, import_text);
+            done
         };
         // Polled with the response: a client that goes ends the import.
         let progress = futures::stream::poll_fn({
@@ -280,8 +380,9 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::BlockSeatsRequest>,
     ) -> Result<Response<pb::BlockSeatsResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let pb::BlockSeatsRequest { event_id, seat_ids } = request.into_inner();
-        let seats = self.change_seats(event_id, seat_ids, true).await?;
+        let seats = self.change_seats(caller, event_id, seat_ids, true).await?;
         Ok(Response::new(pb::BlockSeatsResponse { seats }))
     }
 
@@ -289,8 +390,9 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::UnblockSeatsRequest>,
     ) -> Result<Response<pb::UnblockSeatsResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let pb::UnblockSeatsRequest { event_id, seat_ids } = request.into_inner();
-        let seats = self.change_seats(event_id, seat_ids, false).await?;
+        let seats = self.change_seats(caller, event_id, seat_ids, false).await?;
         Ok(Response::new(pb::UnblockSeatsResponse { seats }))
     }
 
@@ -298,9 +400,19 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<pb::RefundReservationRequest>,
     ) -> Result<Response<pb::RefundReservationResponse>, Status> {
+        let caller = AdminCaller::of(&request);
         let id = check::reservation_id(request.into_inner().reservation_id)?;
         let subject = Subject::Reservation(id.clone());
-        let refunded = in_time(&subject, self.backend.refund(id)).await?;
+        let mut change = AdminChange::new(caller, "refund", &id);
+        let refunded = in_time(&subject, self.backend.refund(id)).await;
+        // A refund has exactly one state before it.
+        change.set_before(match &refunded {
+            Ok(Refund { refunded: true, .. }) => "confirmed",
+            Ok(_) => "refunded",
+            Err(_) => "",
+        });
+        change.log(&refunded, |_| "refunded".to_owned());
+        let refunded = refunded?;
         Ok(Response::new(pb::RefundReservationResponse {
             reservation: Some(message::reservation(&refunded.record)),
             refunded: refunded.refunded,

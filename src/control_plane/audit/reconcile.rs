@@ -3,14 +3,19 @@
 use inventory_proto::inventory::v1 as pb;
 
 use super::scan::AuditScan;
-use super::{AuditError, message, send};
+use super::{AuditError, RepairLog, message, send};
 use crate::limits;
 use inventory_core::audit::{Repair, plan};
 use inventory_store::RepairOutcome;
 
 type ReconcileScan<'a> = AuditScan<'a, pb::ReconcileUpdate>;
 
-pub(super) async fn reconcile(scan: &ReconcileScan<'_>, apply: bool) -> Result<(), AuditError> {
+/// Reports the repairs that were written to `written`.
+pub(super) async fn reconcile(
+    scan: &ReconcileScan<'_>,
+    apply: bool,
+    written: &mut RepairLog,
+) -> Result<(), AuditError> {
     let (report, seat_keys) = scan.verify().await?;
     send(scan.updates, message::reported(&report)).await;
     let planned = plan(&report);
@@ -22,7 +27,7 @@ pub(super) async fn reconcile(scan: &ReconcileScan<'_>, apply: bool) -> Result<(
         return Ok(());
     }
     plan.repairs.truncate(limits::AUDIT_REPAIRS_MAX);
-    let done = execute(scan, seat_keys, &plan.repairs).await;
+    let done = execute(scan, seat_keys, &plan.repairs, written).await;
     send(scan.updates, message::done(done)).await;
     let (report, _) = scan.verify().await?;
     send(scan.updates, message::reported(&report)).await;
@@ -30,13 +35,19 @@ pub(super) async fn reconcile(scan: &ReconcileScan<'_>, apply: bool) -> Result<(
 }
 
 /// Executes the repairs one at a time, to limit the load on the store.
-async fn execute(scan: &ReconcileScan<'_>, seat_keys: u16, repairs: &[Repair]) -> pb::RepairsDone {
+async fn execute(
+    scan: &ReconcileScan<'_>,
+    seat_keys: u16,
+    repairs: &[Repair],
+    written: &mut RepairLog,
+) -> pb::RepairsDone {
     let mut sum = pb::RepairsDone::default();
     for (number, repair) in repairs.iter().enumerate() {
         scan.progress("repairing", 1, number as u64, repairs.len() as u64);
         let why = match scan.backend.repair(scan.event, seat_keys, repair.clone()).await {
             Ok(RepairOutcome::Done) => {
                 sum.done += 1;
+                written.add(repair);
                 continue;
             }
             Ok(RepairOutcome::Stale) => {

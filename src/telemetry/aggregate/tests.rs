@@ -261,6 +261,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
             reloads: 2,
             failures: 1,
             is_rejected: true,
+            handshakes: vec![("ok", 3)],
         }],
         process: ProcessUsage {
             resident_bytes: Some(1),

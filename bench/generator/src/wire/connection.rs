@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::Request;
-use tokio::net::TcpStream;
+use inventory_client::{ClientTls, HttpVersion, connect_stream};
 
 use super::cork::CorkedSocket;
 use crate::limits;
@@ -61,11 +61,17 @@ pub(crate) enum ConnectionEvent {
 
 impl ClientConnection {
     /// Starts to connect after `delay`. `waker` is woken when the connection must be polled.
-    pub(crate) fn new(target: String, waker: Waker, delay: Duration) -> Self {
+    /// With `tls` the connection uses TLS.
+    pub(crate) fn new(
+        target: String,
+        tls: Option<ClientTls>,
+        waker: Waker,
+        delay: Duration,
+    ) -> Self {
         // Causes the first poll.
         waker.wake_by_ref();
         Self {
-            state: ConnectionState::Connecting(Box::pin(connect_with_timeout(target, delay))),
+            state: ConnectionState::Connecting(Box::pin(connect_with_timeout(target, tls, delay))),
             waker,
             in_flight: 0,
             leaving: false,
@@ -167,20 +173,23 @@ impl ClientConnection {
 
 async fn connect_with_timeout(
     target: String,
+    tls: Option<ClientTls>,
     delay: Duration,
 ) -> Result<OpenConnection, HandshakeError> {
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     let timeout = HandshakeError::Timeout { target: target.clone() };
-    tokio::time::timeout(limits::CONNECT_TIMEOUT, connect(target)).await.unwrap_or(Err(timeout))
+    tokio::time::timeout(limits::CONNECT_TIMEOUT, connect(target, tls))
+        .await
+        .unwrap_or(Err(timeout))
 }
 
-async fn connect(target: String) -> Result<OpenConnection, HandshakeError> {
+async fn connect(target: String, tls: Option<ClientTls>) -> Result<OpenConnection, HandshakeError> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let socket = async {
-        let socket = TcpStream::connect(&target).await?;
-        socket.set_nodelay(true)?;
-        Ok(socket)
+        let url = format!("{scheme}://{target}").parse().map_err(std::io::Error::other)?;
+        connect_stream(&url, tls.as_ref(), HttpVersion::Http2).await
     };
     let socket =
         socket.await.map_err(|why| HandshakeError::Unreachable { target: target.clone(), why })?;

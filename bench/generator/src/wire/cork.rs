@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use inventory_client::ClientStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::limits;
 
@@ -16,14 +16,14 @@ use crate::limits;
 pub(crate) struct CorkedSocket(Rc<RefCell<SocketBuffer>>);
 
 struct SocketBuffer {
-    socket: TcpStream,
+    socket: ClientStream,
     out: Vec<u8>,
     /// Bytes of `out` that are written.
     written: usize,
 }
 
 impl CorkedSocket {
-    pub(crate) fn new(socket: TcpStream) -> Self {
+    pub(crate) fn new(socket: ClientStream) -> Self {
         Self(Rc::new(RefCell::new(SocketBuffer {
             socket,
             out: Vec::with_capacity(16 * 1024),
@@ -51,6 +51,8 @@ impl SocketBuffer {
             }
             self.written += n;
         }
+        // TLS may have accepted more bytes than the socket.
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
         self.out.clear();
         self.written = 0;
         Poll::Ready(Ok(()))

@@ -168,7 +168,12 @@ impl EventLoop {
             let waker = self.ready_list.waker(CONNECTION_BIT | n as u32);
             let number = self.part as usize + n * threads as usize;
             let target = self.plan.targets[number % self.plan.targets.len()].clone();
-            self.connections.push(ClientConnection::new(target, waker, Duration::ZERO));
+            self.connections.push(ClientConnection::new(
+                target,
+                self.plan.tls.clone(),
+                waker,
+                Duration::ZERO,
+            ));
         }
         let deadline = Instant::now() + limits::CONNECT_TIMEOUT * 2;
         let opening = poll_fn(|cx| {
@@ -456,7 +461,12 @@ impl EventLoop {
     fn reconnect(&mut self, number: u32) {
         let target = &self.plan.targets[number as usize % self.plan.targets.len()];
         let waker = self.ready_list.waker(CONNECTION_BIT | number);
-        let replacement = ClientConnection::new(target.clone(), waker, limits::RECONNECT_DELAY);
+        let replacement = ClientConnection::new(
+            target.clone(),
+            self.plan.tls.clone(),
+            waker,
+            limits::RECONNECT_DELAY,
+        );
         let in_flight = self.connections[number as usize].in_flight;
         self.connections[number as usize] = replacement;
         self.connections[number as usize].in_flight = in_flight;

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use self::event_loop::EventLoop;
+use inventory_client::ClientTls;
+
 use crate::ledger::WorkerLedger;
 use crate::scenario::Scenario;
 use crate::stats::RunStats;
@@ -25,6 +27,8 @@ pub(crate) struct RunPlan {
     pub scenario: Scenario,
     /// Servers, `host:port`; connections are distributed over them.
     pub targets: Vec<String>,
+    /// TLS of the connections; `None`: without TLS.
+    pub tls: Option<ClientTls>,
     pub events: Vec<String>,
     /// Prefix of reservation ids.
     pub run: String,
