@@ -8,7 +8,7 @@ use inventory_tls::names::NamePattern;
 use inventory_tls::server::ServerFiles;
 
 use super::env::Env;
-use super::otel::FileKind;
+use super::otel::kinds::FileKind;
 use super::reader::{ConfigError, SettingsReader};
 use super::value_kind::NamePatternsKind;
 use super::variables::{self as v, Variable};

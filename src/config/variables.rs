@@ -9,8 +9,8 @@ use super::otel::kinds::{
 };
 use super::value_kind::{
     AddressKind, CountKind, DurationKind, KeywordKind, LATE_COMMIT_POLICIES, LOG_LEVELS,
-    MembershipKind, NamePatternsKind, OptionalKind, OptionalPortKind, PortKind, RatioKind, ShardsKind, TextKind,
-    TokenFileKind, ValueKind,
+    MembershipKind, NamePatternsKind, OptionalKind, OptionalPortKind, PortKind, RatioKind,
+    ShardsKind, TextKind, TokenFileKind, ValueKind,
 };
 use crate::limits;
 use crate::telemetry::log::LogLevel;
