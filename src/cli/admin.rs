@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
+use super::address::shown;
 use super::args::ServerArgs;
 use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
@@ -69,7 +70,7 @@ pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
             Ok(client::url_of(address, config::admin_has_tls(&ProcessEnv)?))
         }
         Some(_) => Err(CommandError::usage(
-            "ADMIN_PORT is 0, so the port of the server is unknown: pass --admin host:port",
+            "ADMIN_PORT=0: the port of the server is unknown; pass --admin host:port",
         )),
         None => Err(CommandError::usage(
             "ADMIN_PORT=off: a server with these settings has no admin port; name another with \
@@ -85,7 +86,7 @@ pub(super) fn no_event(args: &ServerArgs, event: &impl Display) -> String {
 
 /// The message for an answer that no admin port gives; `None` for any other.
 pub(super) fn explain_foreign(server: &Uri, status: &Status) -> Option<String> {
-    let at = client::shown(server);
+    let at = shown(server);
     match status.code() {
         Code::Unimplemented => Some(format!(
             "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by default"
@@ -189,6 +190,6 @@ impl<'a> AdminPort<'a> {
 
     /// The server's address, for messages.
     pub(super) fn shown(&self) -> String {
-        client::shown(&self.url)
+        shown(&self.url)
     }
 }

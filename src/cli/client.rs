@@ -12,30 +12,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::CommandError;
+use super::address::shown;
 use super::args::TlsArgs;
 use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
-
-/// Parses an address that a user gives: `host:8081`, `http://host:8081` or `https://host:8081`; `8081` alone is an error.
-///
-/// # Errors
-/// What is wrong with the address, and what would be right.
-pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
-    let wanted =
-        "want host:port, http://host:port or https://host:port, for example 127.0.0.1:8081";
-    let text = match text.split_once("://") {
-        None => format!("http://{text}"),
-        Some(("http" | "https", _)) => text.to_owned(),
-        Some((scheme, _)) => {
-            return Err(format!("the scheme {scheme:?} is not supported; {wanted}"));
-        }
-    };
-    let url: Uri = text.parse().map_err(|why| format!("{why}; {wanted}"))?;
-    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if url.host().is_none_or(str::is_empty) || url.port_u16().is_none() || has_user {
-        return Err(wanted.to_owned());
-    }
-    Ok(url)
-}
 
 /// The URL at which a server listening on `address` is called from this machine.
 pub(super) fn url_of(address: SocketAddr, has_tls: bool) -> Uri {
@@ -166,15 +145,11 @@ pub(super) fn requires_tls(status: &Status) -> bool {
     status.code() == Code::PermissionDenied && status.source().is_some()
 }
 
-/// The URL without the slash that the parser adds.
-pub(super) fn shown(server: &Uri) -> String {
-    server.to_string().trim_end_matches('/').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::cli::address::parse_address;
 
     #[test]
     fn addresses_read_with_and_without_a_scheme() {

@@ -8,6 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::address::shown;
 use super::args::HealthArgs;
 use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
@@ -16,7 +17,7 @@ use crate::output;
 
 pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     let server = address(args)?;
-    let at = client::shown(&server);
+    let at = shown(&server);
     let status = client::block_on(HEALTH_TIMEOUT, &server, async {
         let mut health = HealthClient::new(client::connect(&server, &args.tls).await?);
         let request = HealthCheckRequest { service: args.service.clone() };
@@ -52,8 +53,7 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     let has_tls = config::grpc_has_tls(&ProcessEnv)?;
     match config::grpc_address(&ProcessEnv)? {
         address if address.port() == 0 => Err(CommandError::usage(
-            "GRPC_PORT is 0, so the port of the server is unknown: pass --server host:port"
-                .to_owned(),
+            "GRPC_PORT=0: the port of the server is unknown; pass --server host:port".to_owned(),
         )),
         // `::` is reached by IPv4 too, and some machines have no IPv6.
         address if address.ip().is_unspecified() => {

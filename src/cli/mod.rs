@@ -3,6 +3,7 @@
 //! [`args`] defines the commands, with one module per command. Not here: behaviour of the server
 //! (`server`) and settings (`config`).
 
+mod address;
 mod admin;
 mod args;
 mod client;

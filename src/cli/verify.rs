@@ -12,6 +12,7 @@ use pb::verify_update::Update as Verifying;
 use serde::Serialize;
 use tonic::{Code, Request, Status, Streaming};
 
+use super::address::shown;
 use super::admin::{self, AdminChannel, address, explain_foreign, no_event};
 use super::args::{ReconcileArgs, ServerArgs, VerifyArgs};
 use super::views::{AuditReportView, RepairPlanView, RepairsDoneView, audit_progress};
@@ -146,7 +147,7 @@ async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {
 }
 
 fn explain(args: &ServerArgs, server: &Uri, event: &str, status: &Status) -> CommandError {
-    let at = client::shown(server);
+    let at = shown(server);
     CommandError::failed(match status.code() {
         Code::NotFound => no_event(args, &event),
         code => explain_foreign(server, status).unwrap_or_else(|| {
@@ -159,7 +160,7 @@ fn explain(args: &ServerArgs, server: &Uri, event: &str, status: &Status) -> Com
 }
 
 fn half(server: &Uri) -> CommandError {
-    let at = client::shown(server);
+    let at = shown(server);
     CommandError::failed(format!(
         "nothing was proven: the server at {at} ended the audit before its report"
     ))

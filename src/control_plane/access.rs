@@ -17,11 +17,13 @@ use tokio::time::timeout;
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 
-use super::admin::ERROR_DOMAIN;
 use super::admin_stream::AdminPeer;
 use crate::limits;
 use crate::telemetry::log_interval::LogInterval;
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// `google.rpc.ErrorInfo.domain` of all errors of this service.
+pub(super) const ERROR_DOMAIN: &str = "inventory-api";
 
 /// One token: the hash of its text, so that the text is in no memory longer than needed, and a comparison takes the same
 /// time for every text.

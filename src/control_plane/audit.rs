@@ -30,7 +30,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::access::AdminCaller;
-use super::admin::ERROR_DOMAIN;
+use super::access::ERROR_DOMAIN;
 use super::admin_log::AdminChange;
 use crate::limits;
 use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair, UnreadableItem};

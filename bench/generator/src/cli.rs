@@ -188,7 +188,7 @@ fn run_scenario(args: GeneratorArgs) -> u8 {
     let tls = match tls(&args) {
         Ok(tls) => tls,
         Err(error) => {
-            eprintln!("generator: {error}");
+            inventory_process::report(format_args!("generator: {error}"));
             return USAGE;
         }
     };

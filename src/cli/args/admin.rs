@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use http::Uri;
 
-use super::super::{client, help};
+use super::super::{address, help};
 use super::tls::TlsArgs;
 use crate::config::whole_number;
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
@@ -20,7 +20,7 @@ const TOTALS: std::ops::RangeInclusive<i64> = 1..=EVENT_TOTAL_MAX;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServerArgs {
     /// Address of the server's admin port [default: 127.0.0.1 and ADMIN_PORT, 8081]
-    #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
+    #[arg(long = "admin", value_name = "ADDR", value_parser = address::parse_address)]
     pub(in crate::cli) address: Option<Uri>,
 
     /// File with the token of the admin port
@@ -40,7 +40,7 @@ impl ServerArgs {
     /// `command` as it must be typed to reach the same server.
     pub(in crate::cli) fn command(&self, command: impl Display) -> String {
         let address = self.address.as_ref().map(|address| match address.scheme_str() {
-            Some("https") => format!(" --admin {}", client::shown(address)),
+            Some("https") => format!(" --admin {}", address::shown(address)),
             _ => format!(" --admin {}", address.authority().map_or("", |at| at.as_str())),
         });
         let token = self.token.as_ref().map(|path| format!(" --token-file {}", path.display()));

@@ -9,7 +9,7 @@ use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use http::Uri;
 
-use super::{client, help};
+use super::{address, help};
 use crate::build_info;
 use crate::config::{format_span, parse_with_unit};
 use crate::demo::DemoOptions;
@@ -139,7 +139,7 @@ pub(super) enum TablesCommand {
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// Address of the server [default: 127.0.0.1 and GRPC_PORT, 8080]
-    #[arg(long = "server", value_name = "ADDR", value_parser = client::parse_address)]
+    #[arg(long = "server", value_name = "ADDR", value_parser = address::parse_address)]
     pub(super) address: Option<Uri>,
 
     /// Check one service, for example inventory.v1.Inventory, instead of the whole server
@@ -153,7 +153,7 @@ pub(super) struct HealthArgs {
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Address of the server's metrics [default: 127.0.0.1 and METRICS_PORT, 9090]
-    #[arg(long, value_name = "ADDR", value_parser = client::parse_address)]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse_address)]
     pub(super) metrics: Option<Uri>,
 
     /// Interval between samples, from 250ms to 1m

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::model::TimedScrape;
 use super::parse::MetricSamples;
-use crate::cli::client::shown;
+use crate::cli::address::shown;
 use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
 
 /// A server, and how it is reached.

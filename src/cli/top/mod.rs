@@ -27,6 +27,7 @@ use self::model::{TimedScrape, figures};
 use self::view::Screen;
 use super::args::TopArgs;
 use super::{CommandError, client, show};
+use crate::cli::address::shown;
 use crate::config::{self, ProcessEnv};
 use crate::limits::{TOP_KEY_WAIT, TOP_SCRAPES_WAITING_MAX};
 use crate::output;
@@ -72,7 +73,7 @@ fn once(args: &TopArgs, server: &ScrapeTarget) -> Result<(), CommandError> {
         Ok((before, now))
     })?;
     let figures = figures(&before, &now);
-    let server = client::shown(&server.address);
+    let server = shown(&server.address);
     let screen = Screen { server, figures: Some(figures), ..Screen::default() };
     show(&screen, args.json)
 }
@@ -133,7 +134,7 @@ fn live(
 ) -> Result<(), CommandError> {
     let lost = |why: io::Error| CommandError::failed(format!("the terminal cannot be read: {why}"));
     let mut screen = Screen {
-        server: client::shown(server),
+        server: shown(server),
         colours: output::wants_colours(),
         keys: true,
         ..Screen::default()

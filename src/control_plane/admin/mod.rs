@@ -35,7 +35,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub use backend::{AdminBackend, AdminError, EventCreation, EventStock, Pages, Refund, Stock};
 
 use self::status::{Subject, in_time};
-use super::access::{AccessCheck, AdminCaller};
+use super::access::{AccessCheck, AdminCaller, ERROR_DOMAIN};
 use super::admin_log::AdminChange;
 use super::admin_stream;
 use super::connections::LimitedListener;
@@ -47,9 +47,6 @@ use crate::tls::PortTls;
 use inventory_core::ids::{EventId, SeatId};
 use inventory_runtime::clock;
 use inventory_store::StoredRecord;
-
-/// `google.rpc.ErrorInfo.domain` of all errors of this service.
-pub(crate) const ERROR_DOMAIN: &str = "inventory-api";
 
 /// The admin service with health and reflection.
 pub(super) fn routes(

@@ -80,7 +80,7 @@ struct Consumed {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Page<'a> {
+struct SeatItemPage<'a> {
     #[serde(borrow)]
     items: Vec<SeatAttributes<'a>>,
     #[serde(borrow)]
@@ -150,7 +150,7 @@ impl KeyAttributes<'_> {
 
 /// Decodes the body of a successful answer; `None` if the page has anything that this server does not write.
 pub(crate) fn decode_seat_page(body: &[u8]) -> Option<DecodedSeatPage> {
-    let page: Page<'_> = serde_json::from_slice(body).ok()?;
+    let page: SeatItemPage<'_> = serde_json::from_slice(body).ok()?;
     let seats: Option<Vec<SeatItem>> = page.items.iter().map(SeatAttributes::seat).collect();
     let last_key = match &page.last_evaluated_key {
         Some(key) => Some(key.item()?),

@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 
 use super::origin::StoreOrigin;
-use super::proxy::{Proxies, Proxy, ProxyError};
+use super::proxy::{Proxies, Proxy, ProxyError, variable};
 
 /// Trusted authorities and proxies. Cheap to clone.
 #[derive(Clone)]
@@ -77,12 +77,6 @@ impl NetworkSettings {
         let proxy = self.proxies.as_ref()?.for_url(&url.parse().ok()?)?;
         Some(format!("{}:{}", proxy.host, proxy.port))
     }
-}
-
-pub(super) fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok()?;
-    let value = value.trim();
-    (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// The public authorities, those of the bundle and, if the file can be read, those of `also`.

@@ -10,7 +10,6 @@ use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use thiserror::Error;
 
-use super::network::variable;
 use crate::limits;
 
 /// A proxy cannot be used. The value of the variable may contain a password and is not repeated.
@@ -69,6 +68,13 @@ fn plain_entry(entry: &str) -> &str {
         Some((host, port)) if !host.contains(':') && port.parse::<u16>().is_ok() => host,
         _ => entry,
     }
+}
+
+/// A variable of the environment, without surrounding blanks; `None` if it is not set or empty.
+pub(super) fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 fn check_proxy(variable: &'static str, value: &str) -> Result<(), ProxyError> {

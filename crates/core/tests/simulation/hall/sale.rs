@@ -18,7 +18,9 @@ use inventory_core::transaction::{
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::server::{CpuCosts, Found, PageArrival, PagedReads, ReadPlan, SharedCpu, page_latency};
+use super::server::{
+    CpuCosts, PageArrival, PagedReads, ReadPlan, ReadResult, SharedCpu, page_latency,
+};
 use crate::model::{Store, TOKEN_MEMORY};
 use crate::scenario::event;
 
@@ -309,7 +311,7 @@ impl Hall {
                 }
                 let one = self.reads.get(*read);
                 let returned = match &one.found {
-                    Some(Found::Free(FreeSeatsRead::Found(free))) => free.len(),
+                    Some(ReadResult::Free(FreeSeatsRead::Found(free))) => free.len(),
                     _ if one.is_free => 0,
                     _ => self.plan.total(),
                 };
@@ -360,8 +362,8 @@ impl Hall {
                     let event = self.event.clone();
                     let engine = &mut self.engines[read.process];
                     match read.found.expect("half of the pages have arrived") {
-                        Found::All(seats) => engine.handle_seats_read(&event, seats, now),
-                        Found::Free(free) => engine.handle_free_seats_read(&event, free, now),
+                        ReadResult::All(seats) => engine.handle_seats_read(&event, seats, now),
+                        ReadResult::Free(free) => engine.handle_free_seats_read(&event, free, now),
                     }
                     read.process
                 }
@@ -412,9 +414,9 @@ impl Hall {
         let found = match self.reads.get(read).is_free {
             true => {
                 let free = self.store.read_free_seats(&self.event, self.clock().unix);
-                Found::Free(FreeSeatsRead::Found(free))
+                ReadResult::Free(FreeSeatsRead::Found(free))
             }
-            false => Found::All(self.store.read_seats(&self.event)),
+            false => ReadResult::All(self.store.read_seats(&self.event)),
         };
         self.reads.get(read).found = Some(found);
     }

@@ -54,7 +54,7 @@ impl SharedCpu {
 
 /// What a read returns.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum ReadResult {
     All(SeatsRead),
     Free(FreeSeatsRead),
 }
@@ -71,7 +71,7 @@ pub(super) struct PagedRead {
     /// Pages that have come, whether or not the process has decoded them.
     came: usize,
     pages: usize,
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<ReadResult>,
 }
 
 impl PagedRead {
