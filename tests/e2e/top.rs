@@ -185,7 +185,7 @@ async fn terminal_is_restored_after_top() {
     terminal.wait_for(EVENT);
     assert!(!terminal.is_cooked());
     terminal.press(b"?");
-    terminal.wait_for("rejected at admission");
+    terminal.wait_for("rejected by admission");
     terminal.press(b"q");
     assert!(terminal.wait_for_exit().success());
     assert!(terminal.is_cooked());
