@@ -19,5 +19,6 @@ pub use self::connect::{ConnectError, InventoryClient, connect, connect_lazy, co
 pub use self::failover::{CallStats, FailoverClient};
 pub use self::outcome::{CallOutcome, code_name, reason};
 pub use self::secure::{
-    ClientStream, ClientTls, HttpVersion, connect_endpoint, connect_stream, connector,
+    ClientStream, ClientTls, HttpVersion, StreamConnector, connect_endpoint, connect_stream,
+    connector,
 };

@@ -112,16 +112,7 @@ pub async fn connect_stream(
 }
 
 /// The connector of an endpoint for [`connect_stream`].
-pub fn connector(
-    tls: Option<&ClientTls>,
-) -> impl tower_service::Service<
-    Uri,
-    Response = TokioIo<ClientStream>,
-    Error = io::Error,
-    Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<ClientStream>>> + Send>>,
-> + Clone
-+ Send
-+ 'static {
+pub fn connector(tls: Option<&ClientTls>) -> StreamConnector {
     StreamConnector(tls.cloned().map(Arc::new))
 }
 
@@ -136,8 +127,9 @@ pub async fn connect_endpoint(
     endpoint.connect_with_connector(connector(tls)).await
 }
 
+/// Opens connections to the endpoints of a [`Channel`].
 #[derive(Clone)]
-struct StreamConnector(Option<Arc<ClientTls>>);
+pub struct StreamConnector(Option<Arc<ClientTls>>);
 
 impl tower_service::Service<Uri> for StreamConnector {
     type Response = TokioIo<ClientStream>;
