@@ -70,6 +70,7 @@ impl DirectOperation {
         self.layer.as_ref()?.load::<SharedRequestSerializer>()
     }
 
+    #[expect(clippy::result_large_err, reason = "the error type of the SDK's own calls")]
     fn body<R: DirectRead>(&self, read: R) -> Result<SdkBody, SdkError<R::Error, HttpResponse>> {
         let writer = self.writer().ok_or(MissingSerializer);
         let writer = writer.map_err(SdkError::construction_failure)?;
@@ -80,6 +81,7 @@ impl DirectOperation {
     }
 
     /// What the SDK reads from the response.
+    #[expect(clippy::result_large_err, reason = "the error type of the SDK's own calls")]
     fn parse<O, E>(&self, response: HttpResponse) -> Result<O, SdkError<E, HttpResponse>>
     where
         O: fmt::Debug + Send + Sync + 'static,
