@@ -195,7 +195,7 @@ async fn terminal_is_restored_after_top() {
     let mut terminal = Terminal::run(&server);
     terminal.wait_for("SHARDS");
     server.stop().await;
-    terminal.wait_for("no figures for");
+    terminal.wait_for("no metrics for");
     let pid = libc::pid_t::try_from(terminal.child.id()).unwrap();
     // SAFETY: kill takes two integers; the process is a child that was not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
