@@ -11,7 +11,7 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TLS_HANDSHAKES_PER_SHARD_MAX: usize = 1_024;
 
 /// CPU time of TLS handshakes that a shard spends in a row. Then handshakes pause for as long, so that they take at most
-/// half of a shard, and a call waits for them at most this long at once. A handshake takes 0.2 to 1 ms.
+/// half of a shard, and a call waits for them at most this long at once. A handshake takes 0.4 to 1 ms, by the key.
 pub(crate) const TLS_HANDSHAKE_SLICE: Duration = Duration::from_millis(2);
 
 /// How often the files of certificates are read. A Kubernetes secret reaches a pod within a minute, so that seconds more
