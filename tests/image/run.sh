@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2317  # most functions are called through check
+# shellcheck disable=SC2317,SC2329  # most functions are called through check
 # The image test: builds the images without a Docker daemon, checks their contents, and runs a sale in a container
 # with a non-root user, a read-only root, no capabilities and the seccomp profile of deploy/seccomp.
 #
