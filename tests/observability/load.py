@@ -114,9 +114,11 @@ class Load:
         return answer
 
     def tickets(self, a, _b) -> None:
-        """Direct commits, some of them retries, some with another quantity."""
+        """Direct commits, some of them retries, some with another quantity or payment."""
         event = self.events.hot if random.random() < 0.7 else self.events.small
-        commit = inventory_pb2.CommitReq(reservation_id=fresh("t"), event_id=event, qty=random.randint(1, 4))
+        commit = inventory_pb2.CommitReq(
+            reservation_id=fresh("t"), event_id=event, qty=random.randint(1, 4), payment_intent_id="pay-1"
+        )
         self.call(a.CommitReservation, commit)
         luck = random.random()
         if luck < 0.1:
@@ -126,6 +128,9 @@ class Load:
             self.call(a.CommitReservation, commit)
         elif luck < 0.2:
             self.call(a.GetReservation, inventory_pb2.GetReservationReq(reservation_id=commit.reservation_id))
+        elif luck < 0.22:
+            commit.payment_intent_id = "pay-2"
+            self.call(a.CommitReservation, commit)
         elif luck < 0.25:
             # Refused: the reservation is confirmed.
             self.call(
