@@ -276,6 +276,12 @@ impl Lane {
         if matches!(state.key.kind, PoolKind::ExpiryBatch { .. }) {
             batch::add_release_record(&mut transaction);
         }
+        #[cfg(feature = "planted-faults")]
+        if fault::planted(Fault::OwnStripeUnconditional) {
+            let own = state.owned & !state.shared;
+            let updates = transaction.stripes.iter_mut();
+            updates.for_each(|update| update.is_unconditional = bit(update.stripe) & own != 0);
+        }
         let stock_move = self.incoming.take();
         self.send(queue, transaction, stock_move, cx);
     }
@@ -292,12 +298,6 @@ impl Lane {
         if let Some(stock_move) = stock_move {
             cx.counters.stock_moves += 1;
             stock_move.add_to(&mut transaction.stripes, self.index);
-        }
-        #[cfg(feature = "planted-faults")]
-        if fault::planted(Fault::OwnStripeUnconditional) {
-            let own = state.owned & !state.shared;
-            let updates = transaction.stripes.iter_mut();
-            updates.for_each(|update| update.is_unconditional = bit(update.stripe) & own != 0);
         }
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
