@@ -494,7 +494,7 @@ fn lanes_of(kind: PoolKind, stripes: StripeSet, layout: EventLayout) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
 
@@ -507,7 +507,11 @@ mod tests {
     use crate::rules::{self, Decision, LateCommit};
     use crate::time::{Now, UnixMillis};
 
-    fn call(pool: &mut Pool, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> PoolOutput {
+    /// Calls the pool at 1 ms, and returns its output.
+    pub(in crate::lane) fn call(
+        pool: &mut Pool,
+        act: impl FnOnce(&mut Pool, &mut PoolContext<'_>),
+    ) -> PoolOutput {
         let mut out = PoolOutput::default();
         let mut cx = PoolContext {
             writer: 0,

@@ -311,18 +311,16 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
 
-    use rand::SeedableRng;
-
     use super::*;
     use crate::answer::Answer;
-    use crate::counters::Counters;
     use crate::ids::EventId;
+    use crate::lane::pool::tests::call;
     use crate::lane::stock_move::StockMove;
     use crate::lane::{LaneSettings, PoolKey, PoolKind, WriteIntent};
     use crate::operation::{Operation, Selection, Verb};
     use crate::rules::{self, Decision, LateCommit};
     use crate::stripe_ownership::StripeSet;
-    use crate::time::{Now, UnixMillis};
+    use crate::time::UnixMillis;
     use crate::transaction::{ActionOutcome, StripeUpdate, Transaction, TransactionOutcome};
 
     #[test]
@@ -340,19 +338,6 @@ mod tests {
         let mut untouched = left;
         assert_eq!(allocator.allocate(&mut untouched, 2), None);
         assert_eq!(untouched, left);
-    }
-
-    fn call(pool: &mut Pool, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> PoolOutput {
-        let mut out = PoolOutput::default();
-        let mut cx = PoolContext {
-            writer: 0,
-            now: Now { mono: Micros(1_000), unix: UnixMillis(1) },
-            rng: &mut SmallRng::seed_from_u64(1),
-            counters: &mut Counters::default(),
-            out: &mut out,
-        };
-        act(pool, &mut cx);
-        out
     }
 
     /// A pool of stripe 0 of two whose only entry, for 150 units, has found that stripe short.
