@@ -1,4 +1,4 @@
-//! TLS of a port: loaded from files, all of which must be usable together.
+//! TLS of a port, loaded from files. A certificate is used only if its key and the authorities can be used, too.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -96,7 +96,7 @@ fn moved_units_that_do_not_add_up_are_named_and_repaired() {
     let mut books = three_sales();
     amounts(&mut books, 1).moved = 3;
     assert_eq!(codes(&report(&books)), [(BreachSubject::Stripe(1), "MOVED_DIFFERS")]);
-    // Stripe and moved units at once: two repairs, of which each is right alone.
+    // A stripe and the moved units differ: two repairs, and each of them is right without the other.
     amounts(&mut books, 1).remaining -= 3;
     let plan = plan(&report(&books)).unwrap();
     let codes: Vec<_> = plan.repairs.iter().map(Repair::code).collect();
