@@ -268,7 +268,7 @@ pub(crate) static ADMIN_TOKEN_FILE: Variable<TokenFileKind> = Variable {
     default: "",
     kind: TokenFileKind,
     example: "/etc/inventory/admin-token",
-    about: "tokens of callers; each call must present one of them",
+    about: "tokens; each call must have one of them",
 };
 
 pub(crate) static ADMIN_TLS_CERT_FILE: Variable<FileKind> = Variable {
