@@ -7,7 +7,7 @@
 //! | `inbox.rs` | messages between shards, and from the control plane |
 //! | `shutdown_barrier.rs` | when a draining shard may end |
 //! | `driver.rs` | executes the engine's effects |
-//! | `reclaimer.rs` | returns the stock of expired holds |
+//! | `reclaimer.rs`, `pending_expiries.rs` | return the stock of expired holds |
 //! | `membership.rs`, `membership_log.rs` | beats of the process, and the members for its engine; log lines about them |
 //! | `observers.rs` | passes events of gRPC and the store to the recorder |
 //! | `store_probe.rs` | probes a store that fails |
@@ -23,6 +23,7 @@ pub(crate) mod inbox;
 pub(crate) mod membership;
 mod membership_log;
 mod observers;
+mod pending_expiries;
 mod reclaimer;
 pub(crate) mod shutdown_barrier;
 mod spans;

@@ -15,12 +15,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{Either, join_all, select};
+use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use super::driver::Driver;
+use super::pending_expiries::{ExpiryAnswer, PendingExpiry, UnansweredExpiries};
 use crate::limits;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use inventory_core::answer::Answer;
@@ -36,6 +37,8 @@ pub(super) struct Reclaimer {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
     search: RefCell<ExpirySearch>,
+    /// Expiries that their reads no longer wait for.
+    unanswered: RefCell<UnansweredExpiries>,
     /// The last error of a read, for the log.
     last_error: RefCell<String>,
 }
@@ -64,8 +67,13 @@ impl Reclaimer {
             every: Micros(limits::RECLAIM_EVERY.as_micros() as u64),
         };
         let search = ExpirySearch::new(settings, SmallRng::from_os_rng());
-        let last_error = RefCell::default();
-        Self { driver, recorder, search: RefCell::new(search), last_error }
+        Self {
+            driver,
+            recorder,
+            search: RefCell::new(search),
+            unanswered: RefCell::default(),
+            last_error: RefCell::default(),
+        }
     }
 
     /// Runs until the future is dropped.
@@ -78,6 +86,7 @@ impl Reclaimer {
             while let Some(read) = self.poll_read() {
                 reads.push(self.execute(read));
             }
+            self.record_late_answers();
             self.publish();
             let due = self.search.borrow().poll_timeout(now.mono);
             // At least a millisecond: a clock that is read twice may not have advanced.
@@ -168,7 +177,8 @@ impl Reclaimer {
         }
     }
 
-    /// Expires these holds and waits for the outcomes. A hold that fails is found again by a later read.
+    /// Expires these holds and waits for the outcomes, at most [`limits::RECLAIM_TIMEOUT`]. A hold that is not expired by
+    /// then is found again by a later read.
     async fn expire(
         &self,
         read: IndexRead,
@@ -178,38 +188,71 @@ impl Reclaimer {
         let Some(oldest) = records.iter().filter_map(|record| record.view.expires_at).min() else {
             return;
         };
-        self.search.borrow_mut().handle_overdue(read, oldest);
+        self.search.borrow_mut().handle_overdue(read, oldest, clock::monotonic());
+        self.handle_change();
         self.publish();
+        self.record_late_answers();
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = clock::monotonic().plus(timeout);
-        let outcomes: Vec<_> = records
-            .into_iter()
-            .map(|record| {
-                let StoredRecord { event, reservation, view, .. } = record;
-                let kind = match view.seats {
-                    Some(_) => InventoryType::Seat,
-                    None => InventoryType::Quantity,
-                };
-                let due = view.expires_at.unwrap_or_default();
-                let answer = self.driver.expire_hold(event, reservation, view, deadline);
-                async move {
-                    let answer = answer.await;
-                    if matches!(answer, Ok(Answer::Expired)) {
-                        let delay = clock::now().unix.0.saturating_sub(due.0);
-                        self.recorder.reclaimed(kind, Micros::from_millis(delay));
-                    }
-                    // By the engine's clock a hold may not have expired yet.
-                    (due, matches!(answer, Ok(Answer::Expired | Answer::Held { .. })))
-                }
-            })
-            .collect();
-        let found = outcomes.len();
-        let outcomes = join_all(outcomes).await;
-        let unexpired = outcomes.iter().filter(|(_, is_done)| !is_done).map(|(due, _)| *due);
-        let count = unexpired.clone().count();
+        let found = records.len();
+        let unexpired_before = counts.unexpired;
         counts.found += found;
-        counts.unexpired += count;
-        counts.oldest = counts.oldest.into_iter().chain(unexpired).min();
-        tracing::debug!(found, expired = found - count, "expired holds");
+        let mut expiries = FuturesUnordered::new();
+        for record in records {
+            let due = record.view.expires_at.unwrap_or_default();
+            match self.unanswered.borrow_mut().contains(&record.reservation) {
+                true => counts.leave(due),
+                false => expiries.push(self.start_expiry(record, deadline)),
+            }
+        }
+        let mut timeout = pin!(inventory_runtime::sleep(limits::RECLAIM_TIMEOUT));
+        while let Either::Left((Some((due, kind, answer)), _)) =
+            select(expiries.next(), &mut timeout).await
+        {
+            self.record(kind, due, &answer);
+            // By the engine's clock a hold may not have expired yet.
+            if !matches!(answer, Ok(Answer::Expired | Answer::Held { .. })) {
+                counts.leave(due);
+            }
+        }
+        for expiry in expiries {
+            counts.leave(expiry.due);
+            self.unanswered.borrow_mut().insert(expiry);
+        }
+        let expired = found - (counts.unexpired - unexpired_before);
+        tracing::debug!(found, expired, "expired holds");
+    }
+
+    fn start_expiry(&self, record: StoredRecord, deadline: Micros) -> PendingExpiry {
+        let StoredRecord { event, reservation, view, .. } = record;
+        let kind = match view.seats {
+            Some(_) => InventoryType::Seat,
+            None => InventoryType::Quantity,
+        };
+        let due = view.expires_at.unwrap_or_default();
+        let answer = self.driver.expire_hold(event, reservation.clone(), view, deadline);
+        PendingExpiry { reservation, kind, due, answer }
+    }
+
+    /// Counts the holds that have been expired although their read no longer waited.
+    fn record_late_answers(&self) {
+        for (due, kind, answer) in self.unanswered.borrow_mut().take_answered() {
+            self.record(kind, due, &answer);
+        }
+    }
+
+    fn record(&self, kind: InventoryType, due: UnixMillis, answer: &ExpiryAnswer) {
+        if matches!(answer, Ok(Answer::Expired)) {
+            let delay = clock::now().unix.0.saturating_sub(due.0);
+            self.recorder.reclaimed(kind, Micros::from_millis(delay));
+        }
+    }
+}
+
+impl ReclaimCounts {
+    /// Counts a hold that was not expired.
+    fn leave(&mut self, due: UnixMillis) {
+        self.unexpired += 1;
+        self.oldest = Some(self.oldest.map_or(due, |oldest| oldest.min(due)));
     }
 }

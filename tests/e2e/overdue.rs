@@ -1,6 +1,7 @@
 //! Holds that expired long ago: their stock returns within seconds of the first read that succeeds, on any number of
 //! processes, without a restart.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -96,6 +97,22 @@ pub(crate) fn verify(server: &TestServer, event: &str) -> (Option<i32>, String) 
     (ran.code, ran.out)
 }
 
+/// A hold of one unit that expires in a second.
+async fn hold_briefly(client: &InventoryClient, id: &str, event: &str) {
+    let hold = PlaceHoldReq {
+        reservation_id: id.to_owned(),
+        event_id: event.to_owned(),
+        qty: 1,
+        hold_expires_at: Some((SystemTime::now() + Duration::from_secs(1)).into()),
+        ..PlaceHoldReq::default()
+    };
+    client.clone().place_hold(with_deadline(hold)).await.unwrap();
+}
+
+fn part_of(id: &str) -> u16 {
+    ExpiryBucket::of(&id.parse().unwrap(), UnixMillis(0)).part
+}
+
 fn reads_expiry_index(request: &RecordedRequest) -> bool {
     request.body["IndexName"] == "expiry"
 }
@@ -135,6 +152,44 @@ async fn one_of_two_processes_returns_the_stock_and_both_agree() {
     assert_stock_is_back(&store, &servers[1], Instant::now()).await;
     assert_eq!(stock(&servers[0], EVENT).await.remaining, 4);
     assert_eq!(verify(&servers[0], EVENT).0, Some(0));
+}
+
+/// A shard reads few parts of the expiry index at once. Each of these holds would keep one of the reads waiting.
+#[tokio::test]
+async fn expiries_that_the_store_never_answers_keep_no_other_hold_from_expiring() {
+    let store = store();
+    let server = store.server_command().env("SHARDS", "1").start();
+    let client = client(&server).await;
+    store.set_rule(|request| {
+        let body = request.body.to_string();
+        match request.is_write() && body.contains("stuck-") && body.contains("\"EXPIRED\"") {
+            true => RequestAction::Hang,
+            false => RequestAction::Execute,
+        }
+    });
+    let mut parts = BTreeSet::new();
+    let names = (0..).map(|number| format!("stuck-{number}"));
+    let stuck: Vec<String> = names.filter(|id| parts.insert(part_of(id))).take(4).collect();
+    for id in &stuck {
+        let event = format!("evt_{id}");
+        store.create_event(&event, 10, 1);
+        hold_briefly(&client, id, &event).await;
+    }
+    let hangs = |id: &String| {
+        let writes = store.writes();
+        let of_hold = |write: &RecordedRequest| write.body.to_string().contains(&**id);
+        writes.iter().filter(|write| of_hold(write)).count() > 1
+    };
+    until("both reads of buckets wait", async || stuck.iter().filter(|id| hangs(id)).count() > 1)
+        .await;
+    let free = (0..).map(|number| format!("free-{number}"));
+    let free = free.into_iter().find(|id| !parts.contains(&part_of(id))).unwrap();
+    hold_briefly(&client, &free, EVENT).await;
+    until("the hold expires", async || status(&store, &free) == "EXPIRED").await;
+    assert_eq!(store.read_event(EVENT).remaining(), 10);
+    assert!(stuck.iter().all(|id| status(&store, id) == "HELD"));
+    store.clear_rule();
+    until("the others, too", async || stuck.iter().all(|id| status(&store, id) == "EXPIRED")).await;
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ faults! {
     OwnPartIsAll: "seats that other processes prefer count as sold",
     OnlyFirstReads: "only the process that is first in line reads a part of the expiry index",
     OverdueScanGivesUp: "a scan of the expiry index that failed is not repeated",
+    FoundHoldsShowNothing: "overdue holds that a read finds do not show that the store answers again",
     UnreadBucketEmpty: "a bucket of the expiry index that could not be read counts as empty",
     MemberNeverForgotten: "a process that stopped beating stays a member",
     MemberJudgedByClock: "a member is judged by the wall-clock time that it announces",

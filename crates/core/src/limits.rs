@@ -372,7 +372,8 @@ pub(crate) const RECLAIM_CLOCK_STEP: Duration = Duration::from_secs(1);
 /// Longest interval of reads that find only holds that cannot be expired: such a hold needs an operator.
 pub(crate) const RECLAIM_STUCK_EVERY_MAX: Duration = Duration::from_secs(60);
 
-/// Time limit of one reclaim in a queue; the next search finds the hold again.
+/// Time limit of one reclaim in a queue, and how long a read of the expiry index waits for the reclaims of a page; the
+/// next search finds the hold again.
 pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 // ---- Membership ---------------------------------------------------------------------------------

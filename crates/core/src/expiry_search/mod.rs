@@ -2,7 +2,9 @@
 //!
 //! A state machine without I/O, one per shard. The driver calls [`ExpirySearch::poll_read`] until it returns `None`,
 //! executes the reads, expires what they find, reports to [`ExpirySearch::handle_read`], and polls again at
-//! [`ExpirySearch::poll_timeout`]. Two kinds of reads share the work:
+//! [`ExpirySearch::poll_timeout`]. It waits for the expiries of a page for at most [`limits::RECLAIM_TIMEOUT`]: an expiry
+//! may wait much longer for an earlier write of its reservation, and few reads are in flight at once. Two kinds of reads
+//! share the work:
 //!
 //! 1. **Buckets** of the last minutes, every few seconds. Their cost does not depend on the number of holds.
 //! 2. **Segments** of a scan of the whole index, which find holds in any bucket. The index contains held records only.
@@ -103,7 +105,7 @@ pub enum IndexReadResult {
         examined: u64,
         /// Overdue holds.
         found: usize,
-        /// Overdue holds among them that could not be expired.
+        /// Overdue holds among them that could not be expired, or not within [`limits::RECLAIM_TIMEOUT`].
         unexpired: usize,
         /// Expiry of the oldest of these.
         oldest: Option<UnixMillis>,
@@ -289,14 +291,18 @@ impl ExpirySearch {
         earliest.map_or(latest, |at| at.clamp(now, latest))
     }
 
-    /// A page of `read` contains overdue holds; `oldest` is the earliest of their expiries.
-    pub fn handle_overdue(&mut self, read: IndexRead, oldest: UnixMillis) {
+    /// A page of `read` contains overdue holds; `oldest` is the earliest of their expiries. The page shows that the store
+    /// answers: their expiries may wait for writes that the engine sends again only when it knows that.
+    pub fn handle_overdue(&mut self, read: IndexRead, oldest: UnixMillis, now: Micros) {
+        if !fault::planted(Fault::FoundHoldsShowNothing) {
+            self.handle_success(read, now);
+        }
         if let Some(state) = self.reads.get_mut(&read) {
             state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));
         }
     }
 
-    /// The read has ended, and the expiries of the holds that it found have been answered.
+    /// The read has ended, and the expiries of the holds that it found have been answered or count as unexpired.
     pub fn handle_read(&mut self, read: IndexRead, result: IndexReadResult, now: Now) {
         let retry = self.jittered(self.settings.every);
         let health = self.health_mut(read);

@@ -165,7 +165,7 @@ fn overdue_hold_is_reported_until_it_is_expired() {
     let unexpired =
         IndexReadResult::Complete { examined: 1, found: 1, unexpired: 1, oldest: Some(old) };
     let read = search.poll_read(START).unwrap();
-    search.handle_overdue(read, old);
+    search.handle_overdue(read, old, START.mono);
     assert_eq!(search.status().oldest_overdue, Some(old));
     // A failed read proves nothing.
     for (second, result) in [(0, unexpired), (3, IndexReadResult::Failed), (6, unexpired)] {
@@ -175,6 +175,19 @@ fn overdue_hold_is_reported_until_it_is_expired() {
     }
     search.handle_read(read, EMPTY, later(9));
     assert_eq!(search.status().oldest_overdue, None);
+}
+
+/// Its expiries may wait for writes that are sent again only when the engine knows that the store answers.
+#[test]
+fn a_page_with_overdue_holds_shows_at_once_that_the_store_answers() {
+    let mut search = search();
+    drain(&mut search, START, IndexReadResult::Failed);
+    assert_eq!(search.poll_event(), Some(SearchEvent::Failing));
+    let after = later(60);
+    let read = search.poll_read(after).unwrap();
+    search.handle_overdue(read, UnixMillis(START.unix.0 - 1_000), after.mono);
+    let failed_for = after.mono.since(START.mono);
+    assert_eq!(search.poll_event(), Some(SearchEvent::Recovered(failed_for)));
 }
 
 #[test]

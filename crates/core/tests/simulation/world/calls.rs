@@ -80,7 +80,7 @@ impl World {
                 self.make(due, settled);
                 Ok(())
             }
-            Some(InternalCaller::Reclaimer(at, read, reservation, due)) => {
+            Some(InternalCaller::Reclaimer(at, read, number, reservation)) => {
                 let view = self.store.record(&reservation).map(|r| &r.view);
                 let is_held = view.is_some_and(|view| view.state == ReservationState::Held);
                 ensure!(
@@ -88,7 +88,7 @@ impl World {
                     "answered as expired, but still held: {reservation} {view:?}"
                 );
                 self.report.count("expiries by the reclaimer");
-                self.hold_expired(at, read, due, &answer)
+                self.hold_expired(at, read, number, &reservation, &answer)
             }
             Some(InternalCaller::Query(..)) => {
                 Err(Violation(format!("a query answered as a write: {call:?} got {answer:?}")))

@@ -82,6 +82,7 @@ impl Display for WorldStep {
             Self::Search(at) => write!(f, "{at} searches for overdue holds"),
             Self::IndexAtStore(at, read) => write!(f, "{at} {read:?} is read"),
             Self::IndexRead(at, read, None) => write!(f, "{at} {read:?} failed"),
+            Self::ExpiriesTimedOut(at, read, _) => write!(f, "{at} {read:?}: expiries timed out"),
             Self::IndexRead(at, read, Some(due)) => {
                 let due: Vec<_> = due.iter().map(|(_, reservation, _)| reservation).collect();
                 write!(f, "{at} {read:?}: overdue: {}", ids(&due))

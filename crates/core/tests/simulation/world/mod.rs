@@ -124,6 +124,8 @@ enum WorldStep {
     Search(ShardRef),
     IndexAtStore(ShardRef, IndexRead),
     IndexRead(ShardRef, IndexRead, Option<OverdueList>),
+    /// The read with this number does not wait for its expiries any longer.
+    ExpiriesTimedOut(ShardRef, IndexRead, u64),
     Restock(EventId, u16, u64),
     Close(EventId),
     Block(EventId, SeatId),
@@ -146,8 +148,8 @@ enum InternalCaller {
         origin: Origin,
     },
     Query(ShardRef, CallId),
-    /// The expiry of a hold that this read found.
-    Reclaimer(ShardRef, IndexRead, ReservationId, UnixMillis),
+    /// The expiry of a hold that the read with this number found.
+    Reclaimer(ShardRef, IndexRead, u64, ReservationId),
 }
 
 impl InternalCaller {
@@ -170,6 +172,8 @@ struct Shard {
     /// The scheduled poll of the search.
     search_at: Option<Micros>,
     open_reads: BTreeMap<IndexRead, OpenRead>,
+    /// Holds whose expiry is not answered yet, also if the read that found them has ended.
+    expiring: BTreeSet<ReservationId>,
 }
 
 struct Process {
@@ -304,6 +308,7 @@ impl World {
                 search: ExpirySearch::new(search, SmallRng::seed_from_u64(search_seed ^ of)),
                 search_at: None,
                 open_reads: BTreeMap::new(),
+                expiring: BTreeSet::new(),
             }
         });
         Process { life, shards: shards.collect() }
@@ -432,6 +437,9 @@ impl World {
                 Ok(())
             }
             WorldStep::IndexRead(at, read, found) => self.index_read(at, read, found),
+            WorldStep::ExpiriesTimedOut(at, read, number) => {
+                self.expiries_timed_out(at, read, number)
+            }
             other => self.run_step_between(other),
         }
     }

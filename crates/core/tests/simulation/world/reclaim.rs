@@ -1,8 +1,11 @@
 //! The reclaimers: each shard drives its search for overdue holds as the server does.
 
+use std::collections::BTreeMap;
+
 use inventory_core::answer::Answer;
 use inventory_core::expiry_search::{ExpiryBucket, IndexRead, IndexReadResult, SearchEvent};
 use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::limits;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::RecordView;
 
@@ -26,10 +29,20 @@ const CHECK_EVERY: Micros = Micros::from_millis(1_000);
 /// Overdue holds of one read whose expiry is not answered yet.
 #[derive(Debug)]
 pub(super) struct OpenRead {
+    /// Distinguishes the reads of one part.
+    number: u64,
     found: usize,
-    unanswered: usize,
+    unanswered: BTreeMap<ReservationId, UnixMillis>,
     unexpired: usize,
     oldest: Option<UnixMillis>,
+}
+
+impl OpenRead {
+    /// Counts a hold that was not expired.
+    fn leave(&mut self, due: UnixMillis) {
+        self.unexpired += 1;
+        self.oldest = Some(self.oldest.map_or(due, |oldest| oldest.min(due)));
+    }
 }
 
 /// What a reclaimer read, as the index lists it.
@@ -126,22 +139,38 @@ impl World {
         let Some(found) = found else {
             return self.end_read(at, read, IndexReadResult::Failed);
         };
-        let expiries = found.iter().filter_map(|(_, _, record)| record.expires_at);
-        let Some(oldest) = expiries.min() else {
+        let due_of = |record: &RecordView| record.expires_at.unwrap_or_default();
+        let Some(oldest) = found.iter().map(|(_, _, record)| due_of(record)).min() else {
             let (examined, found, unexpired, oldest) = (0, 0, 0, None);
             let result = IndexReadResult::Complete { examined, found, unexpired, oldest };
             return self.end_read(at, read, result);
         };
-        let count = found.len();
-        let open = OpenRead { found: count, unanswered: count, unexpired: 0, oldest: None };
+        let number = self.made;
+        let deadline = self.now.plus(Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64));
         let shard = &mut self.processes[at.process].shards[at.shard];
-        shard.search.handle_overdue(read, oldest);
-        shard.open_reads.insert(read, open);
+        shard.search.handle_overdue(read, oldest, self.now);
+        let unanswered = BTreeMap::new();
+        let mut open =
+            OpenRead { number, found: found.len(), unanswered, unexpired: 0, oldest: None };
+        let mut expiries = Vec::new();
         for (event, reservation, record) in found {
-            let due = record.expires_at.unwrap_or_default();
-            let caller = InternalCaller::Reclaimer(at, read, reservation.clone(), due);
+            let due = due_of(&record);
+            if shard.expiring.insert(reservation.clone()) {
+                open.unanswered.insert(reservation.clone(), due);
+                expiries.push((event, reservation, record));
+            } else {
+                open.leave(due);
+            }
+        }
+        shard.open_reads.insert(read, open);
+        self.follow_search(at)?;
+        if expiries.is_empty() {
+            return self.end_open_read(at, read);
+        }
+        self.make_search_step(deadline, WorldStep::ExpiriesTimedOut(at, read, number));
+        for (event, reservation, record) in expiries {
+            let caller = InternalCaller::Reclaimer(at, read, number, reservation.clone());
             let call = self.internal(caller);
-            let deadline = self.now.plus(Micros::from_millis(5_000));
             self.with(at, |shard, now| {
                 let at = &mut shard.engine;
                 at.handle_expired_hold(call, event, reservation, record, deadline, now);
@@ -155,23 +184,56 @@ impl World {
         &mut self,
         at: ShardRef,
         read: IndexRead,
-        due: UnixMillis,
+        number: u64,
+        reservation: &ReservationId,
         answer: &Answer,
     ) -> Result<(), Violation> {
         let shard = &mut self.processes[at.process].shards[at.shard];
-        let Some(open) = shard.open_reads.get_mut(&read) else {
-            return Err(Violation(format!("an answer to a read that has ended: {read:?}")));
+        shard.expiring.remove(reservation);
+        // Without an open read, or with a later one: this one did not wait so long.
+        let Some(open) = shard.open_reads.get_mut(&read).filter(|open| open.number == number)
+        else {
+            return Ok(());
         };
-        open.unanswered -= 1;
+        let Some(due) = open.unanswered.remove(reservation) else {
+            return Err(Violation(format!("a second answer to the expiry of {reservation}")));
+        };
         if !matches!(answer, Answer::Expired | Answer::Held { .. }) {
-            open.unexpired += 1;
-            open.oldest = Some(open.oldest.map_or(due, |oldest| oldest.min(due)));
+            open.leave(due);
         }
-        if open.unanswered > 0 {
+        match open.unanswered.is_empty() {
+            true => self.end_open_read(at, read),
+            false => Ok(()),
+        }
+    }
+
+    /// The expiries of this read have taken too long: those without an answer count as unexpired.
+    pub(super) fn expiries_timed_out(
+        &mut self,
+        at: ShardRef,
+        read: IndexRead,
+        number: u64,
+    ) -> Result<(), Violation> {
+        self.searches_ahead -= 1;
+        if !self.lives(at) {
             return Ok(());
         }
-        let OpenRead { found, unexpired, oldest, .. } = *open;
-        shard.open_reads.remove(&read);
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        let Some(open) = shard.open_reads.get_mut(&read).filter(|open| open.number == number)
+        else {
+            return Ok(());
+        };
+        for due in std::mem::take(&mut open.unanswered).into_values() {
+            open.leave(due);
+        }
+        self.end_open_read(at, read)
+    }
+
+    fn end_open_read(&mut self, at: ShardRef, read: IndexRead) -> Result<(), Violation> {
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        let Some(OpenRead { found, unexpired, oldest, .. }) = shard.open_reads.remove(&read) else {
+            return Err(Violation(format!("a read ended twice: {read:?}")));
+        };
         let examined = found as u64;
         self.end_read(at, read, IndexReadResult::Complete { examined, found, unexpired, oldest })
     }
@@ -185,6 +247,12 @@ impl World {
         let now = Now { mono: self.now, unix: self.clock(at.process) };
         let search = &mut self.processes[at.process].shards[at.shard].search;
         search.handle_read(read, result, now);
+        self.follow_search(at)
+    }
+
+    /// Passes on what the search has learned, and polls it.
+    fn follow_search(&mut self, at: ShardRef) -> Result<(), Violation> {
+        let search = &mut self.processes[at.process].shards[at.shard].search;
         if let Some(SearchEvent::Recovered(_)) = search.poll_event() {
             self.with(at, |shard, now| shard.engine.handle_store_available(now))?;
         }
