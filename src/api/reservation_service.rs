@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{Either, select};
 
 use super::event_names::EventNames;
 use super::payment_conflicts::PaymentConflictLog;
@@ -386,10 +385,7 @@ async fn wait_for_details<F: Future + Unpin>(
     }
     let left = Duration::from_micros(call.remaining(clock::monotonic()).0);
     let wait = limits::OPTIONAL_DATA_WAIT_MAX.min(left / 2);
-    match select(future, pin!(inventory_runtime::sleep(wait))).await {
-        Either::Left((value, _)) => Some(value),
-        Either::Right(_) => None,
-    }
+    inventory_runtime::timeout(wait, future).await
 }
 
 fn error_subject(event: &EventId, reservation: Option<&ReservationId>) -> ErrorSubject {

@@ -224,9 +224,9 @@ impl AccessCheck {
             tracing::warn!(caller = %caller, reason, suppressed, "admin call refused");
         }
         let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
-        let cure =
+        let fix =
             "send the token of ADMIN_TOKEN_FILE: `authorization: Bearer TOKEN`, or --token-file";
-        Status::with_error_details(Code::Unauthenticated, format!("{what}; {cure}"), details)
+        Status::with_error_details(Code::Unauthenticated, format!("{what}; {fix}"), details)
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use inventory_tls::TlsFileError;
+
 use super::facts::{HostFacts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
@@ -31,6 +33,16 @@ impl fmt::Display for Explanation {
             write!(f, "\n  fix:   {fix}")?;
         }
         Ok(())
+    }
+}
+
+impl From<TlsFileError> for Explanation {
+    fn from(error: TlsFileError) -> Self {
+        Self {
+            wrong: format!("{}={}: {}", error.setting, error.path.display(), error.problem),
+            facts: None,
+            fixes: vec![error.fix.to_owned()],
+        }
     }
 }
 

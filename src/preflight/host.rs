@@ -60,7 +60,7 @@ fn tls_files(name: &'static str, files: &ServerFiles) -> PreflightCheck {
             let path = files.certificate.path.display();
             PreflightCheck::ok(name, format!("certificate, key and authorities usable: {path}"))
         }
-        Some(explanation) => PreflightCheck::wrong(name, explanation),
+        Some(error) => PreflightCheck::wrong(name, error.into()),
     }
 }
 

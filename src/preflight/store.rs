@@ -2,16 +2,15 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
-use futures::future::{self, Either};
+use inventory_runtime::timeout;
 
 use super::explain::{Explanation, explain_ring_error};
 use super::facts::HostFacts;
 use super::{CheckResult, PreflightCheck, members};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
-use crate::server::store_watch::is_skewed;
+use crate::telemetry::store_health::is_skewed;
 use inventory_store::tables::{self, TableDifference};
 use inventory_store::{
     AwsAccess, ClockSkew, NoObserver, Store, StoreConnectError, StoreError, StoreRegion,
@@ -110,7 +109,7 @@ pub(super) fn checks(
     };
     let config = &config;
     let mut checks = vec![aws_check(config, &settings)];
-    let asked = inventory_runtime::run_unpinned(within(PREFLIGHT_STORE_TIMEOUT, async {
+    let asked = inventory_runtime::run_unpinned(timeout(PREFLIGHT_STORE_TIMEOUT, async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
             // The check of the tables reports what is missing.
@@ -183,15 +182,6 @@ fn clock_check(skew: ClockSkew) -> PreflightCheck {
             finding: format!("{finding}; holds end that much early or late"),
             fixes: vec!["synchronise the clock: chrony, systemd-timesyncd or NTP".to_owned()],
         },
-    }
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    match future::select(std::pin::pin!(work), std::pin::pin!(inventory_runtime::sleep(limit)))
-        .await
-    {
-        Either::Left((outcome, _)) => Some(outcome),
-        Either::Right(_) => None,
     }
 }
 

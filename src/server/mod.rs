@@ -21,7 +21,7 @@ mod membership;
 pub(crate) mod ports;
 mod shard_gateway;
 mod shard_pool;
-pub(crate) mod store_watch;
+mod store_watch;
 mod watchdog;
 
 use std::net::{SocketAddr, TcpListener};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::limits;
-use crate::telemetry::store_health::StoreFailures;
+use crate::telemetry::store_health::{StoreFailures, is_skewed};
 use inventory_core::time::Micros;
 use inventory_store::ClockSkew;
 
@@ -110,11 +110,6 @@ impl StoreWatch {
     }
 }
 
-/// Whether the clock is certainly off by more than [`limits::CLOCK_SKEW_MAX`].
-pub(crate) fn is_skewed(skew: ClockSkew) -> bool {
-    skew.at_least() > limits::CLOCK_SKEW_MAX.as_secs_f64()
-}
-
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
 }
@@ -167,12 +162,5 @@ mod tests {
             let event = watch.check(failing((fails > 0).then_some(fails), second), at(second));
             assert_eq!(event, None);
         }
-    }
-
-    #[test]
-    fn a_clock_counts_as_skewed_only_beyond_the_error_of_the_measurement() {
-        let skewed = |ahead, error| is_skewed(ClockSkew { ahead, error });
-        assert!(skewed(45.0, 0.5) && skewed(-45.0, 0.5) && skewed(1.2, 0.1));
-        assert!(!skewed(1.2, 0.5) && !skewed(0.0, 0.5));
     }
 }

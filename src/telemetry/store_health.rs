@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use inventory_core::time::Micros;
 use inventory_store::{ClockSkew, StoreCall};
 
+use crate::limits;
+
 /// Calls of one kind of one shard.
 #[derive(Debug, Default)]
 struct CallHealth {
@@ -74,6 +76,11 @@ impl StoreHealth {
         });
         skews.max_by(|one, other| one.at_least().total_cmp(&other.at_least()))
     }
+}
+
+/// Whether the clock is certainly off by more than [`limits::CLOCK_SKEW_MAX`].
+pub(crate) fn is_skewed(skew: ClockSkew) -> bool {
+    skew.at_least() > limits::CLOCK_SKEW_MAX.as_secs_f64()
 }
 
 impl CallHealth {
@@ -166,5 +173,12 @@ mod tests {
         health.writer(0).set_clock_skew(Some(ClockSkew { ahead: 0.25, error: 0.5 }));
         health.writer(2).set_clock_skew(Some(ClockSkew { ahead: -44.5, error: 0.5 }));
         assert_eq!(health.clock_skew(), Some(ClockSkew { ahead: -44.5, error: 0.5 }));
+    }
+
+    #[test]
+    fn a_clock_counts_as_skewed_only_beyond_the_error_of_the_measurement() {
+        let skewed = |ahead, error| is_skewed(ClockSkew { ahead, error });
+        assert!(skewed(45.0, 0.5) && skewed(-45.0, 0.5) && skewed(1.2, 0.1));
+        assert!(!skewed(1.2, 0.5) && !skewed(0.0, 0.5));
     }
 }

@@ -18,8 +18,6 @@ use inventory_tls::rustls::ServerConfig;
 use inventory_tls::server::{ServerFileContents, ServerFiles, ServerTls};
 use tokio::sync::{Notify, watch};
 
-use crate::preflight::Explanation;
-
 /// TLS of a port. New connections use the newest configuration; open ones keep theirs.
 #[derive(Clone)]
 pub struct PortTls {
@@ -73,8 +71,8 @@ impl PortTls {
     ///
     /// # Errors
     /// A file that cannot be used, with what would be right.
-    pub(crate) fn load(port: &'static str, files: ServerFiles) -> Result<Self, Explanation> {
-        let (contents, tls) = load(&files).map_err(|error| explain(&error))?;
+    pub(crate) fn load(port: &'static str, files: ServerFiles) -> Result<Self, TlsFileError> {
+        let (contents, tls) = load(&files)?;
         let status = TlsStatus::default();
         status.not_after.store(tls.not_after, Ordering::Relaxed);
         Ok(Self {
@@ -130,14 +128,6 @@ fn load(files: &ServerFiles) -> Result<(ServerFileContents, ServerTls), TlsFileE
 }
 
 /// What is wrong with the files of a port; `None` if they can be used.
-pub(crate) fn problem(files: &ServerFiles) -> Option<Explanation> {
-    load(files).err().map(|error| explain(&error))
-}
-
-fn explain(error: &TlsFileError) -> Explanation {
-    Explanation {
-        wrong: format!("{}={}: {}", error.setting, error.path.display(), error.problem),
-        facts: None,
-        fixes: vec![error.fix.to_owned()],
-    }
+pub(crate) fn problem(files: &ServerFiles) -> Option<TlsFileError> {
+    load(files).err()
 }

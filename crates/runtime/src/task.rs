@@ -1,6 +1,8 @@
 //! Tasks of a shard, and the waits that a task can make.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A task of this shard. Dropping it cancels the task; [`Task::detach`] lets it run.
@@ -27,6 +29,17 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
 /// Waits `span`; the timer's resolution is about a millisecond.
 pub async fn sleep(span: Duration) {
     glommio::timer::Timer::new(span).await;
+}
+
+/// The result of `future`, or `None` if it takes longer than `limit`; `future` is dropped then.
+pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep(limit));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// Runs `work` on a thread of the executor's pool, for calls that block (name resolution).

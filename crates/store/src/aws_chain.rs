@@ -16,9 +16,10 @@ use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, Region};
 use aws_types::os_shim_internal::{Env, Fs};
 use aws_types::service_config::ServiceConfigKey;
+use inventory_runtime::timeout;
 
 use super::connect_error::StoreConnectError;
-use super::connector::{NetworkSettings, ShardHttp, ShardSleep, within};
+use super::connector::{NetworkSettings, ShardHttp, ShardSleep};
 use super::failure::chain;
 use super::{behavior, check_endpoint};
 use crate::limits;
@@ -147,7 +148,7 @@ async fn fetch(config: &SdkConfig, profile: Option<&str>) -> Result<Credentials,
     let provider =
         provider.ok_or_else(|| fail("no source of credentials is configured".to_owned()))?;
     let limit = limits::CREDENTIALS_TIMEOUT;
-    match within(limit, provider.provide_credentials()).await {
+    match timeout(limit, provider.provide_credentials()).await {
         Some(Ok(credentials)) => Ok(credentials),
         Some(Err(error)) => Err(explain(&error, profile)),
         // Long enough for a retry inside the source.
@@ -198,7 +199,7 @@ async fn region_of_instance(http: ShardHttp) -> Option<StoreRegion> {
     let provider =
         ProviderConfig::without_region().with_http_client(http).with_sleep_impl(ShardSleep);
     let provider = ImdsRegionProvider::builder().configure(&provider).build();
-    let region = within(limits::CREDENTIALS_TIMEOUT, provider.region()).await??;
+    let region = timeout(limits::CREDENTIALS_TIMEOUT, provider.region()).await??;
     Some(StoreRegion { name: region.to_string(), source: "instance metadata".to_owned() })
 }
 

@@ -8,8 +8,6 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-use super::connector::within;
-
 /// What is known about a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureKind {
@@ -70,11 +68,12 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let sent = Rc::new(Cell::new(false));
-    let error = match WAS_SENT.scope(Rc::clone(&sent), within(limit, attempt)).await {
-        Some(Ok(output)) => return Ok(output),
-        Some(Err(error)) => Some(error),
-        None => None,
-    };
+    let error =
+        match WAS_SENT.scope(Rc::clone(&sent), inventory_runtime::timeout(limit, attempt)).await {
+            Some(Ok(output)) => return Ok(output),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
     let kind = match &error {
         None | Some(SdkError::DispatchFailure(_)) if !sent.get() => FailureKind::NotSent,
         None => FailureKind::Unknown,

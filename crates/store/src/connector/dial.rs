@@ -52,7 +52,7 @@ impl Dialer {
     /// Resolves, connects and completes the handshakes within [`limits::STORE_CONNECT_TIMEOUT`].
     pub(super) async fn dial(&self, origin: Rc<StoreOrigin>) -> io::Result<StoreConnection> {
         let limit = limits::STORE_CONNECT_TIMEOUT;
-        let opened = super::within(limit, self.open(origin.clone())).await;
+        let opened = inventory_runtime::timeout(limit, self.open(origin.clone())).await;
         let result = opened.unwrap_or_else(|| {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
         });

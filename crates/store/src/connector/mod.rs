@@ -14,9 +14,7 @@ mod pool;
 mod proxy;
 
 use std::fmt;
-use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,7 +25,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
-use futures::future::{Either, select};
+use inventory_runtime::timeout;
 use send_wrapper::SendWrapper;
 
 pub use network::CaBundleError;
@@ -37,14 +35,6 @@ pub use proxy::{Proxies, Proxy, ProxyError};
 use crate::clock_skew::ClockSkew;
 use dial::Dialer;
 use pool::ConnectionPool;
-
-/// The result of `future`, or `None` if it takes longer than `limit`; `future` is dropped then.
-pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    match select(pin!(future), pin!(inventory_runtime::sleep(limit))).await {
-        Either::Left((result, _)) => Some(result),
-        Either::Right(((), _)) => None,
-    }
-}
 
 /// HTTP client of the SDK over the shard's connections. Belongs to the shard that created it.
 #[derive(Clone)]
@@ -109,7 +99,7 @@ impl ShardHttp {
         async move {
             let response = match read_timeout {
                 None => pool.send(request).await?,
-                Some(limit) => within(limit, pool.send(request)).await.ok_or_else(|| {
+                Some(limit) => timeout(limit, pool.send(request)).await.ok_or_else(|| {
                     ConnectorError::timeout(format!("no answer within {limit:?}").into())
                 })??,
             };
