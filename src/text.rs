@@ -18,6 +18,10 @@ pub(crate) fn is_control(c: char) -> bool {
 
 /// The first character of `text` that [`is_control`], for messages: `'\u{202e}'`.
 pub(crate) fn control_character(text: &str) -> Option<String> {
+    // Nearly every text is printable ASCII. Without an early exit the loop compares many bytes per instruction.
+    if text.bytes().fold(true, |all, b| all & matches!(b, b' '..=b'~')) {
+        return None;
+    }
     let found = text.chars().find(|c| is_control(*c))?;
     Some(format!("{found:?}"))
 }
@@ -117,6 +121,11 @@ mod tests {
         assert_eq!(escape("👩\u{200d}🎤"), "👩\u{200d}🎤");
         assert_eq!(control_character("a\u{202e}").as_deref(), Some("'\\u{202e}'"));
         assert_eq!(control_character("가"), None);
+        for byte in 0..=0x7f_u8 {
+            let text = format!("pay_0123456789_{}", char::from(byte));
+            let found = control_character(&text);
+            assert_eq!(found.is_some(), byte < b' ' || byte == 0x7f, "{byte:#x}");
+        }
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Operation {
     }
 
     /// An operation without a section, a payment or a hold, on a reservation that has no record yet.
+    #[inline]
     pub fn new(
         verb: Verb,
         reservation: ReservationId,
