@@ -42,7 +42,7 @@ pub(crate) enum ReservationOp {
         event: String,
         operation: CallOperation,
         effect: CallEffect,
-        /// How the end of the hold lies to the call.
+        /// Whether the hold may have expired by the time of the call.
         hold: HoldTiming,
     },
     /// The hold has ended and is reclaimed.
@@ -51,7 +51,7 @@ pub(crate) enum ReservationOp {
     Final(Option<FinalReservation>),
 }
 
-/// What a server may have found during a call, by its clock. Near the end of a hold both are possible.
+/// What a server may have found during a call, by its clock. Around hold expiry both are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HoldTiming {
     pub(crate) may_be_running: bool,

@@ -60,7 +60,7 @@ pub(crate) fn linearize<M: SequentialModel>(
     calls: &[TimedOp<M::Op>],
     steps_max: u64,
 ) -> SearchVerdict {
-    let mut search = Search { model, calls, classes: classes(calls), steps: 0, steps_max };
+    let mut search = OrderSearch { model, calls, classes: classes(calls), steps: 0, steps_max };
     let mut work = vec![(vec![0; calls.len().div_ceil(64)], model.initial())];
     let mut seen: HashSet<(CallSet, M::State)> = HashSet::new();
     while let Some((mut done, state)) = work.pop() {
@@ -123,7 +123,7 @@ where
     (kept, last)
 }
 
-struct Search<'a, M: SequentialModel> {
+struct OrderSearch<'a, M: SequentialModel> {
     model: &'a M,
     calls: &'a [TimedOp<M::Op>],
     /// For each call the number of the first one that is equal.
@@ -133,7 +133,7 @@ struct Search<'a, M: SequentialModel> {
     steps_max: u64,
 }
 
-/// See [`Search::classes`].
+/// See [`OrderSearch::classes`].
 fn classes<O: Eq>(calls: &[TimedOp<O>]) -> Vec<usize> {
     let mut firsts: Vec<usize> = Vec::new();
     let class_of = |index: usize, firsts: &mut Vec<usize>| {
@@ -149,7 +149,7 @@ fn classes<O: Eq>(calls: &[TimedOp<O>]) -> Vec<usize> {
     (0..calls.len()).map(|index| class_of(index, &mut firsts)).collect()
 }
 
-impl<M: SequentialModel> Search<'_, M> {
+impl<M: SequentialModel> OrderSearch<'_, M> {
     /// Puts every call next that can be next and changes nothing. Returns the first end of the calls that are left;
     /// `None` if no call with an answer is left.
     fn put_readers(&mut self, done: &mut CallSet, state: &M::State) -> Option<Duration> {

@@ -112,7 +112,9 @@ fn interval(index: &HistoryIndex<'_>, reservation: &str) -> Option<UnitsInterval
         _ => None,
     };
     let answers = calls.iter().filter(|call| Some(&call.effect) == final_answer.as_ref());
-    Some(UnitsInterval { from, to: answers.filter_map(|call| call.ended).min(), units })
+    let to = answers.filter_map(|call| call.ended).min();
+    // A release that was answered before the first take started has refused every take.
+    to.is_none_or(|to| from <= to).then_some(UnitsInterval { from, to, units })
 }
 
 impl UnitsInterval {

@@ -216,13 +216,15 @@ fn add_reservation<'a>(
         .map(|call| call.started)
         .min();
     // After a refund a process may still answer from its cache that the reservation has the seat.
-    let may_be_cached =
-        |call: &RecordedCall| first_refund.is_some_and(|at| call.ended.is_none_or(|end| end >= at));
+    let may_be_cached = |call: &RecordedCall| {
+        let is_refunded = status == Some(FinalStatus::Refunded);
+        is_refunded && first_refund.is_some_and(|at| call.ended.is_none_or(|end| end >= at))
+    };
     for call in calls {
         if call.event_id != event && call.operation != CallOperation::Refund {
             continue;
         }
-        let ended = call.ended.filter(|_| !call.is_unknown());
+        let mut ended = call.ended.filter(|_| !call.is_unknown());
         let mut started = call.started;
         let op = match (&call.operation, &call.effect) {
             (CallOperation::Hold { .. }, CallEffect::Held { seats, .. })
@@ -230,9 +232,9 @@ fn add_reservation<'a>(
             {
                 SeatOp::Hold(number)
             }
-            (CallOperation::Commit { .. }, CallEffect::Confirmed { .. })
-                if has_seat && !may_be_cached(call) =>
-            {
+            (CallOperation::Commit { .. }, CallEffect::Confirmed { .. }) if has_seat => {
+                // From a cache, the call has no effect.
+                ended = ended.filter(|_| !may_be_cached(call));
                 SeatOp::Commit(number)
             }
             (CallOperation::Release { .. }, CallEffect::Released) => SeatOp::Release(number),
