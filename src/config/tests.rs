@@ -111,47 +111,47 @@ fn the_example_of_every_variable_is_accepted() {
     }
 }
 
-#[test]
-fn given_values_are_assigned_to_their_fields() {
-    let config = config(&[
-        ("GRPC_PORT", "0"),
-        ("METRICS_PORT", "0"),
-        ("ADMIN_PORT", "9999"),
-        ("ADMIN_HOST", "::1"),
-        ("GRPC_TIMEOUT", "1.5s"),
-        ("GRPC_MAX_CONCURRENCY", "7"),
-        ("GRPC_KEEP_ALIVE_PERIOD", "1m"),
-        ("MAX_CONNECTION_AGE", "0"),
-        ("MAX_QTY", "4"),
-        ("SOLD_OUT_LATCH_MS", "0"),
-        ("READ_STALENESS_MS", "20"),
-        ("HOLD_TTL", "90s"),
-        ("HOLD_TTL_MAX", "2m"),
-        ("LATE_COMMIT", "Reject"),
-        ("AWS_REGION", "eu-west-1\n"),
-        ("AWS_DEFAULT_REGION", "eu-west-2"),
-        ("AWS_PROFILE", "staging"),
-        ("DDB_TABLE_INVENTORY", "prod.stock"),
-        ("DDB_TABLE_SEATS", "prod.seats"),
-        ("DDB_TABLE_IDEMPOTENCY", "prod.records"),
-        ("DDB_TIMEOUT", "90ms"),
-        ("DDB_MAX_RETRIES", "0"),
-        ("IDEMPOTENCY_CACHE_SIZE", "12"),
-        ("SHARDS", "1..2"),
-        ("MEMBERSHIP", "STATIC:1/3"),
-        ("SPIN_BEFORE_PARK", "50us"),
-        ("SHUTDOWN_GRACE", "5s"),
-        ("SHARD_STALL_LIMIT", "2s"),
-        ("SHARD_STALL_EXIT", "0"),
-        ("LOG_LEVEL", "DEBUG"),
-        ("SERVICE_NAME", "tickets"),
-        ("SERVICE_VERSION", "2.0.0"),
-        ("LOG_CALLS_RATIO", "0.25"),
-        ("OTEL_TRACES_EXPORTER", "none"),
-        ("OTEL_TRACES_SAMPLER", "TraceIdRatio"),
-        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
-    ]);
-    let expected = Config {
+const GIVEN: &[(&str, &str)] = &[
+    ("GRPC_PORT", "0"),
+    ("METRICS_PORT", "0"),
+    ("ADMIN_PORT", "9999"),
+    ("ADMIN_HOST", "::1"),
+    ("GRPC_TIMEOUT", "1.5s"),
+    ("GRPC_MAX_CONCURRENCY", "7"),
+    ("GRPC_KEEP_ALIVE_PERIOD", "1m"),
+    ("MAX_CONNECTION_AGE", "0"),
+    ("MAX_QTY", "4"),
+    ("SOLD_OUT_LATCH_MS", "0"),
+    ("READ_STALENESS_MS", "20"),
+    ("HOLD_TTL", "90s"),
+    ("HOLD_TTL_MAX", "2m"),
+    ("LATE_COMMIT", "Reject"),
+    ("AWS_REGION", "eu-west-1\n"),
+    ("AWS_DEFAULT_REGION", "eu-west-2"),
+    ("AWS_PROFILE", "staging"),
+    ("DDB_TABLE_INVENTORY", "prod.stock"),
+    ("DDB_TABLE_SEATS", "prod.seats"),
+    ("DDB_TABLE_IDEMPOTENCY", "prod.records"),
+    ("DDB_TIMEOUT", "90ms"),
+    ("DDB_MAX_RETRIES", "0"),
+    ("IDEMPOTENCY_CACHE_SIZE", "12"),
+    ("SHARDS", "1..2"),
+    ("MEMBERSHIP", "STATIC:1/3"),
+    ("SPIN_BEFORE_PARK", "50us"),
+    ("SHUTDOWN_GRACE", "5s"),
+    ("SHARD_STALL_LIMIT", "2s"),
+    ("SHARD_STALL_EXIT", "0"),
+    ("LOG_LEVEL", "DEBUG"),
+    ("SERVICE_NAME", "tickets"),
+    ("SERVICE_VERSION", "2.0.0"),
+    ("LOG_CALLS_RATIO", "0.25"),
+    ("OTEL_TRACES_EXPORTER", "none"),
+    ("OTEL_TRACES_SAMPLER", "TraceIdRatio"),
+    ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+];
+
+fn config_of_given_values() -> Config {
+    Config {
         grpc_port: 0,
         grpc_host: "::".parse().unwrap(),
         metrics_port: 0,
@@ -196,8 +196,12 @@ fn given_values_are_assigned_to_their_fields() {
         log_calls_ratio: 0.25,
         otel: OtelConfig { exporter: None, parent_based: false, ratio: 0.5, resource: Vec::new() },
         warnings: Vec::new(),
-    };
-    assert_eq!(config, expected);
+    }
+}
+
+#[test]
+fn given_values_are_assigned_to_their_fields() {
+    assert_eq!(config(GIVEN), config_of_given_values());
 }
 
 #[test]

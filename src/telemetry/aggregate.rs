@@ -535,6 +535,12 @@ fn tls_families(ports: &[PortTlsMetrics]) -> Vec<MetricFamily> {
 
 /// Metrics of the engine, from its counters.
 fn engine_families(c: &Counters) -> Vec<MetricFamily> {
+    let mut families = transaction_families(c);
+    families.extend(operation_families(c));
+    families
+}
+
+fn transaction_families(c: &Counters) -> Vec<MetricFamily> {
     vec![
         total(
             "inventory_lane_transactions_total",
@@ -596,6 +602,11 @@ fn engine_families(c: &Counters) -> Vec<MetricFamily> {
             "outcome",
             [("applied", c.unknown_applied), ("not_applied", c.unknown_not_applied)],
         ),
+    ]
+}
+
+fn operation_families(c: &Counters) -> Vec<MetricFamily> {
+    vec![
         counters_by(
             "inventory_admission_rejections_total",
             "Operations rejected because they would miss their deadline or a queue was full, by reason.",

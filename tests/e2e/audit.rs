@@ -438,62 +438,66 @@ fn apply_repairs(fixture: &AuditFixture, repairs: Vec<Repair>) -> Vec<RepairOutc
     })
 }
 
+fn free(seat: &str, holder: &str, named: RecordLookup) -> Repair {
+    let seen = SeatState::Sold { reservation: holder.parse().unwrap() };
+    Repair::Free { seat: seat.parse().unwrap(), seen, named }
+}
+
+fn give(seat: &str, seen: SeatState, confirmed: bool, until: u64) -> Repair {
+    let reservation = if confirmed { "sold" } else { "held" };
+    let reservation = reservation.parse().unwrap();
+    let claim = SeatClaim { reservation, confirmed, until: Some(UnixMillis(until)) };
+    Repair::Give { seat: seat.parse().unwrap(), seen, claim }
+}
+
 #[test]
-fn repair_is_conditional_and_idempotent() {
+fn repair_of_seats_is_conditional_and_idempotent() {
     let fixture = AuditFixture::new();
     hall(&fixture);
     let store = &fixture.store;
-    let reservation = |id: &str| id.parse::<ReservationId>().unwrap();
-    let sold = |to: &str| SeatState::Sold { reservation: reservation(to) };
-    let free = |id: &str, holder: &str, named| Repair::Free {
-        seat: id.parse().unwrap(),
-        seen: sold(holder),
-        named,
-    };
-    let give = |id: &str, seen, confirmed, until| Repair::Give {
-        seat: id.parse().unwrap(),
-        seen,
-        claim: SeatClaim {
-            reservation: reservation(if confirmed { "sold" } else { "held" }),
-            confirmed,
-            until: Some(UnixMillis(until)),
-        },
-    };
+    let (done, stale) = (RepairOutcome::Done, RepairOutcome::Stale);
     let released = RecordLookup::Ended(ReservationState::Released);
     store.put_item("inventory_seats", seat("s5", 3, "SOLD", Some("nobody")));
     store.put_item("inventory_seats", seat("s6", 3, "SOLD", Some("gone")));
     store.set_attribute("inventory_seats", &key_of("s1", 3), "status", s("AVAILABLE"));
-    let stale = vec![
-        // The seat has another holder, is available already, is in another state.
-        free("s5", "gone", released),
-        free("s4", "nobody", RecordLookup::NoRecord),
-        give("s0", SeatState::Available, true, FAR),
+    let (repairs, expected): (Vec<_>, Vec<_>) = [
+        (free("s5", "gone", released), stale),
+        // The seat is as the repair would leave it.
+        (free("s4", "nobody", RecordLookup::NoRecord), done),
+        (give("s0", SeatState::Available, true, FAR), done),
         // The record exists, is missing, is in another state, has another expiry.
-        free("s6", "gone", RecordLookup::NoRecord),
-        free("s5", "nobody", released),
-        free("s6", "gone", RecordLookup::Ended(ReservationState::Expired)),
-        give("s7", SeatState::Available, false, FAR + 1),
+        (free("s6", "gone", RecordLookup::NoRecord), stale),
+        (free("s5", "nobody", released), stale),
+        (free("s6", "gone", RecordLookup::Ended(ReservationState::Expired)), stale),
+        (give("s7", SeatState::Available, false, FAR + 1), stale),
         // The record was not read.
-        free("s5", "nobody", RecordLookup::NotLive),
-    ];
+        (free("s5", "nobody", RecordLookup::NotLive), stale),
+    ]
+    .into_iter()
+    .unzip();
     let seats =
         || ["s0", "s4", "s5", "s6", "s7"].map(|id| store.item("inventory_seats", &key_of(id, 3)));
     let before = seats();
-    let results = apply_repairs(&fixture, stale);
-    let wanted = [
-        RepairOutcome::Stale,
-        // The seat is as the repair would leave it.
-        RepairOutcome::Done,
-        RepairOutcome::Done,
-        RepairOutcome::Stale,
-        RepairOutcome::Stale,
-        RepairOutcome::Stale,
-        RepairOutcome::Stale,
-        RepairOutcome::Stale,
-    ];
-    assert_eq!(results, wanted);
+    assert_eq!(apply_repairs(&fixture, repairs), expected);
     assert_eq!(seats(), before, "nothing was written");
 
+    // Repeated after a lost answer.
+    let twice = |repair: Repair| vec![repair.clone(), repair];
+    for repair in [
+        free("s5", "nobody", RecordLookup::NoRecord),
+        free("s6", "gone", released),
+        give("s1", SeatState::Available, true, FAR),
+    ] {
+        assert_eq!(apply_repairs(&fixture, twice(repair)), [done, done]);
+    }
+    let sold = store.item("inventory_seats", &key_of("s1", 3));
+    assert_eq!((&sold["status"], &sold["reservation_id"]), (&s("SOLD"), &s("sold")));
+}
+
+#[test]
+fn repair_of_remaining_units_is_conditional_and_idempotent() {
+    let fixture = AuditFixture::new();
+    hall(&fixture);
     let line = |remaining, version| Repair::Remaining {
         seen: StripeBalance {
             index: 0,
@@ -511,25 +515,13 @@ fn repair_is_conditional_and_idempotent() {
         "event_id": s(EVENT), "remaining": n(8), "total_seats": n(9), "version": n(4),
         "stripes": n(1), "seat_keys": n(3),
     });
-    store.put_item("inventory", item);
+    fixture.store.put_item("inventory", item);
     let results =
         apply_repairs(&fixture, vec![line(8, 3), line(6, 4), line(8, 4), line(8, 4), line(7, 5)]);
     let (done, stale) = (RepairOutcome::Done, RepairOutcome::Stale);
     assert_eq!(results, [stale, stale, done, done, done]);
     let again = apply_repairs(&fixture, vec![line(8, 4)]);
     assert_eq!(again, [stale], "the version has changed");
-
-    // Repeated after a lost answer.
-    let twice = |repair: Repair| vec![repair.clone(), repair];
-    for repair in [
-        free("s5", "nobody", RecordLookup::NoRecord),
-        free("s6", "gone", released),
-        give("s1", SeatState::Available, true, FAR),
-    ] {
-        assert_eq!(apply_repairs(&fixture, twice(repair)), [done, done]);
-    }
-    let sold = store.item("inventory_seats", &key_of("s1", 3));
-    assert_eq!((&sold["status"], &sold["reservation_id"]), (&s("SOLD"), &s("sold")));
 }
 
 // ---- While the sale runs ------------------------------------------------------------------------

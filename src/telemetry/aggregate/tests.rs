@@ -95,6 +95,53 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> (Recorder, ShardGauges) {
     (recorder, gauges)
 }
 
+/// Of two shards and two scrapes.
+const SUMS: &[(&str, f64)] = &[
+    (r#"grpc_requests_total{method="CommitReservation",status="OK"}"#, 7.0),
+    (r#"grpc_requests_total{method="CommitReservation",status="ABORTED"}"#, 1.0),
+    ("grpc_active_requests", 1.0),
+    (r#"inventory_commit_reservations_total{inventory_type="quantity",status="confirmed"}"#, 7.0),
+    (r#"inventory_release_holds_total{inventory_type="quantity",status="released"}"#, 2.0),
+    (r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#, 2.0),
+    (r#"inventory_conflicts_total{conflict_type="insufficient_inventory"}"#, 2.0),
+    (
+        r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="ok"}"#,
+        7.0,
+    ),
+    (
+        r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="conflict"}"#,
+        2.0,
+    ),
+    (
+        r#"dynamodb_operation_duration_seconds_count{operation="TransactWriteItems",table="inventory"}"#,
+        9.0,
+    ),
+    (r#"idempotency_hits_total{operation_type="commit"}"#, 2.0),
+    (r#"idempotency_misses_total{operation_type="commit"}"#, 2.0),
+    (r#"inventory_retries_total{reason="conflict"}"#, 2.0),
+    ("inventory_lane_transactions_total", 2.0),
+    ("inventory_lane_entries_total", 7.0),
+    ("inventory_unknown_outcomes_total", 2.0),
+    (r#"inventory_queries_total{source="snapshot"}"#, 18.0),
+    (r#"inventory_queries_total{source="read"}"#, 4.0),
+    ("inventory_snapshot_refreshes_total", 6.0),
+    (r#"inventory_stock_moves_total{result="applied"}"#, 8.0),
+    (r#"inventory_stock_moves_total{result="conflict"}"#, 6.0),
+    (r#"inventory_stock_moves_total{result="short"}"#, 4.0),
+    (r#"inventory_stock_moves_total{result="failed"}"#, 2.0),
+    ("inventory_stock_moved_units_total", 400.0),
+    (r#"inventory_shard_connections{shard="0"}"#, 1.0),
+    (r#"inventory_shard_connections{shard="1"}"#, 1.0),
+    ("inventory_scrape_incomplete", 1.0),
+    ("inventory_log_lines_dropped_total", 5.0),
+    (r#"grpc_request_latency_seconds{method="CommitReservation",quantile="0.5"}"#, 0.030_015),
+    (r#"grpc_request_latency_seconds_count{method="CommitReservation"}"#, 8.0),
+    ("inventory_ready", 0.0),
+    (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
+    (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),
+    (r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#, 0.0),
+];
+
 #[test]
 fn metrics_of_two_shards_and_two_scrapes_are_summed() {
     let shards = [busy_shard(0, &[1, 30, 39, 41]), busy_shard(1, &[4, 40, 70_000])];
@@ -125,58 +172,8 @@ fn metrics_of_two_shards_and_two_scrapes_are_summed() {
     let build = r#"version="a \"quoted\" \\ version""#;
     let is_build = |key: &String| key.starts_with("inventory_build_info{") && key.contains(build);
     assert!(samples.keys().any(is_build), "{samples:?}");
-    for (key, want) in [
-        (r#"grpc_requests_total{method="CommitReservation",status="OK"}"#, 7.0),
-        (r#"grpc_requests_total{method="CommitReservation",status="ABORTED"}"#, 1.0),
-        ("grpc_active_requests", 1.0),
-        (
-            r#"inventory_commit_reservations_total{inventory_type="quantity",status="confirmed"}"#,
-            7.0,
-        ),
-        (r#"inventory_release_holds_total{inventory_type="quantity",status="released"}"#, 2.0),
-        (
-            r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#,
-            2.0,
-        ),
-        (r#"inventory_conflicts_total{conflict_type="insufficient_inventory"}"#, 2.0),
-        (
-            r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="ok"}"#,
-            7.0,
-        ),
-        (
-            r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="conflict"}"#,
-            2.0,
-        ),
-        (
-            r#"dynamodb_operation_duration_seconds_count{operation="TransactWriteItems",table="inventory"}"#,
-            9.0,
-        ),
-        (r#"idempotency_hits_total{operation_type="commit"}"#, 2.0),
-        (r#"idempotency_misses_total{operation_type="commit"}"#, 2.0),
-        (r#"inventory_retries_total{reason="conflict"}"#, 2.0),
-        ("inventory_lane_transactions_total", 2.0),
-        ("inventory_lane_entries_total", 7.0),
-        ("inventory_unknown_outcomes_total", 2.0),
-        (r#"inventory_queries_total{source="snapshot"}"#, 18.0),
-        (r#"inventory_queries_total{source="read"}"#, 4.0),
-        ("inventory_snapshot_refreshes_total", 6.0),
-        (r#"inventory_stock_moves_total{result="applied"}"#, 8.0),
-        (r#"inventory_stock_moves_total{result="conflict"}"#, 6.0),
-        (r#"inventory_stock_moves_total{result="short"}"#, 4.0),
-        (r#"inventory_stock_moves_total{result="failed"}"#, 2.0),
-        ("inventory_stock_moved_units_total", 400.0),
-        (r#"inventory_shard_connections{shard="0"}"#, 1.0),
-        (r#"inventory_shard_connections{shard="1"}"#, 1.0),
-        ("inventory_scrape_incomplete", 1.0),
-        ("inventory_log_lines_dropped_total", 5.0),
-        (r#"grpc_request_latency_seconds{method="CommitReservation",quantile="0.5"}"#, 0.030_015),
-        (r#"grpc_request_latency_seconds_count{method="CommitReservation"}"#, 8.0),
-        ("inventory_ready", 0.0),
-        (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
-        (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),
-        (r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#, 0.0),
-    ] {
-        assert_eq!(samples.get(key), Some(&want), "{key}");
+    for (key, expected) in SUMS {
+        assert_eq!(samples.get(*key), Some(expected), "{key}");
     }
 }
 

@@ -129,18 +129,7 @@ impl Scenario {
         let mut of_upgrade = SmallRng::seed_from_u64(seed ^ 0x01d4_01d5);
         let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..20) == 0;
         let mut of_members = SmallRng::seed_from_u64(seed ^ 0x0f1e_e700);
-        let few: Vec<usize> = match rng.random_range(0..10) {
-            0..3 => vec![1],
-            3..6 => vec![rng.random_range(2..=4)],
-            6..9 => vec![rng.random_range(1..=3), rng.random_range(1..=3)],
-            _ => vec![1, 2, 3],
-        };
-        let processes = match of_members.random_range(0..5) {
-            0 => (0..of_members.random_range(3..=8))
-                .map(|_| of_members.random_range(1..=2))
-                .collect(),
-            _ => few,
-        };
+        let processes = processes(rng, &mut of_members);
         let ahead = processes.iter();
         let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
         let mut qty_max = *pick(rng, &[1, 3, 10]);
@@ -152,13 +141,7 @@ impl Scenario {
             qty_max = *pick(&mut of_members, &[qty_max, 99]);
         }
         let fault_free = rng.random_range(0..5) == 0;
-        let faults = match rng.random_range(0..4) {
-            _ if fault_free => Faults::default(),
-            0 => Faults::evenly(10),
-            1 => Faults::evenly(40),
-            2 => Faults::evenly(90),
-            _ => Faults::single(rng),
-        };
+        let faults = Faults::of(rng, fault_free);
         let mass_expiry = rng.random_range(0..12) == 0;
         let late = match rng.random_range(0..4) {
             0 => LateCommit::Reject,
@@ -180,12 +163,7 @@ impl Scenario {
             hold_for,
             late,
             latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
-            reclaim_every: match (*pick(rng, &[50, 500, 2_500]), hold_for, outage) {
-                // A run of many minutes with short intervals would have too many steps.
-                (_, _, Some((from, to))) if to.since(from) > MINUTE => Micros::from_millis(2_500),
-                (every, hold_for, _) if hold_for >= MINUTE => Micros::from_millis(every.max(500)),
-                (every, ..) => Micros::from_millis(every),
-            },
+            reclaim_every: reclaim_every(rng, hold_for, outage),
             index_lag: Micros::from_millis(*pick(&mut of_index, &[0, 10, 800])),
             outage,
             reservations: match () {
@@ -236,6 +214,29 @@ impl Scenario {
     }
 }
 
+/// The number of shards of each process.
+fn processes(rng: &mut SmallRng, of_members: &mut SmallRng) -> Vec<usize> {
+    let few = match rng.random_range(0..10) {
+        0..3 => vec![1],
+        3..6 => vec![rng.random_range(2..=4)],
+        6..9 => vec![rng.random_range(1..=3), rng.random_range(1..=3)],
+        _ => vec![1, 2, 3],
+    };
+    match of_members.random_range(0..5) {
+        0 => (0..of_members.random_range(3..=8)).map(|_| of_members.random_range(1..=2)).collect(),
+        _ => few,
+    }
+}
+
+fn reclaim_every(rng: &mut SmallRng, hold_for: Micros, outage: Option<(Micros, Micros)>) -> Micros {
+    match (*pick(rng, &[50, 500, 2_500]), hold_for, outage) {
+        // A run of many minutes with short intervals would have too many steps.
+        (_, _, Some((from, to))) if to.since(from) > MINUTE => Micros::from_millis(2_500),
+        (every, hold_for, _) if hold_for >= MINUTE => Micros::from_millis(every.max(500)),
+        (every, ..) => Micros::from_millis(every),
+    }
+}
+
 impl Membership {
     fn of(rng: &mut SmallRng, processes: usize) -> Self {
         if processes == 1 || rng.random_range(0..5) == 0 {
@@ -264,6 +265,16 @@ impl Operators {
 }
 
 impl Faults {
+    fn of(rng: &mut SmallRng, fault_free: bool) -> Self {
+        match rng.random_range(0..4) {
+            _ if fault_free => Self::default(),
+            0 => Self::evenly(10),
+            1 => Self::evenly(40),
+            2 => Self::evenly(90),
+            _ => Self::single(rng),
+        }
+    }
+
     /// Nothing reaches the store.
     pub(crate) fn outage() -> Self {
         Self { lost_request: 1_000, read_fault: 1_000, ..Self::default() }
