@@ -1,6 +1,7 @@
 //! A store that is away, full, or slow for ever: callers get an error at once, readiness goes off and comes back by itself,
 //! the log stays readable, and nothing that was acknowledged is lost.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -10,6 +11,7 @@ use inventory_proto::inventory::v1::GetEventRequest;
 use inventory_testkit::http2::{Http2Client, RELEASE};
 use inventory_testkit::server::{ServerCommand, TestServer, report_skipped};
 use inventory_testkit::store_proxy::StoreProxy;
+use serde_json::Value;
 use tonic::Code;
 
 use crate::client::*;
@@ -88,6 +90,13 @@ async fn unreachable_store_is_reported_at_once_and_recovery_needs_no_call() {
     assert_eq!(store.read_event(EVENT).remaining(), 1_000 - 2);
 }
 
+/// The shard of each line about the store that contains `text`.
+fn shards_that_logged(lines: &[String], text: &str) -> Vec<i64> {
+    let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let about = lines.filter(|line| line["error"].as_str().is_some_and(|it| it.contains(text)));
+    about.map(|line| line["shard"].as_i64().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn stuck_transactions_log_little_and_are_resolved() {
     let (store, _proxy, server) = behind_proxy().await;
@@ -110,9 +119,14 @@ async fn stuck_transactions_log_little_and_are_resolved() {
     let lines = lines_since(&server, logged);
     assert!(lines.len() < 20, "{} lines:\n{}", lines.len(), lines.join("\n"));
     assert!(sent < 60, "{sent} transactions were sent");
+    // Equal failures are one line a minute on each shard, however often a transaction is sent again.
+    let shards = shards_that_logged(&lines, "TransactWriteItems for");
+    let distinct: HashSet<i64> = shards.iter().copied().collect();
+    assert!(!shards.is_empty() && shards.len() == distinct.len(), "{}", lines.join("\n"));
+    assert!(sent > 4 * shards.len(), "only {sent} transactions were sent");
     store.clear_rule();
     until("readiness is back", async || is_ready(&server).await).await;
-    let mut orders = std::collections::HashSet::new();
+    let mut orders = HashSet::new();
     for call in 0..40 {
         orders.insert(client.order(commit(&format!("stuck-{call}"), EVENT, 1)).await);
     }
