@@ -37,22 +37,22 @@ pub(crate) struct DemoOptions {
     /// Tickets on sale
     #[arg(long, value_name = "N", default_value_t = 10_000,
           value_parser = whole_number(1..=limits::DEMO_TICKETS_MAX))]
-    pub tickets: u64,
+    pub(crate) tickets: u64,
 
     /// Buyers of one to ten tickets each [default: four times the demand]
     #[arg(long, value_name = "N",
           value_parser = whole_number(1..=limits::DEMO_BUYERS_MAX))]
-    pub buyers: Option<u64>,
+    pub(crate) buyers: Option<u64>,
 
     /// Connections shared by the buyers
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = whole_number(2..=limits::DEMO_CONNECTIONS_MAX))]
-    pub connections: u32,
+    pub(crate) connections: u32,
 
     /// Stripes of the event
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = whole_number(1..=limits::STRIPES_MAX))]
-    pub stripes: u16,
+    pub(crate) stripes: u16,
 }
 
 /// Why a demonstration failed.

@@ -16,9 +16,9 @@ use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct Explanation {
     /// One sentence, without a full stop.
-    pub wrong: String,
+    pub(crate) wrong: String,
     /// The facts that show the cause, if any.
-    pub facts: Option<String>,
+    pub(crate) facts: Option<String>,
     /// What to do: one alternative per line.
     pub(crate) fixes: Vec<String>,
 }

@@ -39,9 +39,9 @@ pub(crate) enum CheckResult {
 /// One requirement of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PreflightCheck {
-    pub name: &'static str,
-    pub verdict: CheckResult,
-    pub finding: String,
+    pub(crate) name: &'static str,
+    pub(crate) verdict: CheckResult,
+    pub(crate) finding: String,
     /// Remedies: one alternative each.
     pub(crate) fixes: Vec<String>,
 }
@@ -49,8 +49,8 @@ pub(crate) struct PreflightCheck {
 /// All checks, and the facts behind them.
 #[derive(Clone, Debug)]
 pub(crate) struct PreflightReport {
-    pub checks: Vec<PreflightCheck>,
-    pub facts: HostFacts,
+    pub(crate) checks: Vec<PreflightCheck>,
+    pub(crate) facts: HostFacts,
 }
 
 impl PreflightReport {

@@ -50,7 +50,7 @@ pub async fn connect_secure(
 }
 
 /// Like [`connect`], but the first call makes the connection, as does the first call after a loss.
-pub fn connect_lazy(address: &str) -> Result<InventoryClient, ConnectError> {
+pub(crate) fn connect_lazy(address: &str) -> Result<InventoryClient, ConnectError> {
     Ok(InventoryClient::new(endpoint(address)?.connect_lazy()))
 }
 

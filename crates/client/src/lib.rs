@@ -15,10 +15,7 @@ mod outcome;
 pub mod sale;
 mod secure;
 
-pub use self::connect::{ConnectError, InventoryClient, connect, connect_lazy, connect_secure};
+pub use self::connect::{ConnectError, InventoryClient, connect, connect_secure};
 pub use self::failover::{CallStats, FailoverClient};
 pub use self::outcome::{CallOutcome, code_name, reason};
-pub use self::secure::{
-    ClientStream, ClientTls, HttpVersion, StreamConnector, connect_endpoint, connect_stream,
-    connector,
-};
+pub use self::secure::{ClientStream, ClientTls, HttpVersion, connect_endpoint, connect_stream};

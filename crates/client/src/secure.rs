@@ -112,7 +112,7 @@ pub async fn connect_stream(
 }
 
 /// The connector of an endpoint for [`connect_stream`].
-pub fn connector(tls: Option<&ClientTls>) -> StreamConnector {
+fn connector(tls: Option<&ClientTls>) -> StreamConnector {
     StreamConnector(tls.cloned().map(Arc::new))
 }
 
@@ -129,7 +129,7 @@ pub async fn connect_endpoint(
 
 /// Opens connections to the endpoints of a [`Channel`].
 #[derive(Clone)]
-pub struct StreamConnector(Option<Arc<ClientTls>>);
+struct StreamConnector(Option<Arc<ClientTls>>);
 
 impl tower_service::Service<Uri> for StreamConnector {
     type Response = TokioIo<ClientStream>;

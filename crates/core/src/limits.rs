@@ -55,7 +55,7 @@ pub const fn stripes_for(total: u64) -> u16 {
 pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 
 /// Bytes of one TransactWriteItems: DynamoDB's limit.
-pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes. A
 /// record of more seats is larger, and the actions of its seats leave room for no other.
@@ -410,13 +410,13 @@ pub(crate) const ANNOUNCED_INTERVAL_MAX: Duration = Duration::from_secs(60);
 pub(crate) const UNREADABLE_MEMBER_AGE: Duration = Duration::from_secs(60);
 
 /// Entries that one beat removes, so that its expression stays below the 4 KB that DynamoDB accepts.
-pub const MEMBERS_REMOVED_AT_ONCE: usize = 32;
+pub(crate) const MEMBERS_REMOVED_AT_ONCE: usize = 32;
 
 /// Pause before a process that leaves tries again to remove its entry.
 pub(crate) const LEAVE_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of the version and of the address that a process announces.
-pub const MEMBER_TEXT_BYTES_MAX: usize = 64;
+pub(crate) const MEMBER_TEXT_BYTES_MAX: usize = 64;
 
 // ---- The audit ----------------------------------------------------------------------------------
 

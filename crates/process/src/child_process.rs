@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time limit of [`ProcessLog::wait_for`]. Far above what a start takes on a busy machine.
-pub const OUTPUT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const OUTPUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at the status of a process or of its output.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -147,7 +147,7 @@ impl ProcessLog {
     }
 
     /// Whether the process has closed the pipe.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.lock().1
     }
 

@@ -9,7 +9,7 @@ mod output;
 mod server;
 mod usage;
 
-pub use self::child_process::{ChildProcess, OUTPUT_TIMEOUT, ProcessLog};
+pub use self::child_process::{ChildProcess, ProcessLog};
 pub use self::output::{PrintError, print, report, report_failure};
 pub use self::server::{LaunchError, ServerProcess, banner_address, pinned_command};
 pub use self::usage::{CpuTime, allowed_cpus, resident_bytes};

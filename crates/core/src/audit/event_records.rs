@@ -45,7 +45,7 @@ pub struct StripeReads {
     /// Whether both reads returned the same.
     pub still: bool,
     /// Whether both reads returned the same moved units.
-    pub moved_still: bool,
+    pub(crate) moved_still: bool,
 }
 
 impl StripeReads {

@@ -86,7 +86,7 @@ impl Pool {
 
     /// Sets the stripes that the queue is sold from. Entries that belong to other stripes stay in their lanes. A shard
     /// that has no stripe any more sells what is queued from those that it had.
-    pub fn set_stripes(&mut self, stripes: StripeSet) {
+    pub(crate) fn set_stripes(&mut self, stripes: StripeSet) {
         self.stripes = match stripes.owned {
             0 => StripeSet { shared: self.stripes.owned, ..self.stripes },
             _ => stripes,
