@@ -123,6 +123,9 @@ fn two_hundred_overlapping_retries_are_decided_within_a_second() {
     unanswered.iter_mut().for_each(|call| call.ended = None);
     unanswered.push(call(2000, 2001, Read(2)));
     assert_eq!(verdict(&unanswered), NotLinearizable);
+    let mut writes = overlapping(|_| Write(1));
+    writes.push(call(2000, 2001, Read(2)));
+    assert_eq!(verdict(&writes), NotLinearizable);
     let mut reads = overlapping(|n| Read((n % 2) as u8));
     reads.push(call(0, 3000, Write(1)));
     assert_eq!(verdict(&reads), Linearizable);
@@ -199,7 +202,7 @@ fn register_calls() -> impl Strategy<Value = Vec<TimedOp<RegisterOp>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn verdict_and_shortest_prefix_are_right_by_another_checker(calls in register_calls()) {

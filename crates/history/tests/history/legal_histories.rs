@@ -165,6 +165,14 @@ fn order_may_be_answered_from_a_cache_after_a_refund() {
         .units(6, 7, "r1", release(units(2)), CallEffect::ReservationCommitted)
         .record("r1", FinalStatus::Refunded, units(2), None)
         .passes();
+    Script::new()
+        .seats(0, 1, "r1", commit(seats(&["A-1"])), confirmed("r1"))
+        .seats(2, 3, "r1", inventory_history::CallOperation::Refund, CallEffect::Refunded)
+        .seats(4, 5, "r2", commit(seats(&["A-1"])), confirmed("r2"))
+        .seats(6, 7, "r1", commit(seats(&["A-1"])), confirmed("r1"))
+        .record("r1", FinalStatus::Refunded, seats(&["A-1"]), None)
+        .record("r2", FinalStatus::Confirmed, seats(&["A-1"]), None)
+        .passes();
 }
 
 #[test]

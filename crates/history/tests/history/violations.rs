@@ -5,8 +5,8 @@ use ViolationKind::{
     WronglySoldOut,
 };
 use inventory_history::{
-    CallEffect, CallOperation, FinalSeatState, FinalState, FinalStatus, StockSelection,
-    ViolationKind, check,
+    CallEffect, CallOperation, FinalSeatState, FinalState, FinalStatus, HistoryReport,
+    StockSelection, ViolationKind, check,
 };
 
 use super::script::{
@@ -139,6 +139,11 @@ fn stock_differs_from_the_records() {
         let mut event = units_of(state);
         event.available -= 1;
         event.held += 1;
+        state.events.insert(CONCERT.to_owned(), event);
+    });
+    fails_with(&sale(), &[StockDiffers], |state| {
+        let mut event = units_of(state);
+        (event.held, event.sold) = (event.held + 1, event.sold - 1);
         state.events.insert(CONCERT.to_owned(), event);
     });
     fails_with(&sale(), &[StockDiffers], |state| {
@@ -285,6 +290,39 @@ fn seat_of_a_running_hold_goes_to_another_buyer() {
     let report = script.fails(&[NotLinearizable]);
     assert_eq!(report.violations[0].key, "seat A-1 of hall");
     assert_eq!(report.violations[0].lines.len(), 3, "{report}");
+}
+
+#[test]
+fn seat_has_two_running_holds() {
+    let hold_of = |until| hold(seats(&["A-1"]), until);
+    let script = Script::new()
+        .seats(0, 1, "r1", hold_of(60_000), held(60_000, &["A-1"]))
+        .seats(10, 11, "r2", hold_of(200_000), held(200_000, &["A-1"]))
+        .record("r1", FinalStatus::Expired, seats(&["A-1"]), 60_000)
+        .record("r2", FinalStatus::Held, seats(&["A-1"]), 200_000);
+    let report = script.fails(&[NotLinearizable]);
+    assert_eq!(report.violations[0].key, "seat A-1 of hall");
+}
+
+#[test]
+fn sold_seat_is_released() {
+    let script = Script::new().seats(0, 1, "r1", commit(seats(&["A-1"])), confirmed("r1")).seats(
+        2,
+        3,
+        "r1",
+        release(seats(&["A-1"])),
+        CallEffect::Released,
+    );
+    let keys = |report: HistoryReport| {
+        let violations = report.violations.into_iter();
+        violations.filter(|v| v.kind == NotLinearizable).map(|v| v.key).collect::<Vec<_>>()
+    };
+    let released = script.clone().record("r1", FinalStatus::Released, seats(&["A-1"]), None);
+    let report = released.fails(&[Lost, NotLinearizable]);
+    assert_eq!(keys(report), ["reservation r1", "seat A-1 of hall"]);
+    // Not even if the answer was wrong and the seat is still sold.
+    let sold = script.record("r1", FinalStatus::Confirmed, seats(&["A-1"]), None);
+    assert_eq!(keys(sold.fails(&[NotLinearizable])), ["reservation r1", "seat A-1 of hall"]);
 }
 
 #[test]
