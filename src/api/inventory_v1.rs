@@ -1,19 +1,20 @@
 //! The handlers of `inventory.v1.Inventory`. Every failure is a gRPC status.
 
+pub(in crate::api) mod requests;
+
 use std::rc::Rc;
 
 use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
-    PlaceHoldRes, ReleaseReq, ReleaseRes, SeatRef,
+    PlaceHoldRes, ReleaseReq, ReleaseRes,
 };
 
 use super::convert;
-use super::rejection::{self, ErrorSubject};
+use super::rejection;
 use super::reservation_service::{
-    ReservationError, ReservationRequest, ReservationService, answered_inventory_type,
-    inventory_type,
+    ReservationError, ReservationService, answered_inventory_type, inventory_type,
 };
-use super::validate::{FieldViolations, INVENTORY_V1};
+use super::validate::INVENTORY_V1;
 use inventory_core::answer::Answer;
 use inventory_core::ids::SeatId;
 use inventory_core::operation::{RecordExpectation, Selection, Verb};
@@ -30,9 +31,6 @@ const RELEASED: &str = "RELEASED";
 const EXPIRED: &str = "EXPIRED";
 const REFUNDED: &str = "REFUNDED";
 
-/// How a quantity and seats are validated.
-type ReadSelection = fn(&mut FieldViolations, i32, Vec<String>, u32) -> Option<Selection>;
-
 /// One per shard.
 pub(crate) struct InventoryHandlers {
     service: Rc<ReservationService>,
@@ -42,21 +40,6 @@ impl InventoryHandlers {
     pub(crate) fn new(service: Rc<ReservationService>) -> Self {
         Self { service }
     }
-
-    fn request(
-        &self,
-        mut violations: FieldViolations,
-        event: String,
-        reservation: String,
-        qty: i32,
-        seats: Vec<SeatRef>,
-        select: ReadSelection,
-    ) -> Result<ReservationRequest, Status> {
-        let event = violations.event(event);
-        let reservation = violations.reservation(reservation);
-        let selection = select(&mut violations, qty, seat_ids(seats), self.service.qty_max());
-        ReservationRequest::checked(violations, event, reservation, selection)
-    }
 }
 
 impl Inventory for InventoryHandlers {
@@ -65,17 +48,7 @@ impl Inventory for InventoryHandlers {
         call: &CallContext,
         request: CheckReq,
     ) -> Result<CheckRes, Status> {
-        let mut violations = FieldViolations::of(INVENTORY_V1);
-        let event = violations.event(request.event_id);
-        let selection =
-            violations.selection(request.qty, seat_ids(request.seat_ids), self.service.qty_max());
-        let (event, selection) = match (event, selection) {
-            (Some(event), Some(selection)) => (event, selection),
-            (event, _) => {
-                let subject = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &subject));
-            }
-        };
+        let (event, selection) = requests::check(request, self.service.limits())?;
         let kind = inventory_type(&selection);
         let query = match selection {
             Selection::Quantity(qty) => Query::Availability { qty, section: None },
@@ -103,17 +76,7 @@ impl Inventory for InventoryHandlers {
         call: &CallContext,
         request: CommitReq,
     ) -> Result<CommitRes, Status> {
-        let mut violations = FieldViolations::of(INVENTORY_V1);
-        violations.payment_intent(&request.payment_intent_id);
-        let mut checked = self.request(
-            violations,
-            request.event_id,
-            request.reservation_id,
-            request.qty,
-            request.seat_ids,
-            FieldViolations::repeated_selection,
-        )?;
-        checked.payment_intent = request.payment_intent_id;
+        let checked = requests::commit(request, self.service.limits())?;
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -134,14 +97,7 @@ impl Inventory for InventoryHandlers {
         call: &CallContext,
         request: ReleaseReq,
     ) -> Result<ReleaseRes, Status> {
-        let checked = self.request(
-            FieldViolations::of(INVENTORY_V1),
-            request.event_id,
-            request.reservation_id,
-            request.qty,
-            request.seat_ids,
-            FieldViolations::repeated_selection,
-        )?;
+        let checked = requests::release(request, self.service.limits())?;
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -160,20 +116,7 @@ impl Inventory for InventoryHandlers {
         call: &CallContext,
         request: PlaceHoldReq,
     ) -> Result<PlaceHoldRes, Status> {
-        let mut violations = FieldViolations::of(INVENTORY_V1);
-        let section = violations.section(request.section);
-        let requested_expiry = request.hold_expires_at;
-        let hold_until = self.service.hold_until(&mut violations, requested_expiry.as_ref());
-        let mut checked = self.request(
-            violations,
-            request.event_id,
-            request.reservation_id,
-            request.qty,
-            request.seat_ids,
-            FieldViolations::selection,
-        )?;
-        checked.section = section;
-        checked.hold_until = hold_until;
+        let checked = requests::hold(request, self.service.limits(), clock::now().unix)?;
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -196,10 +139,7 @@ impl Inventory for InventoryHandlers {
         call: &CallContext,
         request: GetReservationReq,
     ) -> Result<GetReservationRes, Status> {
-        let mut violations = FieldViolations::of(INVENTORY_V1);
-        let Some(reservation) = violations.reservation(request.reservation_id) else {
-            return Err(rejection::invalid_argument(violations, &ErrorSubject::default()));
-        };
+        let reservation = requests::reservation(request)?;
         let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
         let record = record.map_err(status)?;
         Ok(reservation_response(record, clock::now().unix))
@@ -249,8 +189,4 @@ fn reservation_response(record: StoredRecord, now: UnixMillis) -> GetReservation
         reservation_id: record.reservation.into_string(),
         event_id: record.event.into_string(),
     }
-}
-
-fn seat_ids(seats: Vec<SeatRef>) -> Vec<String> {
-    seats.into_iter().map(|seat| seat.seat_id).collect()
 }

@@ -44,6 +44,19 @@ pub(crate) struct RequestLimits {
     pub(crate) hold_ttl_max: Duration,
 }
 
+impl RequestLimits {
+    /// The expiry of a hold that requests `requested` at `now`; `None`, and a violation, if that is invalid.
+    pub(super) fn hold_until(
+        &self,
+        violations: &mut FieldViolations,
+        requested: Option<&prost_types::Timestamp>,
+        now: UnixMillis,
+    ) -> Option<UnixMillis> {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        violations.hold_until(requested, now, millis(self.hold_ttl), millis(self.hold_ttl_max))
+    }
+}
+
 /// The shared core of the handlers, one per shard.
 pub(crate) struct ReservationService {
     driver: Rc<Driver>,
@@ -166,20 +179,8 @@ impl ReservationService {
         &self.recorder
     }
 
-    pub(super) fn qty_max(&self) -> u32 {
-        self.limits.qty_max
-    }
-
-    /// The expiry of a hold that requests `requested`; `None`, and a violation, if that is invalid.
-    pub(super) fn hold_until(
-        &self,
-        violations: &mut FieldViolations,
-        requested: Option<&prost_types::Timestamp>,
-    ) -> Option<UnixMillis> {
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let default_ttl = millis(self.limits.hold_ttl);
-        let ttl_max = millis(self.limits.hold_ttl_max);
-        violations.hold_until(requested, clock::now().unix, default_ttl, ttl_max)
+    pub(super) fn limits(&self) -> &RequestLimits {
+        &self.limits
     }
 
     /// Submits an operation. A retry of a settled reservation is answered from the cache.

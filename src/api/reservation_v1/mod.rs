@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `mod.rs` | the handlers: from a call to its response |
 //! | `outcomes.rs` | responses to hold, commit and release |
+//! | `requests.rs` | validation of the requests |
 //! | `queries.rs` | responses to availability and status queries |
 //! | `status_cache.rs` | encoded status responses, reused while nothing changes |
 //! | `in_band_error.rs` | which rejections are part of the response, with which code |
@@ -15,6 +16,7 @@
 mod in_band_error;
 mod outcomes;
 mod queries;
+pub(in crate::api) mod requests;
 mod status_cache;
 #[cfg(test)]
 mod tests;
@@ -31,12 +33,11 @@ use inventory_proto::reservation::v1::{
 use self::in_band_error::trace_id;
 use self::status_cache::StatusCache;
 use super::convert;
-use super::rejection::{self, ErrorSubject};
+use super::rejection;
 use super::reservation_service::{
-    ReservationError, ReservationRequest, ReservationService, answered_inventory_type,
-    inventory_type,
+    ReservationError, ReservationService, answered_inventory_type, inventory_type,
 };
-use super::validate::{FieldViolations, RESERVATION_V1};
+use super::validate::RESERVATION_V1;
 use crate::telemetry::recorder::InventoryType;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, Seats};
@@ -103,16 +104,7 @@ impl ReservationHandlers {
         call: &CallContext,
         request: GetInventoryStatusRequest,
     ) -> Result<CacheableResponse<GetInventoryStatusResponse>, Status> {
-        let mut violations = FieldViolations::of(RESERVATION_V1);
-        let event = violations.event(request.event_id);
-        let section = violations.section(request.section);
-        let event = match (event, violations.is_empty()) {
-            (Some(event), true) => event,
-            (event, _) => {
-                let subject = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &subject));
-            }
-        };
+        let (event, section) = requests::status(request)?;
         // Read before the query: the result is at least as new as its version.
         let version = match section {
             None => self.service.status_version(&event),
@@ -157,18 +149,7 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: CheckAvailabilityRequest,
     ) -> Result<CheckAvailabilityResponse, Status> {
-        let mut violations = FieldViolations::of(RESERVATION_V1);
-        let event = violations.event(request.event_id);
-        let section = violations.section(request.section);
-        let qty_max = self.service.qty_max();
-        let selection = violations.selection(request.quantity, request.seat_ids, qty_max);
-        let (event, selection) = match (event, selection, violations.is_empty()) {
-            (Some(event), Some(selection), true) => (event, selection),
-            (event, ..) => {
-                let subject = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &subject));
-            }
-        };
+        let (event, section, selection) = requests::check(request, self.service.limits())?;
         let (asked, kind) = (selection.clone(), inventory_type(&selection));
         let query = match selection {
             Selection::Quantity(qty) => Query::Availability { qty, section },
@@ -200,17 +181,7 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: ReserveSeatRequest,
     ) -> Result<ReserveSeatResponse, Status> {
-        let mut violations = FieldViolations::of(RESERVATION_V1);
-        violations.opaque("user_id", &request.user_id);
-        violations.opaque("idempotency_key", &request.idempotency_key);
-        let requested_expiry = request.hold_expires_at;
-        let hold_until = self.service.hold_until(&mut violations, requested_expiry.as_ref());
-        let qty_max = self.service.qty_max();
-        let selection = violations.selection(request.quantity, request.seat_ids, qty_max);
-        let event = violations.event(request.event_id);
-        let reservation = violations.reservation(request.reservation_id);
-        let mut checked = ReservationRequest::checked(violations, event, reservation, selection)?;
-        checked.hold_until = hold_until;
+        let checked = requests::hold(request, self.service.limits(), clock::now().unix)?;
         let (event, hold) = (checked.event.clone(), checked.reservation.to_string());
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
@@ -232,17 +203,7 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: CommitReservationRequest,
     ) -> Result<CommitReservationResponse, Status> {
-        let mut violations = FieldViolations::of(RESERVATION_V1);
-        violations.opaque("user_id", &request.user_id);
-        violations.opaque("idempotency_key", &request.idempotency_key);
-        violations.payment_intent(&request.payment_intent_id);
-        let qty_max = self.service.qty_max();
-        let selection =
-            violations.selection_or_recorded(request.quantity, request.seat_ids, qty_max);
-        let event = violations.event(request.event_id);
-        let reservation = violations.reservation(request.reservation_id);
-        let mut checked = ReservationRequest::checked(violations, event, reservation, selection)?;
-        checked.payment_intent = request.payment_intent_id;
+        let checked = requests::commit(request, self.service.limits())?;
         let event = checked.event.clone();
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Present, call);
@@ -264,15 +225,7 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: ReleaseHoldRequest,
     ) -> Result<ReleaseHoldResponse, Status> {
-        let mut violations = FieldViolations::of(RESERVATION_V1);
-        violations.opaque("reason", &request.reason);
-        violations.opaque("idempotency_key", &request.idempotency_key);
-        let qty_max = self.service.qty_max();
-        let selection =
-            violations.selection_or_recorded(request.quantity, request.seat_ids, qty_max);
-        let event = violations.event(request.event_id);
-        let reservation = violations.reservation(request.reservation_id);
-        let checked = ReservationRequest::checked(violations, event, reservation, selection)?;
+        let checked = requests::release(request, self.service.limits())?;
         let event = checked.event.clone();
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
