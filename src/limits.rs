@@ -33,6 +33,13 @@ pub(crate) const OPAQUE_BYTES_MAX: usize = 256;
 /// Longest section name, in bytes.
 pub(crate) const SECTION_BYTES_MAX: usize = 128;
 
+/// Text of one error, in bytes. Trailers have it up to four times, three of these in base64, and clients accept 8 KB of
+/// trailers: a longer error would be lost, with its reason. Invalid fields and seats that do not fit are counted.
+pub(crate) const ERROR_TEXT_BYTES_MAX: usize = 1_536;
+
+/// Text of one problem, in bytes, which may quote what was sent.
+pub(crate) const PROBLEM_BYTES_MAX: usize = 256;
+
 /// Default of HOLD_TTL: duration of holds without hold_expires_at.
 pub(crate) const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
 

@@ -26,6 +26,15 @@ pub(crate) fn control_character(text: &str) -> Option<String> {
     Some(format!("{found:?}"))
 }
 
+/// `text`, or its beginning and `…` if it has more than `bytes_max` bytes.
+pub(crate) fn clip(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8()));
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
 /// `text` with each control character as `\u202e`, an escape that JSON has too.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     escape_if(text, is_control)
@@ -181,6 +190,16 @@ mod tests {
             "",
         ] {
             assert_eq!(spreadsheet_cell(id), id);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_clipped_between_characters() {
+        assert_eq!(clip("seats", 5), "seats");
+        assert_eq!(clip("seats", 4), "s…");
+        assert_eq!(clip("무대 왼쪽", 8), "무…");
+        for length in 0..20 {
+            assert!(clip("무대 왼쪽 x", length).len() <= length.max('…'.len_utf8()));
         }
     }
 }

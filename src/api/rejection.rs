@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::validate::{FieldNames, FieldViolations};
+use crate::limits;
 use inventory_core::answer::{Rejection, UnknownSection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::time::Micros;
@@ -133,11 +134,11 @@ pub(crate) fn status_of(
             status(Code::FailedPrecondition, "the event is closed for new reservations")
         }
         Rejection::SeatsUnavailable { seats } => {
-            let seats = listed(seats);
-            let message = format!("seats not available: {seats}");
+            let (seats, more) = listed(seats);
+            let message = format!("seats not available: {seats}{more}");
             Status::new(Code::Aborted, reason, message).with_metadata("seat_ids", seats)
         }
-        Rejection::SeatsNotFound { seats, seated } => seats_status(listed(seats), *seated, names),
+        Rejection::SeatsNotFound { seats, seated } => seats_status(seats, *seated, names),
         Rejection::SectionNotFound(unknown) => section_status(unknown),
         Rejection::TooManySeats { most } => {
             let mut violations = FieldViolations::of(names);
@@ -194,12 +195,13 @@ pub(crate) fn status_of(
     subject.describe(status)
 }
 
-fn seats_status(seats: String, seated: bool, names: FieldNames) -> Status {
+fn seats_status(seats: &[SeatId], seated: bool, names: FieldNames) -> Status {
+    let (seats, more) = listed(seats);
     let message = match seated {
-        true => format!("seats not found: {seats}"),
+        true => format!("seats not found: {seats}{more}"),
         false => {
             let quantity = names.quantity;
-            format!("the event has no seats; request {quantity} instead of seat_ids: {seats}")
+            format!("the event has no seats; request {quantity} instead of seat_ids: {seats}{more}")
         }
     };
     Status::new(Code::NotFound, reason::SEAT_NOT_FOUND, message).with_metadata("seat_ids", seats)
@@ -241,9 +243,13 @@ pub(crate) fn shutdown_status(subject: &ErrorSubject) -> Status {
 
 /// The status of a request with invalid fields.
 pub(crate) fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> Status {
+    let omitted = violations.omitted();
     let violations = violations.into_vec();
-    let listed: Vec<String> =
+    let mut listed: Vec<String> =
         violations.iter().map(|v| format!("{} {}", v.field, v.problem)).collect();
+    if omitted > 0 {
+        listed.push(format!("and {omitted} more"));
+    }
     let mut status =
         Status::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, listed.join("; "));
     for violation in violations {
@@ -257,9 +263,19 @@ pub(crate) fn unexpected_answer() -> Status {
     Status::internal(reason::INTERNAL, "unexpected answer to this call")
 }
 
-fn listed(seats: &[SeatId]) -> String {
-    let ids: Vec<&str> = seats.iter().map(SeatId::as_str).collect();
-    ids.join(",")
+/// The seats, separated by commas, as many as fit into an error, and a text about further ones.
+fn listed(seats: &[SeatId]) -> (String, String) {
+    let mut bytes = 0;
+    let fitting = seats.iter().take_while(|seat| {
+        bytes += seat.as_str().len() + 1;
+        bytes <= limits::ERROR_TEXT_BYTES_MAX
+    });
+    let ids: Vec<&str> = fitting.map(SeatId::as_str).collect();
+    let more = match seats.len() - ids.len() {
+        0 => String::new(),
+        further => format!(" and {further} more"),
+    };
+    (ids.join(","), more)
 }
 
 fn span(micros: Micros) -> Duration {

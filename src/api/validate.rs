@@ -33,20 +33,29 @@ pub const INVENTORY_V1: FieldNames = FieldNames { quantity: "qty", seat: ".seat_
 /// Field names of `reservation.v1`.
 pub(crate) const RESERVATION_V1: FieldNames = FieldNames { quantity: "quantity", seat: "" };
 
-/// Collects violations; allocates only if there is one.
+/// Collects violations, as many as fit into an error; allocates only if there is one.
 #[derive(Debug)]
 pub struct FieldViolations {
     names: FieldNames,
     found: Vec<FieldViolation>,
+    /// Text of those found.
+    bytes: usize,
+    /// Further ones.
+    omitted: usize,
 }
 
 impl FieldViolations {
     pub fn of(names: FieldNames) -> Self {
-        Self { names, found: Vec::new() }
+        Self { names, found: Vec::new(), bytes: 0, omitted: 0 }
     }
 
     pub(crate) fn add(&mut self, field: &'static str, problem: impl Into<String>) {
-        self.found.push(FieldViolation { field, problem: problem.into() });
+        let problem = problem.into();
+        self.bytes += field.len() + problem.len();
+        match self.found.is_empty() || self.bytes <= limits::ERROR_TEXT_BYTES_MAX {
+            true => self.found.push(FieldViolation { field, problem }),
+            false => self.omitted += 1,
+        }
     }
 
     fn id<T>(&mut self, field: &'static str, id: Result<T, IdError>) -> Option<T> {
@@ -204,6 +213,11 @@ impl FieldViolations {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// Violations that did not fit.
+    pub(crate) fn omitted(&self) -> usize {
+        self.omitted
     }
 
     pub(crate) fn into_vec(self) -> Vec<FieldViolation> {

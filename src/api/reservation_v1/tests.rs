@@ -6,8 +6,9 @@ use inventory_proto::reservation::v1::{CommitStatus, HoldStatus, ReleaseStatus};
 
 use super::in_band_error::{code_of, error_of};
 use super::{outcomes, queries};
-use crate::api::rejection::{ErrorSubject, reason, reason_of, status_of};
-use crate::api::validate::INVENTORY_V1;
+use crate::api::rejection::{ErrorSubject, invalid_argument, reason, reason_of, status_of};
+use crate::api::validate::{FieldViolations, INVENTORY_V1};
+use crate::limits;
 use crate::telemetry::code_name;
 use inventory_core::answer::{Rejection, ReleaseOutcome, UnknownSection};
 use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
@@ -443,4 +444,27 @@ fn an_empty_event_is_none_percent_available() {
     let event = "evt".parse().unwrap();
     let response = queries::status(event, String::new(), None, found, String::new()).unwrap();
     assert!(response.stats.unwrap().availability_percentage.abs() < 1e-9);
+}
+
+#[test]
+fn an_error_about_many_seats_fits_into_the_trailers() {
+    let seats: Vec<SeatId> = (0..99).map(|n| format!("{n:0>128}").parse().unwrap()).collect();
+    for rejection in [
+        Rejection::SeatsUnavailable { seats: seats.clone() },
+        Rejection::SeatsNotFound { seats: seats.clone(), seated: false },
+    ] {
+        let status = status_of(&rejection, &ErrorSubject::default(), INVENTORY_V1);
+        assert!(status.message().len() < limits::ERROR_TEXT_BYTES_MAX + 200, "{status:?}");
+        assert!(status.message().ends_with(" and 88 more"), "{}", status.message());
+    }
+    let mut violations = FieldViolations::of(INVENTORY_V1);
+    let wrong = (0..99).map(|n| format!("A {n}")).collect();
+    assert_eq!(violations.selection(1, wrong, 99), None);
+    let status = invalid_argument(violations, &ErrorSubject::default());
+    assert!(status.message().len() < limits::ERROR_TEXT_BYTES_MAX + 200, "{status:?}");
+    assert!(status.message().ends_with(" more"), "{}", status.message());
+    // Ten seats, which every server accepts, are always listed.
+    let rejection = Rejection::SeatsUnavailable { seats: seats[..10].to_vec() };
+    let status = status_of(&rejection, &ErrorSubject::default(), INVENTORY_V1);
+    assert!(!status.message().contains("more"), "{}", status.message());
 }

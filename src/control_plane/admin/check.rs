@@ -10,7 +10,7 @@ use super::status::invalid;
 use crate::currency;
 use crate::limits;
 use crate::telemetry::log::LogLevel;
-use crate::text::control_character;
+use crate::text::{self, control_character};
 use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
 use inventory_core::seats::{Price, SeatFacts};
 use inventory_core::transaction::ReservationState;
@@ -18,14 +18,23 @@ use inventory_store::NewEvent;
 
 /// Invalid fields of one request.
 #[derive(Default)]
-pub(super) struct Check(ErrorDetails);
+pub(super) struct Check {
+    details: ErrorDetails,
+    /// Text of the problems.
+    bytes: usize,
+}
 
 impl Check {
     fn wrong(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        // Bounds the size of the response to a request with many invalid fields.
-        let count = self.0.bad_request().map_or(0, |bad| bad.field_violations.len());
-        if count < limits::FIELD_VIOLATIONS_MAX {
-            self.0.add_bad_request_violation(field, problem);
+        // Bounds the size of the response to a request with many invalid fields, or with long values in them.
+        let (field, problem) = (field.into(), problem.into());
+        let problem = text::clip(&problem, limits::PROBLEM_BYTES_MAX);
+        self.bytes += field.len() + problem.len();
+        let count = self.details.bad_request().map_or(0, |bad| bad.field_violations.len());
+        let fits =
+            count < limits::FIELD_VIOLATIONS_MAX && self.bytes <= limits::ERROR_TEXT_BYTES_MAX;
+        if count == 0 || fits {
+            self.details.add_bad_request_violation(field, problem);
         }
     }
 
@@ -36,8 +45,8 @@ impl Check {
     /// Returns `value` if all fields are valid.
     fn done<T>(self, value: Option<T>) -> Result<T, Status> {
         match value {
-            Some(value) if !self.0.has_bad_request_violations() => Ok(value),
-            _ => Err(invalid(self.0)),
+            Some(value) if !self.details.has_bad_request_violations() => Ok(value),
+            _ => Err(invalid(self.details)),
         }
     }
 
@@ -182,7 +191,7 @@ pub(super) fn seats_of(
 }
 
 /// The seats of one import message.
-pub(super) fn new_seats(seats: Vec<pb::NewSeat>) -> Result<Vec<(SeatId, SeatFacts)>, Status> {
+pub(crate) fn new_seats(seats: Vec<pb::NewSeat>) -> Result<Vec<(SeatId, SeatFacts)>, Status> {
     let mut check = Check::default();
     let (count, most) = (seats.len(), limits::SEATS_PER_CHUNK_MAX);
     if count > most {

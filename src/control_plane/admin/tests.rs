@@ -284,3 +284,25 @@ async fn import_into_a_store_that_stores_nothing_ends() {
     let error = import::run(&backend, stream::iter([seats(0, 500)]), |_| {}).await.unwrap_err();
     assert_late(&error, began, limits::SEAT_WRITE_WAIT_MAX);
 }
+
+#[test]
+fn an_error_about_many_or_long_values_fits_into_the_trailers() {
+    let seat = |n: usize| pb::NewSeat {
+        seat_id: format!("{n:0>128}"),
+        price: Some(pb::Price { amount: 1, currency: "\u{200b}".repeat(5_000) }),
+        ..pb::NewSeat::default()
+    };
+    let mut seats: Vec<_> = (0..500).map(seat).collect();
+    let error = check::new_seats(seats.clone()).unwrap_err();
+    // Once as the text, twice in the details, which are sent in base64.
+    let trailers = |error: &Status| error.message().len() + error.details().len() * 4 / 3;
+    assert!(trailers(&error) < 8_000, "{} bytes", trailers(&error));
+    assert!(error.message().contains("seats[0].price.currency is "), "{}", error.message());
+    // The same seat five hundred times.
+    seats.iter_mut().for_each(|seat| seat.seat_id = "A".repeat(128));
+    seats.iter_mut().for_each(|seat| seat.price = None);
+    let error = check::new_seats(seats).unwrap_err();
+    assert!(trailers(&error) < 8_000, "{} bytes", trailers(&error));
+    let error = check::log_level(&"x".repeat(60_000)).unwrap_err();
+    assert!(trailers(&error) < 2_000, "{} bytes", trailers(&error));
+}
