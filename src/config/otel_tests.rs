@@ -153,6 +153,9 @@ fn headers_are_decoded_and_never_repeated_in_messages() {
     assert!(!format!("{headers:?}").contains("c2VjcmV0"));
     let reason = warning(&[(name, "authorization=s3cret%")]).reason;
     assert!(!reason.contains("s3cret"), "{reason}");
+    // A token whose name was forgotten, and which has a = itself.
+    let reason = warning(&[(name, "Basic dXNlcjpzM2NyZXQ==")]).reason;
+    assert!(!reason.contains("dXNlcjpzM2NyZXQ"), "{reason}");
 }
 
 #[test]

@@ -92,7 +92,9 @@ impl ValueKind for HeadersKind {
     fn parse(&self, text: &str) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs(text)? {
-            let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header"))?;
+            // Not shown: a token without a name before it is taken for a name.
+            let header = name.parse::<HeaderName>();
+            let header = header.map_err(|_| "has a name that no header can have".to_owned())?;
             let value = HeaderValue::from_str(&value);
             let mut value = value.map_err(|_| format!("the value of {name} is no header value"))?;
             value.set_sensitive(true);
