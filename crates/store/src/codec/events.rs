@@ -4,8 +4,8 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 
 use super::expression::{ConditionalUpdate, ExpressionTemplate};
-use super::fields::{Item, maybe_number, maybe_text, number, read_parsed, text, timestamp, values};
-use super::stripes::is_closed;
+use super::fields::{Item, maybe_text, number, read_parsed, text, timestamp, values};
+use super::stripes::{is_closed, layout};
 use super::{
     CLOSED, CREATED_AT, EVENT_ID, NAME, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT,
     VENUE, VERSION,
@@ -67,10 +67,11 @@ pub(crate) fn event_stripe(
 pub(crate) fn event_about(item: &Item) -> Result<EventAbout, String> {
     // Display names: a value that is not text is ignored.
     let label = |name| maybe_text(item, name).ok().flatten().unwrap_or_default();
+    let (stripes, seat_keys) = layout(item)?;
     Ok(EventAbout {
         event: read_parsed(item, EVENT_ID)?,
-        stripes: maybe_number(item, STRIPES)?.unwrap_or(1),
-        seat_keys: maybe_number(item, SEAT_KEYS)?.unwrap_or(0),
+        stripes: stripes.unwrap_or(1),
+        seat_keys,
         closed: is_closed(item),
         name: label(NAME).to_owned(),
         venue: label(VENUE).to_owned(),
@@ -110,5 +111,26 @@ pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> Conditiona
         key: values([(EVENT_ID, text(stripe_key(event, index)))]),
         shape: ExpressionTemplate::new(update, "attribute_exists(#k)", &NAMES),
         values: values([(":c", AttributeValue::Bool(true)), (":u", text(timestamp(at)))]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// A close of such an event would close one of its stripes, or write to thousands that do not exist.
+    #[test]
+    fn an_event_with_an_impossible_layout_is_refused_by_name() {
+        let item = |stripes: u32, keys: u32| {
+            values([(EVENT_ID, text("evt")), (STRIPES, number(stripes)), (SEAT_KEYS, number(keys))])
+        };
+        let about = event_about(&item(64, 64)).unwrap();
+        assert_eq!((about.stripes, about.seat_keys), (64, 64));
+        for (stripes, keys, name) in [(0, 0, STRIPES), (65, 0, STRIPES), (1, 65, SEAT_KEYS)] {
+            let error = event_about(&item(stripes, keys)).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ConsumedCapacity};
 use serde::Deserialize;
@@ -28,16 +29,15 @@ pub(crate) struct DecodedSeatPage {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A typed value. Other types than text, number and NULL are errors.
+/// A typed value, with exactly one type. Other types than text, number and NULL are errors.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Value<'a> {
+enum Value<'a> {
     #[serde(rename = "S", borrow)]
-    text: Option<Text<'a>>,
+    Text(Text<'a>),
     #[serde(rename = "N", borrow)]
-    number: Option<Text<'a>>,
+    Number(Text<'a>),
     #[serde(rename = "NULL")]
-    null: Option<bool>,
+    Null(bool),
 }
 
 /// The attributes that a page of seats is read with, by their stored names.
@@ -90,13 +90,23 @@ struct SeatItemPage<'a> {
 
 impl Value<'_> {
     fn text(&self) -> Option<&str> {
-        self.text.as_ref().map(|text| &*text.0)
+        match self {
+            Value::Text(text) => Some(&text.0),
+            Value::Number(_) | Value::Null(_) => None,
+        }
+    }
+
+    fn number<N: FromStr>(&self) -> Option<N> {
+        match self {
+            Value::Number(digits) => digits.0.parse().ok(),
+            Value::Text(_) | Value::Null(_) => None,
+        }
     }
 }
 
 /// The value unless it is missing or NULL.
 fn present<'a, 'b>(value: &'b Option<Value<'a>>) -> Option<&'b Value<'a>> {
-    value.as_ref().filter(|value| value.null != Some(true))
+    value.as_ref().filter(|value| !matches!(value, Value::Null(true)))
 }
 
 impl SeatAttributes<'_> {
@@ -108,7 +118,7 @@ impl SeatAttributes<'_> {
             BLOCKED => SeatState::Blocked,
             HOLD => SeatState::Hold {
                 reservation: reservation()?,
-                until: UnixMillis(present(&self.hold_expires_at)?.number.as_ref()?.0.parse().ok()?),
+                until: UnixMillis(present(&self.hold_expires_at)?.number()?),
             },
             SOLD => SeatState::Sold { reservation: reservation()? },
             _ => return None,
@@ -118,10 +128,9 @@ impl SeatAttributes<'_> {
             None => Some(String::new()),
         };
         let price = match (present(&self.price_amount), present(&self.price_currency)) {
-            (Some(amount), Some(currency)) => Some(Price {
-                amount: amount.number.as_ref()?.0.parse().ok()?,
-                currency: currency.text()?.to_owned(),
-            }),
+            (Some(amount), Some(currency)) => {
+                Some(Price { amount: amount.number()?, currency: currency.text()?.to_owned() })
+            }
             (None, None) => None,
             _ => return None,
         };
@@ -236,6 +245,8 @@ mod tests {
             (json!({"seat_id": {"N": "7"}}), "a number as the id"),
             (json!({"row": {"N": "12"}}), "a number as the row"),
             (json!({"row": {"BOOL": true}}), "another type"),
+            (json!({"row": {"S": "A", "N": "12"}}), "two types"),
+            (json!({"row": {"NULL": true, "S": "A"}}), "NULL and text"),
             (json!({"price_amount": {"N": "1"}}), "no currency"),
             (json!({"price_amount": {"N": "x"}, "price_currency": {"S": "KRW"}}), "no number"),
         ] {

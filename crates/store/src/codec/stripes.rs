@@ -146,14 +146,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     if remaining > capacity {
         return Err(format!("{REMAINING} {remaining} is over {TOTAL_SEATS} {capacity}"));
     }
-    let stripes = maybe_number(item, STRIPES)?;
-    if stripes.is_some_and(|n| n == 0 || n > limits::STRIPES_MAX) {
-        return Err(format!("{STRIPES} is not 1 to {}", limits::STRIPES_MAX));
-    }
-    let seat_keys = maybe_number(item, SEAT_KEYS)?.unwrap_or(0);
-    if seat_keys > limits::SEAT_KEYS_MAX {
-        return Err(format!("{SEAT_KEYS} is over {}", limits::SEAT_KEYS_MAX));
-    }
+    let (stripes, seat_keys) = layout(item)?;
     Ok(StripeView {
         capacity,
         remaining,
@@ -166,6 +159,19 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
         held: maybe_number(item, HELD_UNITS)?.unwrap_or(0),
         confirmed_holds: None,
     })
+}
+
+/// The number of stripes, which only stripe 0 has, and that of seat keys, 0 for a quantity event.
+pub(super) fn layout(item: &Item) -> Result<(Option<u16>, u16), String> {
+    let stripes = maybe_number(item, STRIPES)?;
+    if stripes.is_some_and(|n| n == 0 || n > limits::STRIPES_MAX) {
+        return Err(format!("{STRIPES} is not 1 to {}", limits::STRIPES_MAX));
+    }
+    let seat_keys = maybe_number(item, SEAT_KEYS)?.unwrap_or(0);
+    if seat_keys > limits::SEAT_KEYS_MAX {
+        return Err(format!("{SEAT_KEYS} is over {}", limits::SEAT_KEYS_MAX));
+    }
+    Ok((stripes, seat_keys))
 }
 
 /// The units of a confirmation counter; negative only after a repair.
