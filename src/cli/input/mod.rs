@@ -16,8 +16,9 @@ use std::path::Path;
 pub(super) use value::clean;
 
 use super::CommandError;
-use crate::limits::IMPORT_PROBLEMS_SHOWN;
+use crate::limits::{IMPORT_PROBLEMS_SHOWN, PROBLEM_BYTES_MAX};
 use crate::output;
+use crate::text::clip;
 
 /// The text of a file, and notes on its conversion.
 #[derive(Debug)]
@@ -117,8 +118,8 @@ impl InputFile {
     }
 
     /// Adds a note about the file.
-    pub(super) fn note(&mut self, note: String) {
-        self.notes.push(note);
+    pub(super) fn note(&mut self, note: &str) {
+        self.notes.push(clip(note, PROBLEM_BYTES_MAX).into_owned());
     }
 
     /// Prints the notes on standard error.
@@ -149,7 +150,8 @@ impl FileProblems {
     pub(super) fn add(&mut self, place: RecordPlace, problem: impl AsRef<str>) {
         self.count += 1;
         if self.shown.len() < IMPORT_PROBLEMS_SHOWN {
-            self.shown.push(format!("{place}: {}", problem.as_ref()));
+            let problem = clip(problem.as_ref(), PROBLEM_BYTES_MAX);
+            self.shown.push(format!("{place}: {problem}"));
         }
     }
 

@@ -65,7 +65,7 @@ fn report_currencies(file: &mut InputFile, seats: &[NewSeat]) {
             1 => String::new(),
             count => format!(", and {} more like it", counted(count as i64 - 1, "section")),
         };
-        file.note(format!(
+        file.note(&format!(
             "section {section:?} has prices in {of}{others}; its price is shown as \"-\" and `seats list` has each"
         ));
     }
@@ -77,6 +77,12 @@ fn report_currencies(file: &mut InputFile, seats: &[NewSeat]) {
 /// As [`seats`].
 pub(super) fn seat_ids(path: &Path) -> Result<Vec<SeatId>, CommandError> {
     let mut file = InputFile::read(path, IMPORT_FILE_BYTES_MAX)?;
+    let seats = seat_ids_of(&mut file);
+    file.report_notes();
+    seats
+}
+
+fn seat_ids_of(file: &mut InputFile) -> Result<Vec<SeatId>, CommandError> {
     let mut seats = Vec::new();
     let mut problems = FileProblems::default();
     file.list(&COLUMNS, KEY, &mut |place, record| {
@@ -90,7 +96,6 @@ pub(super) fn seat_ids(path: &Path) -> Result<Vec<SeatId>, CommandError> {
         }
         seats.len() <= SEATS_PER_EVENT_MAX
     });
-    file.report_notes();
     problems.end(file.place())?;
     if seats.is_empty() || seats.len() > SEATS_PER_EVENT_MAX {
         return Err(CommandError::usage(format!(
@@ -155,7 +160,7 @@ impl ChangedValues {
             };
             let count = counted(changed.count, name);
             let first = if changed.count == 1 { "" } else { "the first one " };
-            file.note(format!("{count} read {how}, {first}on {place}: \"{before}\" as {after:?}"));
+            file.note(&format!("{count} read {how}, {first}on {place}: \"{before}\" as {after:?}"));
         }
     }
 }

@@ -436,3 +436,26 @@ fn ids_are_read_from_a_list_a_seat_file_or_json() {
         assert_eq!(ids(text), "A-1 A-2", "{text:?}");
     }
 }
+
+/// The time was that of the square: minutes for this file, more than an hour for the largest hall.
+#[test]
+fn objects_over_several_lines_are_read_in_time() {
+    let objects = (0..20_000).map(|n| format!("{{\n  \"seat_id\":\n  \"A-{n}\"\n}}\n"));
+    let text: String = objects.collect();
+    let begun = std::time::Instant::now();
+    assert_eq!(read(&text).unwrap().len(), 20_000);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    let last = text.replace("A-19999", "A 19999");
+    assert_reported(last, &["line 79997: seat_id has ' '"]);
+}
+
+#[test]
+fn long_values_are_clipped_in_messages() {
+    let long = "x".repeat(100_000);
+    for text in
+        [format!("seat_id,{long}\nA-1,1\n"), format!("seat_id,currency,price\nA-1,{long},1\n")]
+    {
+        let message = read(text).unwrap_err();
+        assert!(message.len() < 1_000 && message.contains('…'), "{message}");
+    }
+}
