@@ -12,7 +12,7 @@ REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/d
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
-	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance hostile-clients perf-build perf-guard
+	fuzz load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance hostile-clients perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ fleet-drill: ## Rolling restart, SIGKILL and SIGSTOP of processes under 2,000 ca
 hostile-clients: ## 13 attacks on HTTP/2, 5 s each, beside a client whose latency and calls are checked (3 min)
 	HOSTILE_MS=5000 HOSTILE_SLACK_MS=250 \
 	  $(CARGO) test --release --test e2e hostile:: -- --nocapture
+
+fuzz: ## Fuzz each target for a minute, two at a time (SECONDS=600, TARGETS="connection requests")
+	tests/fuzz/run.sh --seconds $(or $(SECONDS),60) $(TARGETS)
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)

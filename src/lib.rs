@@ -13,6 +13,8 @@ pub mod control_plane;
 mod currency;
 mod demo;
 mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod output;
 mod preflight;

@@ -17,6 +17,8 @@
 
 mod convert;
 mod event_names;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub(crate) mod inventory_v1;
 mod payment_conflicts;
 pub(crate) mod rejection;

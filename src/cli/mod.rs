@@ -9,6 +9,8 @@ mod args;
 mod client;
 mod event;
 mod export;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 mod help;
 mod input;

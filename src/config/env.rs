@@ -43,14 +43,14 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// Settings given in code; all others have their defaults.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Clone, Debug)]
 pub(crate) struct FixedEnv {
     vars: Vec<(String, OsString)>,
     cpus: Vec<usize>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl FixedEnv {
     /// No settings, on these CPUs.
     pub(crate) fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
@@ -65,7 +65,7 @@ impl FixedEnv {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Env for FixedEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         self.vars.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone())

@@ -8,6 +8,8 @@
 pub(crate) mod cpus;
 mod duration;
 mod env;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod otel;
 mod range;
 mod reader;
@@ -27,7 +29,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub(crate) use duration::{format_span, parse_with_unit};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use env::FixedEnv;
 pub(crate) use env::{Env, ProcessEnv};
 pub(crate) use otel::{OtelConfig, OtlpCompression, OtlpConfig, OtlpProtocol, SERVICE_NAME_KEY};

@@ -24,7 +24,7 @@ const TRACEPARENT: &str = "traceparent";
 
 /// Parses a W3C `traceparent` header; `None` if it is not valid, which counts as absent. Unlike the propagator of the SDK
 /// it requires the exact number of lower-case hexadecimal digits, as the recommendation does.
-fn parse_traceparent(text: &[u8]) -> Option<SpanContext> {
+pub(crate) fn parse_traceparent(text: &[u8]) -> Option<SpanContext> {
     let text = std::str::from_utf8(text).ok()?;
     let mut parts = text.trim().split('-');
     let (version, trace) = (parts.next()?, parts.next()?);

@@ -85,7 +85,7 @@ impl Drain {
     }
 
     /// Open connections of this shard, draining ones included.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn connections(&self) -> usize {
         self.connections.borrow().len()
     }

@@ -29,6 +29,8 @@ mod context;
 mod contracts;
 mod drain;
 mod early_resets;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 pub mod limits;
 mod message;

@@ -58,7 +58,7 @@ pub(super) struct DirectOperation {
 }
 
 impl DirectOperation {
-    fn of(target: &'static str, plugin: &dyn RuntimePlugin) -> Self {
+    pub(super) fn of(target: &'static str, plugin: &dyn RuntimePlugin) -> Self {
         Self { target, layer: plugin.config() }
     }
 
@@ -82,7 +82,7 @@ impl DirectOperation {
 
     /// What the SDK reads from the response.
     #[expect(clippy::result_large_err, reason = "the error type of the SDK's own calls")]
-    fn parse<O, E>(&self, response: HttpResponse) -> Result<O, SdkError<E, HttpResponse>>
+    pub(super) fn parse<O, E>(&self, response: HttpResponse) -> Result<O, SdkError<E, HttpResponse>>
     where
         O: fmt::Debug + Send + Sync + 'static,
         E: Error + Send + Sync + 'static,

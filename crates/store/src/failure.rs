@@ -125,7 +125,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
 /// engine. Other errors of its disk may come after the commit was written, and stay unknown.
 const DISK_FULL: &str = "database or disk is full";
 
-fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> FailureKind {
+pub(super) fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> FailureKind {
     match error {
         // Never sent: no credentials, an invalid endpoint, or a request that cannot be built.
         SdkError::ConstructionFailure(_) => FailureKind::Refused,

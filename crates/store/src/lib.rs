@@ -25,6 +25,8 @@ pub mod embedded;
 mod events;
 mod expiry;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod membership;
 mod observer;

@@ -162,7 +162,7 @@ fn line_about(transaction: &Transaction, what: &str) -> String {
 }
 
 /// The reasons that the store gives for each action of a cancelled transaction.
-fn reasons(failure: &CallFailure<TransactWriteItemsError>) -> &[CancellationReason] {
+pub(super) fn reasons(failure: &CallFailure<TransactWriteItemsError>) -> &[CancellationReason] {
     let error = failure.error.as_ref().and_then(|e| e.as_service_error());
     match error {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {

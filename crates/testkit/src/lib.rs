@@ -3,6 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`certificates`] | certificate authorities and certificates for tests of TLS |
+//! | [`corpus`] | replay of the inputs of a fuzz target |
 //! | [`documents`] | generated blocks of documents |
 //! | [`server`] | server processes: start, wait for the banner, read the log, stop |
 //! | [`restriction`] | processes without io_uring, with little lockable memory or few descriptors |
@@ -15,6 +16,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod certificates;
+pub mod corpus;
 pub mod documents;
 pub mod http2;
 pub mod restriction;

@@ -17,6 +17,8 @@
 pub mod client;
 mod failure;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod names;
 pub mod server;
 pub mod stream;

@@ -11,7 +11,7 @@ pub const PATTERN_BYTES_MAX: usize = 512;
 pub const PATTERNS_MAX: usize = 64;
 
 /// Names of one certificate that are compared or shown; further ones are ignored.
-const NAMES_MAX: usize = 64;
+pub(crate) const NAMES_MAX: usize = 64;
 
 /// The DNS names and URIs of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

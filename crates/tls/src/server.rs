@@ -29,6 +29,15 @@ pub struct ServerFileContents {
     client_authorities: Option<Vec<u8>>,
 }
 
+#[cfg(any(test, fuzzing))]
+impl ServerFileContents {
+    /// As if the files had these contents.
+    pub(crate) fn of(certificate: &[u8], key: &[u8], client_authorities: &[u8]) -> Self {
+        let pair = PairBytes { certificate: certificate.to_vec(), key: key.to_vec() };
+        Self { pair, client_authorities: Some(client_authorities.to_vec()) }
+    }
+}
+
 /// TLS of a port.
 #[derive(Clone, Debug)]
 pub struct ServerTls {

@@ -6,6 +6,9 @@ pub(super) mod list;
 mod progress;
 mod send;
 
+#[cfg(any(test, fuzzing))]
+pub use file::fuzzing::seat_file;
+
 use std::time::{Duration, Instant};
 
 use inventory_proto::inventory::v1 as pb;

@@ -4,6 +4,8 @@
 //! the keys, the clock and the terminal. Not here: anything that needs more than read access to `/metrics`.
 
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod model;
 mod parse;
 mod view;

@@ -12,6 +12,8 @@
 
 mod backend;
 pub(crate) mod check;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod import;
 mod message;
 mod status;
