@@ -5,6 +5,9 @@ CARGO ?= cargo
 
 # Options of the started program: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
 ARGS ?=
+# Rounds of `make chaos`, and the seed of the first one.
+ROUNDS ?= 20
+SEED ?= 0
 # Container build tool.
 ENGINE ?= docker
 # Git revision of an image: the build has no git.
@@ -12,7 +15,7 @@ REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/d
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
-	fuzz load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance hostile-clients perf-build perf-guard
+	fuzz load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance chaos hostile-clients perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +93,11 @@ outage-drill: ## Outage drill: 3 processes, 10,000 holds expire while the store 
 fleet-drill: ## Rolling restart, SIGKILL and SIGSTOP of processes under 2,000 calls a second (4 min)
 	FLEET_RATE=2000 FLEET_STOP_SECONDS=30 FLEET_P95_SLACK_MS=20 \
 	  $(CARGO) test --release --test e2e fleet:: -- --nocapture --test-threads 1
+
+# The rounds are independent; two of them at a time, because most of a round is waiting.
+chaos: ## Chaos on real processes: faults drawn by seed, checked histories (ROUNDS=20, SEED=0; 25 min for 20)
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) CHAOS_AT_ONCE=2 \
+	  $(CARGO) test --release --test chaos -- --nocapture --exact chaos
 
 hostile-clients: ## 13 attacks on HTTP/2, 5 s each, beside a client whose latency and calls are checked (3 min)
 	HOSTILE_MS=5000 HOSTILE_SLACK_MS=250 \

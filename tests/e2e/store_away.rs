@@ -2,14 +2,12 @@
 //! the log stays readable, and nothing that was acknowledged is lost.
 
 use std::collections::HashSet;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use inventory_proto::inventory::v1::GetEventRequest;
 use inventory_testkit::http2::{Http2Client, RELEASE};
 use inventory_testkit::server::{ServerCommand, TestServer, report_skipped};
+use inventory_testkit::small_disk::SmallDisk;
 use inventory_testkit::store_proxy::StoreProxy;
 use serde_json::Value;
 use tonic::Code;
@@ -159,31 +157,10 @@ async fn clock_that_differs_from_the_stores_is_reported() {
     .await;
 }
 
-/// A small file system; unmounted when dropped.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path) -> Option<Self> {
-        let path = CString::new(at.as_os_str().as_bytes()).unwrap();
-        let (kind, size) = (c"tmpfs".as_ptr(), c"size=6m".as_ptr().cast());
-        // SAFETY: all arguments are C strings that outlive the call.
-        let mounted = unsafe { libc::mount(kind, path.as_ptr(), kind, 0, size) };
-        (mounted == 0).then_some(Self(at))
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let path = CString::new(self.0.as_os_str().as_bytes()).unwrap();
-        // SAFETY: the path is a C string that outlives the call.
-        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
-    }
-}
-
 #[tokio::test]
 async fn full_disk_is_unavailable_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(directory.path()) else {
+    let Some(_disk) = SmallDisk::mount(directory.path(), 6 << 20) else {
         report_skipped(
             "full_disk_is_unavailable_and_loses_nothing",
             "no file system can be mounted",

@@ -7,6 +7,7 @@
 //! | [`documents`] | generated blocks of documents |
 //! | [`server`] | server processes: start, wait for the banner, read the log, stop |
 //! | [`restriction`] | processes without io_uring, with little lockable memory or few descriptors |
+//! | [`small_disk`] | a small file system that a test can fill |
 //! | [`store_proxy`] | a proxy before a store: lost answers, TLS, a store that is away or has another clock |
 //! | [`terminal`] | pseudo terminals |
 //! | [`http2`] | HTTP/2 clients for requests and frames that a gRPC library would not send |
@@ -21,6 +22,7 @@ pub mod documents;
 pub mod http2;
 pub mod restriction;
 pub mod server;
+pub mod small_disk;
 pub mod store_proxy;
 pub mod terminal;
 

@@ -1,0 +1,166 @@
+//! Clients that call the servers and record every attempt: what was sent, when, and what came back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use inventory_client::{CallOutcome, InventoryClient, code_name, connect_lazy, reason};
+use inventory_history::{CallEffect, CallOperation, HistoryRecorder, StockSelection};
+use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+/// Deadline of a call.
+pub(crate) const CALL_TIMEOUT: Duration =
+    if cfg!(debug_assertions) { Duration::from_secs(3) } else { Duration::from_secs(1) };
+
+/// Time after its deadline at which the client gives up a call.
+const DEADLINE_SLACK: Duration = Duration::from_millis(200);
+
+/// One client, with a connection to each server.
+#[derive(Clone)]
+pub(crate) struct RecordingClient {
+    number: u32,
+    servers: Vec<InventoryClient>,
+    recorder: HistoryRecorder,
+    failures: FailureCounts,
+}
+
+/// Failed attempts by status and reason.
+pub(crate) type FailureCounts = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// A call that can be repeated: the same reservation, the same payload.
+#[derive(Clone, Debug)]
+pub(crate) struct RepeatableCall {
+    pub(crate) reservation: String,
+    pub(crate) event: String,
+    pub(crate) operation: CallOperation,
+}
+
+impl RecordingClient {
+    /// Connects with the first call, and again after a loss.
+    pub(crate) fn new(
+        number: u32,
+        addresses: &[SocketAddr],
+        recorder: HistoryRecorder,
+        failures: FailureCounts,
+    ) -> Self {
+        let connect = |address: &SocketAddr| connect_lazy(&address.to_string()).unwrap();
+        let servers = addresses.iter().map(connect).collect();
+        Self { number, servers, recorder, failures }
+    }
+
+    /// One attempt at one server.
+    pub(crate) async fn attempt(&self, server: usize, call: &RepeatableCall) -> CallEffect {
+        let client = self.servers[server].clone();
+        let RepeatableCall { reservation, event, operation } = call.clone();
+        let id = self.recorder.begin(self.number, &reservation, &event, operation);
+        let answer = tokio::time::timeout(CALL_TIMEOUT + DEADLINE_SLACK, send(client, call));
+        let effect = match answer.await {
+            Ok(Ok(effect)) => effect,
+            Ok(Err(status)) => {
+                self.count_failure(&status);
+                effect_of(&status)
+            }
+            Err(_) => {
+                self.count_failure(&Status::deadline_exceeded("the client gave up"));
+                CallEffect::Unknown
+            }
+        };
+        self.recorder.end(id, effect.clone());
+        effect
+    }
+
+    fn count_failure(&self, status: &Status) {
+        let name = match (CallOutcome::of(status), reason(status)) {
+            (CallOutcome::NeverProcessed, _) => "never processed".to_owned(),
+            (CallOutcome::Lost, reason) if reason.is_empty() => "no answer".to_owned(),
+            (_, reason) => format!("{} {reason}", code_name(status.code())),
+        };
+        *self.failures.lock().unwrap().entry(name).or_default() += 1;
+    }
+}
+
+async fn send(mut client: InventoryClient, call: &RepeatableCall) -> Result<CallEffect, Status> {
+    let (reservation_id, event_id) = (call.reservation.clone(), call.event.clone());
+    match &call.operation {
+        CallOperation::Commit { selection } => {
+            let (qty, seat_ids) = payload(selection);
+            let payment_intent_id = "pi_1".to_owned();
+            let commit = CommitReq { reservation_id, event_id, qty, seat_ids, payment_intent_id };
+            let answer = client.commit_reservation(with_timeout(commit)).await?.into_inner();
+            Ok(CallEffect::Confirmed { order_id: answer.order_id })
+        }
+        CallOperation::Hold { selection, expires_at_ms } => {
+            let (qty, seat_ids) = payload(selection);
+            let expiry = expires_at_ms.map(|at| UNIX_EPOCH + Duration::from_millis(at));
+            let hold = PlaceHoldReq {
+                reservation_id,
+                event_id,
+                qty,
+                seat_ids,
+                section: String::new(),
+                hold_expires_at: expiry.map(Into::into),
+            };
+            let answer = client.place_hold(with_timeout(hold)).await?.into_inner();
+            let expiry = answer.hold_expires_at.unwrap_or_default();
+            let expires_at_ms = expiry.seconds as u64 * 1_000 + expiry.nanos as u64 / 1_000_000;
+            let seats = answer.seat_ids.into_iter().map(|seat| seat.seat_id).collect();
+            Ok(CallEffect::Held { expires_at_ms, seats })
+        }
+        CallOperation::Release { selection } => {
+            let (qty, seat_ids) = payload(selection);
+            let release = ReleaseReq { reservation_id, event_id, qty, seat_ids };
+            client.release_hold(with_timeout(release)).await?;
+            Ok(CallEffect::Released)
+        }
+        CallOperation::Refund | CallOperation::Read => unreachable!("the load makes no such call"),
+    }
+}
+
+fn payload(selection: &StockSelection) -> (i32, Vec<SeatRef>) {
+    match selection {
+        StockSelection::Units(units) | StockSelection::AnySeats(units) => {
+            (i32::try_from(*units).unwrap(), Vec::new())
+        }
+        StockSelection::Seats(seats) => {
+            let seats = seats.iter().map(|seat| SeatRef { seat_id: seat.clone() });
+            (0, seats.collect())
+        }
+        StockSelection::AsRecorded => (0, Vec::new()),
+    }
+}
+
+fn with_timeout<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// What a failed attempt has done, by docs/reference/statuses.md.
+fn effect_of(status: &Status) -> CallEffect {
+    let reason = reason(status);
+    match CallOutcome::of(status) {
+        CallOutcome::NeverProcessed => CallEffect::Refused,
+        CallOutcome::Lost => CallEffect::Unknown,
+        // "the request was not executed"
+        CallOutcome::Busy { .. } if ["OVERLOADED", "STORE_BUSY"].contains(&&*reason) => {
+            CallEffect::Refused
+        }
+        CallOutcome::Busy { .. } => CallEffect::Unknown,
+        CallOutcome::Answered if status.code() == Code::InvalidArgument => CallEffect::Refused,
+        CallOutcome::Answered => {
+            let info = status.get_details_error_info();
+            let seats = info.as_ref().and_then(|info| info.metadata.get("seat_ids"));
+            let seats: BTreeSet<&str> = seats.iter().flat_map(|ids| ids.split(',')).collect();
+            let seats: Vec<&str> = seats.into_iter().collect();
+            CallEffect::of_reason(&reason, &seats).unwrap_or(CallEffect::Unknown)
+        }
+    }
+}
+
+/// The wall clock of the clients, in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
