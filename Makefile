@@ -94,9 +94,8 @@ fleet-drill: ## Rolling restart, SIGKILL and SIGSTOP of processes under 2,000 ca
 	FLEET_RATE=2000 FLEET_STOP_SECONDS=30 FLEET_P95_SLACK_MS=20 \
 	  $(CARGO) test --release --test e2e fleet:: -- --nocapture --test-threads 1
 
-# The rounds are independent; two of them at a time, because most of a round is waiting.
 chaos: ## Chaos on real processes: faults drawn by seed, checked histories (ROUNDS=20, SEED=0; 25 min for 20)
-	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) CHAOS_AT_ONCE=2 \
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) \
 	  $(CARGO) test --release --test chaos -- --nocapture --exact chaos
 
 hostile-clients: ## 13 attacks on HTTP/2, 5 s each, beside a client whose latency and calls are checked (3 min)

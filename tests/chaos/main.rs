@@ -51,8 +51,11 @@ async fn chaos() {
     });
     let rounds: Vec<RoundReport> = rounds.buffered(settings.at_once).collect().await;
     report(&format!("\n{}", summary(&rounds)));
-    let failed: Vec<u64> =
-        rounds.iter().filter(|round| !round.violations.is_empty()).map(|round| round.seed).collect();
+    let failed: Vec<u64> = rounds
+        .iter()
+        .filter(|round| !round.violations.is_empty())
+        .map(|round| round.seed)
+        .collect();
     assert!(failed.is_empty(), "rounds with violations, by seed: {failed:?}");
 }
 

@@ -77,7 +77,8 @@ impl MovedHolds {
         for (n, (reservation, seat)) in self.0.iter().enumerate() {
             let expires_at = UnixMillis((now - AGES[n % AGES.len()]).as_millis() as u64);
             let bucket = ExpiryBucket::of(&reservation.parse().unwrap(), expires_at).to_string();
-            let (millis, bucket) = (json!({ "N": expires_at.0.to_string() }), json!({ "S": bucket }));
+            let (millis, bucket) =
+                (json!({ "N": expires_at.0.to_string() }), json!({ "S": bucket }));
             let key = json!({ "reservation_id": { "S": reservation } });
             let change = "SET expires_at = :at, expiry_bucket = :bucket";
             let values = json!({ ":at": millis, ":bucket": bucket });

@@ -62,7 +62,8 @@ fn is_hit(outcome: &FaultOutcome) -> bool {
 
 /// The tables of all rounds.
 pub(crate) fn summary(rounds: &[RoundReport]) -> String {
-    let mut text = String::from("fault                               hits  largest time to normal\n");
+    let mut text =
+        String::from("fault                               hits  largest time to normal\n");
     for kind in ChaosFault::ALL {
         let all = rounds.iter().flat_map(|round| &round.faults).filter(|fault| fault.0 == kind);
         let hits: Vec<_> = all.filter(|(_, outcome, _)| is_hit(outcome)).collect();
@@ -89,7 +90,8 @@ pub(crate) fn summary(rounds: &[RoundReport]) -> String {
         let _ = writeln!(text, "{name:<38}  {count:>10}");
     }
     let sum = |of: fn(&RoundReport) -> usize| rounds.iter().map(of).sum::<usize>();
-    let slowest = |of: fn(&RoundReport) -> Duration| rounds.iter().map(of).max().unwrap_or_default();
+    let slowest =
+        |of: fn(&RoundReport) -> Duration| rounds.iter().map(of).max().unwrap_or_default();
     let _ = write!(
         text,
         "\nrounds                                        {}\n\

@@ -263,7 +263,8 @@ impl ChaosRound {
             self.report.violations.push(text);
         }
         if checked.summary.foreign_records > 0 {
-            let text = format!("records that no call has made: {}", checked.summary.foreign_records);
+            let text =
+                format!("records that no call has made: {}", checked.summary.foreign_records);
             self.report.violations.push(text);
         }
     }
@@ -304,10 +305,7 @@ fn check_rules() -> CheckRules {
 }
 
 fn is_success(effect: &CallEffect) -> bool {
-    matches!(
-        effect,
-        CallEffect::Confirmed { .. } | CallEffect::Held { .. } | CallEffect::Released
-    )
+    matches!(effect, CallEffect::Confirmed { .. } | CallEffect::Held { .. } | CallEffect::Released)
 }
 
 fn effect_name(effect: &CallEffect) -> &'static str {

@@ -55,22 +55,12 @@ impl ChaosFault {
         Self::StoreErrors,
     ];
 
-    const OF_PROCESS: [Self; 6] = [
-        Self::Kill,
-        Self::Freeze,
-        Self::Drain,
-        Self::Descriptors,
-        Self::Memory,
-        Self::ClockStep,
-    ];
+    const OF_PROCESS: [Self; 6] =
+        [Self::Kill, Self::Freeze, Self::Drain, Self::Descriptors, Self::Memory, Self::ClockStep];
 
     /// Between the servers and any store; the outage has a slot of its own.
-    const OF_CONNECTIONS: [Self; 4] = [
-        Self::ConnectionsCut,
-        Self::AnswersSwallowed,
-        Self::AnswersSlow,
-        Self::AnswersTruncated,
-    ];
+    const OF_CONNECTIONS: [Self; 4] =
+        [Self::ConnectionsCut, Self::AnswersSwallowed, Self::AnswersSlow, Self::AnswersTruncated];
 
     const OF_DISK: [Self; 3] = [Self::StoreRestart, Self::DiskFull, Self::DiskReadOnly];
 
@@ -135,7 +125,7 @@ pub(crate) fn slots(seed: u64, shape: RoundShape) -> Vec<ChaosSlot> {
     if !shape.is_full {
         // `cargo test`: a few of them, others for each seed.
         of_store.truncate(3);
-        of_process.truncate(3);
+        of_process.truncate(2);
     }
     let mut slots: Vec<ChaosSlot> = Vec::new();
     for kind in of_store {

@@ -26,7 +26,7 @@ pub(crate) struct ChaosSettings {
 }
 
 impl ChaosSettings {
-    /// `CHAOS_ROUNDS` makes a full run; without it one short round runs.
+    /// `CHAOS_ROUNDS` makes a full run; without it a short round with each store runs.
     ///
     /// # Panics
     /// If a variable is not a number.
@@ -38,8 +38,9 @@ impl ChaosSettings {
             false => SHORT_OUTAGE_SECONDS,
         };
         Self {
-            rounds: rounds.unwrap_or(1),
-            at_once: number("CHAOS_AT_ONCE").map_or(1, |count| count.max(1) as usize),
+            // One round per store.
+            rounds: rounds.unwrap_or(2),
+            at_once: number("CHAOS_AT_ONCE").map_or(2, |count| count.max(1) as usize),
             first_seed: number("CHAOS_SEED").unwrap_or(0),
             is_full,
             outage: Duration::from_secs(number("CHAOS_OUTAGE_SECONDS").unwrap_or(outage)),

@@ -152,7 +152,6 @@ impl DiskStore {
         Some(DiskFiller(path))
     }
 
-
     /// Refuses each write of the engine to its files, or allows them again: a soft limit of file sizes. The kernel
     /// refuses to remount a file system that has files open for writing.
     pub(crate) fn refuse_writes(&self, are_refused: bool) {

@@ -27,6 +27,7 @@ static OFFSET: AtomicPtr<AtomicI64> = AtomicPtr::new(ptr::null_mut());
 ///
 /// # Safety
 /// As that of the C library: `time` is null or valid for a write.
+// SAFETY: the name replaces that of the C library on purpose, with the same signature and contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     // SAFETY: the system call has the contract of this function.
@@ -67,8 +68,7 @@ fn map() -> Option<*mut AtomicI64> {
         if file < 0 {
             return None;
         }
-        let mapped =
-            libc::mmap(ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, file, 0);
+        let mapped = libc::mmap(ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, file, 0);
         libc::close(file);
         mapped
     };
