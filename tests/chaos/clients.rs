@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use inventory_client::{CallOutcome, InventoryClient, code_name, connect_lazy, reason};
+use inventory_client::{CallOutcome, InventoryClient, code_name, reason};
 use inventory_history::{CallEffect, CallOperation, HistoryRecorder, StockSelection};
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -46,7 +47,11 @@ impl RecordingClient {
         recorder: HistoryRecorder,
         failures: FailureCounts,
     ) -> Self {
-        let connect = |address: &SocketAddr| connect_lazy(&address.to_string()).unwrap();
+        let connect = |address: &SocketAddr| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let endpoint = endpoint.tcp_nodelay(true).connect_timeout(CALL_TIMEOUT);
+            InventoryClient::new(endpoint.connect_lazy())
+        };
         let servers = addresses.iter().map(connect).collect();
         Self { number, servers, recorder, failures }
     }
