@@ -1,7 +1,7 @@
 //! One server process: its fixed ports, the relay to its clients, the front to its store, and what is done to it.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use inventory_process::{ChildProcess, allowed_cpus};
 use inventory_testkit::server::{ServerCommand, shards};
+use rand::Rng as _;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::clock_step;
@@ -30,6 +31,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Time from SIGTERM to the exit: the grace period, and what is closed after it.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Below the kernel's range of ephemeral ports, which begins at 32768.
+const SERVER_PORTS: std::ops::Range<u16> = 15_000..32_000;
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -225,6 +229,14 @@ pub(crate) fn limit_resource(pid: u32, resource: Resource, soft: Option<u64>) ->
     prlimit(pid, resource, limit).unwrap().current
 }
 
+/// An address that stays free while its server is away: outside the range from which the kernel takes the ports of
+/// outgoing connections and of listeners without a port.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let port = rand::rng().random_range(SERVER_PORTS);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
