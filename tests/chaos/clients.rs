@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use inventory_client::{CallOutcome, InventoryClient, code_name, reason};
-use inventory_history::{CallEffect, CallOperation, HistoryRecorder, StockSelection};
-use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
+use inventory_history::{CallEffect, CallOperation, FinalStatus, HistoryRecorder, StockSelection};
+use inventory_proto::inventory::v1::{
+    CommitReq, GetReservationReq, PlaceHoldReq, ReleaseReq, SeatRef,
+};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -120,7 +122,13 @@ async fn send(mut client: InventoryClient, call: &RepeatableCall) -> Result<Call
             client.release_hold(with_timeout(release)).await?;
             Ok(CallEffect::Released)
         }
-        CallOperation::Refund | CallOperation::Read => unreachable!("the load makes no such call"),
+        CallOperation::Read => {
+            let read = GetReservationReq { reservation_id };
+            let answer = client.get_reservation(with_timeout(read)).await?.into_inner();
+            let status = FinalStatus::of_name(&answer.status).unwrap();
+            Ok(CallEffect::Read { status })
+        }
+        CallOperation::Refund => unreachable!("the load makes no such call"),
     }
 }
 

@@ -194,6 +194,7 @@ impl LoadWorker {
             }
             let effect = self.client.attempt((first + attempt as usize) % SERVERS, call).await;
             if !matches!(effect, CallEffect::Unknown | CallEffect::Refused) {
+                self.read_or_repeat(call).await;
                 return effect;
             }
             tokio::time::sleep(backoff.mul_f64(self.draws.random_range(0.5..1.0))).await;
@@ -201,6 +202,26 @@ impl LoadWorker {
         }
         self.postponed.push(call.clone());
         CallEffect::Unknown
+    }
+
+    /// Calls once more after an outcome: reads the reservation, repeats the call or repeats it with another payload, at
+    /// any server.
+    async fn read_or_repeat(&mut self, call: &RepeatableCall) {
+        let operation = match (self.draws.random_range(0..100), &call.operation) {
+            (0..15, _) => CallOperation::Read,
+            (15..18, CallOperation::Commit { selection: StockSelection::Units(units) }) => {
+                CallOperation::Commit { selection: StockSelection::Units(units + 1) }
+            }
+            (18..22, CallOperation::Commit { selection }) => {
+                CallOperation::Release { selection: selection.clone() }
+            }
+            (22..28, CallOperation::Commit { .. } | CallOperation::Release { .. }) => {
+                call.operation.clone()
+            }
+            _ => return,
+        };
+        let server = self.server();
+        self.client.attempt(server, &RepeatableCall { operation, ..call.clone() }).await;
     }
 
     /// Repeats the postponed calls. Returns those without an outcome.

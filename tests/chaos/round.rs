@@ -120,16 +120,22 @@ impl ChaosRound {
     async fn run(&mut self, slots: Vec<ChaosSlot>) -> Result<(), String> {
         self.wait_for_normal("the start", Instant::now()).await?;
         let load = ChaosLoad::start(self.report.seed, |number| self.client(number));
+        let mut faults = Ok(());
         for slot in slots {
-            self.run_slot(&slot).await?;
+            faults = self.run_slot(&slot).await;
+            if faults.is_err() {
+                break;
+            }
         }
         let pending = load.finish().await;
         let without = pending.iter().map(|call| format!("no outcome after all faults: {call:?}"));
         self.report.violations.extend(without);
         self.probes.clear();
         self.report.affected = self.target.fronts.iter().map(|front| front.affected()).sum();
-        self.wait_for_holds().await?;
+        // A process that is slow to return does not excuse what the history shows.
+        let holds = self.wait_for_holds().await;
         self.check().await;
+        faults.and(holds)?;
         for server in &self.target.servers {
             server.lock().await.drain().await?;
         }
@@ -275,7 +281,8 @@ impl ChaosRound {
                 CallOperation::Hold { .. } => "hold",
                 CallOperation::Commit { .. } => "commit",
                 CallOperation::Release { .. } => "release",
-                CallOperation::Refund | CallOperation::Read => "other",
+                CallOperation::Read => "read",
+                CallOperation::Refund => "refund",
             };
             let counted = (operation, effect_name(&call.effect));
             *self.report.calls.entry(counted).or_insert(0) += 1;
@@ -322,6 +329,7 @@ fn effect_name(effect: &CallEffect) -> &'static str {
         CallEffect::ReservationCommitted => "RESERVATION_COMMITTED",
         CallEffect::ReservationNotFound => "RESERVATION_NOT_FOUND",
         CallEffect::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
+        CallEffect::Read { .. } => "OK",
         _ => "other",
     }
 }

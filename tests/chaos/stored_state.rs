@@ -23,7 +23,7 @@ const SEATS_AT_ONCE: usize = 60;
 
 /// Quantity events: total and stripes.
 const QUANTITY_EVENTS: [(&str, u64, u16); 4] =
-    [(UNITS, 500_000, 6), (SCARCE, 150, 3), (PROBE, 500_000, 3), (MOVED_UNITS, 200, 2)];
+    [(UNITS, 500_000, 6), (SCARCE, 40, 3), (PROBE, 500_000, 3), (MOVED_UNITS, 200, 2)];
 
 /// Halls: number of seats.
 const HALLS: [(&str, usize); 2] = [(HALL, HALL_SEATS), (MOVED_HALL, 24)];
