@@ -121,7 +121,8 @@ async fn stuck_transactions_log_little_and_are_resolved() {
     let shards = shards_that_logged(&lines, "TransactWriteItems for");
     let distinct: HashSet<i64> = shards.iter().copied().collect();
     assert!(!shards.is_empty() && shards.len() == distinct.len(), "{}", lines.join("\n"));
-    assert!(sent > 4 * shards.len(), "only {sent} transactions were sent");
+    // The first commit, and two attempts on each shard: the equal failure was not the only one.
+    assert!(sent > 2 * shards.len(), "only {sent} transactions were sent");
     store.clear_rule();
     until("readiness is back", async || is_ready(&server).await).await;
     let mut orders = HashSet::new();
