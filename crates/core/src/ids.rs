@@ -29,8 +29,9 @@ fn check(text: &str) -> Result<(), IdError> {
     if text.len() > limits::ID_BYTES_MAX {
         return Err(IdError::TooLong(text.len()));
     }
-    // Bytes first, by table: on the hot path nearly every id is valid.
-    if text.bytes().all(|byte| IS_ID_BYTE[usize::from(byte)]) {
+    // Bytes first: on the hot path nearly every id is valid, and the scan is branch-predictable. A table of the bytes saves
+    // instructions and costs time (ADR 0022).
+    if text.bytes().all(is_id_byte) {
         return Ok(());
     }
     let (at, bad) = text
@@ -43,17 +44,6 @@ fn check(text: &str) -> Result<(), IdError> {
 const fn is_id_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-')
 }
-
-/// [`is_id_byte`] of every byte.
-static IS_ID_BYTE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = is_id_byte(byte as u8);
-        byte += 1;
-    }
-    table
-};
 
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
