@@ -319,10 +319,6 @@ impl Engine {
         let own = self.layouts.get_or_insert(operation.event.clone(), || layout);
         // The shard that reads the seats is the first to see that the event was closed.
         layout.closed |= own.closed;
-        if self.in_flight.would_deadlock(&operation) {
-            self.answer(caller, Answer::Rejected(Rejection::store_busy()), None);
-            return;
-        }
         let task = OperationTask { operation, layout: Some(layout), hint };
         self.register(caller, task);
         self.run();

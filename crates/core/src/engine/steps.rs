@@ -125,6 +125,11 @@ impl Engine {
             self.answer(caller, rejection, None);
             return;
         }
+        // Also a call that has waited here: the leader that it would wait for next may be forwarded by now.
+        if matches!(caller, Caller::Shard(_)) && self.in_flight.would_deadlock(&operation) {
+            self.answer(caller, Answer::Rejected(Rejection::store_busy()), None);
+            return;
+        }
         match self.in_flight.register(caller, operation, layout, now) {
             Registration::Leader(operation) => {
                 self.expiries += usize::from(operation.verb == Verb::Expire);

@@ -634,6 +634,68 @@ fn crossing_release_and_refund_do_not_deadlock() {
     assert!(shards.iter().all(Engine::is_idle));
 }
 
+/// A release becomes the leader and is forwarded at once, while an expiry that the other shard has forwarded still waits
+/// for its turn behind it. The release may wait there for the leader of that expiry.
+#[test]
+fn forwarded_waiter_does_not_wait_for_a_leader_that_was_forwarded_meanwhile() {
+    let event: EventId = "evt".parse().expect("legal");
+    let owner = (0..2).find(|shard| {
+        Pools::new(*shard, 2, LaneSettings::default()).shard_of_seats(&event) == *shard
+    });
+    let first = owner.expect("one of the two");
+    let settings = EngineSettings {
+        shard: first,
+        shards: 2,
+        cache_capacity: 10,
+        cache_for: Micros::from_millis(1_000),
+        ..SETTINGS
+    };
+    let mut shard = Engine::new(settings, SmallRng::seed_from_u64(1));
+    let held = RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, 1),
+        state: ReservationState::Held,
+        order: None,
+        payment: None,
+        qty: 1,
+        draws: [StripeAllocation { stripe: 1, units: 1 }].into_iter().collect(),
+        seats: None,
+        expires_at: Some(UnixMillis(1_000_000)),
+        counted: true,
+        at: UnixMillis(0),
+    };
+    let mut fx = Vec::new();
+    // Of another quantity than the record: rejected once the record is read.
+    let known = RecordExpectation::Present;
+    let operation = Operation { expectation: known, ..commit("r", "evt", 2) };
+    shard.handle_call(CallId(1), operation, at(0));
+    let stripes = StripesRead::Found(vec![one_stripe(5), one_stripe(5)]);
+    shard.handle_stripes_read(&event, &stripes, at(0));
+    drain(&mut shard, &mut fx);
+    let read = fx.iter().find_map(|effect| match effect {
+        Effect::ReadRecords { read, .. } => Some(*read),
+        _ => None,
+    });
+    let release = Operation { verb: Verb::Release, expectation: known, ..commit("r", "evt", 1) };
+    shard.handle_call(CallId(2), release, at(0));
+    let reservation = "r".parse().expect("legal");
+    let expiry = seats::expiry(event.clone(), reservation, Micros(1_000_000));
+    let layout = shard.layouts.get(&event).copied().expect("read");
+    let hint = RecordHint::Confirmed(Some(held.clone()));
+    shard.handle_forwarded_call(1 - first, expiry, layout, hint, at(0));
+    fx.clear();
+    let records = RecordsRead::Found(vec![Ok(Some(held))]);
+    shard.handle_records_read(read.expect("it looks first"), &records, at(0));
+    drain(&mut shard, &mut fx);
+    let forwarded = fx.iter().any(|effect| {
+        matches!(effect, Effect::Forward { operation, .. } if operation.verb == Verb::Release)
+    });
+    let ended = fx.iter().any(|effect| {
+        let busy = Answer::Rejected(Rejection::store_busy());
+        matches!(effect, Effect::AnswerForwarded { answer, .. } if *answer == busy)
+    });
+    assert!(forwarded && ended, "{fx:?}");
+}
+
 /// One hot event uses half of a shard; other events are not affected.
 #[test]
 fn hot_event_uses_at_most_half_of_a_shard() {

@@ -19,9 +19,10 @@ pub(super) const PARTS: u16 = 4;
 pub(super) const SEGMENTS: u16 = 2;
 
 /// Maximum time for which a hold may be overdue while the store answers: far more than a reclaimer and its write need
-/// when most writes fail. An expiry waits for the write with an unknown outcome before it; if six requests in a row arrive
-/// late, the time-outs of its resends alone take a minute.
-const OVERDUE_MAX: Micros = Micros::from_millis(120_000);
+/// when most writes fail. An expiry waits for the write with an unknown outcome before it. The shard resolves such writes
+/// one after the other while they fail; if 40 of 100 requests are lost or late, five writes with a pause of up to a minute
+/// before each may be in front of it.
+const OVERDUE_MAX: Micros = Micros::from_millis(300_000);
 
 /// Interval of the checks of that rule.
 const CHECK_EVERY: Micros = Micros::from_millis(1_000);
