@@ -77,6 +77,9 @@ pub(crate) const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 /// Connections that the kernel queues per listener while its shard or the control plane is busy.
 pub(crate) const LISTEN_BACKLOG: i32 = 1_024;
 
+/// Connections that a shard accepts before its other tasks run: a flood of connections keeps the backlog full.
+pub(crate) const ACCEPTS_PER_POLL_MAX: usize = 16;
+
 // ---- The shard ----------------------------------------------------------------------------------
 
 /// Messages waiting in one shard's inbox, from other shards and from the control plane.

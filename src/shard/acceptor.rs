@@ -32,7 +32,7 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Accepts until the future is dropped.
     pub(super) async fn accept(self: Rc<Self>) {
-        loop {
+        for accepted in 1_usize.. {
             match self.listener.accept().await {
                 Ok(socket) => self.assign(socket),
                 Err(error) => {
@@ -41,6 +41,10 @@ impl Acceptor {
                     }
                     inventory_runtime::sleep(ACCEPT_PAUSE).await;
                 }
+            }
+            // Clients that connect faster than the shard accepts keep this task ready.
+            if accepted.is_multiple_of(limits::ACCEPTS_PER_POLL_MAX) {
+                inventory_runtime::yield_now().await;
             }
         }
     }

@@ -29,14 +29,18 @@ fn limits() -> BTreeMap<String, String> {
     all.map(|constant| (constant.name, constant.value)).collect()
 }
 
-/// The value of an expression: a number, a product, a quotient, or a duration in milliseconds.
+/// The value of an expression: a number, a product, a quotient, or a duration in microseconds.
 fn value(text: &str, limits: &BTreeMap<String, String>) -> u128 {
     if let Some((left, right)) = text.rsplit_once(" / ") {
         return value(left, limits) / value(right, limits);
     }
     if let Some(span) = text.strip_prefix("Duration::from_") {
         let (unit, amount) = span.trim_end_matches(')').split_once('(').unwrap();
-        let unit = if unit == "secs" { 1_000 } else { 1 };
+        let unit = match unit {
+            "secs" => 1_000_000,
+            "millis" => 1_000,
+            _ => 1,
+        };
         return unit * value(amount, limits);
     }
     let factor = |factor: &str| match factor.replace('_', "").parse() {
@@ -54,8 +58,9 @@ fn shown(name: &str, limits: &BTreeMap<String, String>) -> Option<String> {
         (number >= size && number.is_multiple_of(size)).then(|| format!("{} {unit}", number / size))
     };
     if text.starts_with("Duration") {
-        let minutes = unit(60_000, "min").filter(|_| number > 60_000);
-        return minutes.or_else(|| unit(1_000, "s"));
+        let minutes = unit(60_000_000, "min").filter(|_| number > 60_000_000);
+        let seconds = minutes.or_else(|| unit(1_000_000, "s"));
+        return seconds.or_else(|| unit(1_000, "ms")).or_else(|| unit(1, "µs"));
     }
     if name.contains("BYTES") {
         return unit(1 << 20, "MiB").or_else(|| unit(1 << 10, "KiB"));

@@ -114,14 +114,13 @@ where
         self.context.stats.count_poll();
         let now = clock::monotonic();
         let (coalescing, waker) = self.wakers(cx.waker());
-        self.writer.borrow_mut().begin_poll(cx.waker());
+        self.writer.borrow_mut().begin_poll(cx.waker(), now);
         let end = self.poll_rounds(now, &coalescing, &mut Context::from_waker(&waker));
         let flushed = self.writer.borrow_mut().flush();
-        if let Some(end) = end {
+        let lost = flushed.err().map(|error| ConnectionEnd::Lost(error.kind()));
+        if let Some(end) = end.or(lost) {
+            self.writer.borrow_mut().end();
             return Poll::Ready(end);
-        }
-        if let Err(error) = flushed {
-            return Poll::Ready(ConnectionEnd::Lost(error.kind()));
         }
         let has_calls = !self.calls.is_empty();
         self.guard.set_busy(has_calls);
@@ -129,9 +128,7 @@ where
         if let Some(at) = deadlines.into_iter().flatten().min() {
             self.timer.wake_at(now, at, cx.waker());
         }
-        if self.writer.borrow().read_budget_spent() {
-            cx.waker().wake_by_ref();
-        }
+        self.writer.borrow_mut().end_poll();
         coalescing.end_poll();
         Poll::Pending
     }
@@ -240,7 +237,12 @@ where
     fn end_without_preface(&self, error: &h2::Error) -> ConnectionEnd {
         match ConnectionEnd::from(error) {
             ConnectionEnd::Protocol(_) => {
-                ConnectionEnd::WrongProtocol(PeerProtocol::of(self.writer.borrow().first_bytes()))
+                let mut writer = self.writer.borrow_mut();
+                let protocol = PeerProtocol::of(writer.first_bytes());
+                if let Some(answer) = protocol.answer() {
+                    writer.answer_instead(answer);
+                }
+                ConnectionEnd::WrongProtocol(protocol)
             }
             other => other,
         }

@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 
+use super::connection_turns::ConnectionTurns;
 use super::drain::Drain;
 use super::health::{HealthState, WatchCount};
 use super::observer::CallObserver;
@@ -54,6 +55,7 @@ pub struct GrpcContext {
     /// What health checks report; without it their paths are unknown.
     pub(super) health: Option<watch::Receiver<HealthState>>,
     pub(super) health_watches: WatchCount,
+    pub(super) connection_turns: Rc<ConnectionTurns>,
     /// Responses are encoded into this buffer and split off.
     pub(super) response_buffer: RefCell<BytesMut>,
     /// Empty write buffers: a connection holds one only while it has bytes to send.
@@ -77,6 +79,7 @@ impl GrpcContext {
             bridge,
             health,
             health_watches: WatchCount::default(),
+            connection_turns: Rc::default(),
             response_buffer: RefCell::default(),
             write_buffers: RefCell::default(),
             jitter: RefCell::new(SmallRng::from_os_rng()),

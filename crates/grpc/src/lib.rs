@@ -25,6 +25,7 @@ mod coalescing_waker;
 mod connection;
 mod connection_end;
 mod connection_lifecycle;
+mod connection_turns;
 mod context;
 mod contracts;
 mod drain;

@@ -34,9 +34,15 @@ pub(crate) const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
 /// Empty write buffers that a shard keeps. One poll needs one; the others serve connections whose send buffer is full.
 pub(crate) const WRITE_BUFFERS_SPARE_MAX: usize = 8;
 
-/// Bytes that a connection reads in one poll, so that the other connections of its shard run: about 600
-/// requests, or two milliseconds.
+/// Bytes that a connection reads in one poll, so that the other connections of its shard run: about 600 requests.
 pub const READ_BYTES_PER_POLL_MAX: usize = 64 * 1024;
+
+/// Time after which a poll reads no more, although it has read fewer bytes: frames differ in what they cost. Of the connections
+/// that reach one of these bounds, one at a time is polled, so that each other task of the shard waits for one such poll.
+pub const READ_TIME_PER_POLL_MAX: Duration = Duration::from_micros(500);
+
+/// Bytes that a poll reads without looking at the time: more than those of nearly every poll.
+pub(crate) const READ_BYTES_UNTIMED: usize = 16 * 1024;
 
 /// Rounds of one poll, each HTTP/2 and then the calls. Two suffice for nearly every poll; the bound keeps a
 /// handler that always wakes itself from blocking the shard.

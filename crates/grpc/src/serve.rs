@@ -167,9 +167,12 @@ impl Drop for ConnectionReport {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::cell::Cell;
     use std::io;
     use std::pin::Pin;
-    use std::task::Context;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
 
     use super::*;
     use crate::{Inventory, InventoryServer};
@@ -265,5 +268,113 @@ mod tests {
         let end = inventory_runtime::run_unpinned(serving).unwrap();
         assert_eq!(end, ConnectionEnd::Panicked);
         assert_eq!(context.drain.connections(), 0);
+    }
+
+    /// A client that floods its connection with SETTINGS frames and never pauses.
+    struct FloodStream {
+        preface: &'static [u8],
+        /// Bytes of the current frame that are sent.
+        offset: usize,
+        /// Sends DATA frames of no stream instead, which end the connection.
+        is_invalid: Rc<Cell<bool>>,
+    }
+
+    impl FloodStream {
+        fn new(is_invalid: &Rc<Cell<bool>>) -> Self {
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+            Self { preface, offset: 0, is_invalid: Rc::clone(is_invalid) }
+        }
+    }
+
+    impl AsyncRead for FloodStream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let kind = if self.is_invalid.get() { 0 } else { 4 };
+            let frame = [0, 0, 0, kind, 0, 0, 0, 0, 0];
+            for byte in buf.iter_mut() {
+                *byte = match self.preface.split_first() {
+                    Some((first, rest)) => {
+                        self.preface = rest;
+                        *first
+                    }
+                    None => {
+                        let byte = frame[self.offset];
+                        self.offset = (self.offset + 1) % frame.len();
+                        byte
+                    }
+                };
+            }
+            Poll::Ready(Ok(buf.len()))
+        }
+    }
+
+    impl AsyncWrite for FloodStream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Default)]
+    struct WakeCount(AtomicUsize);
+
+    impl Wake for WakeCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn of_flooded_connections_one_at_a_time_is_ready() {
+        const FLOODS: usize = 5;
+        let woken = async {
+            let context = Rc::new(GrpcContext::for_tests());
+            let service = Rc::new(InventoryServer::new(EmptyHandlers));
+            let is_invalid = Rc::<Cell<bool>>::default();
+            let mut floods: Vec<_> = (0..FLOODS)
+                .map(|_| {
+                    let (service, context) = (Rc::clone(&service), Rc::clone(&context));
+                    Box::pin(serve_connection(FloodStream::new(&is_invalid), service, context))
+                })
+                .collect();
+            let wakes: Vec<Arc<WakeCount>> = (0..FLOODS).map(|_| Arc::default()).collect();
+            let mut poll = |flood: usize| {
+                let waker = Waker::from(Arc::clone(&wakes[flood]));
+                assert!(floods[flood].as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            };
+            (0..FLOODS).for_each(&mut poll);
+            let woken = || wakes.iter().map(|count| count.0.swap(0, Ordering::SeqCst)).collect();
+            let mut rounds: Vec<Vec<usize>> = vec![woken()];
+            for flood in 0..FLOODS {
+                poll(flood);
+                rounds.push(woken());
+            }
+            // A connection that ends passes its turn on at once, although it lingers.
+            is_invalid.set(true);
+            poll(0);
+            let after: Vec<usize> = woken();
+            assert_eq!(after[1..], [1, 0, 0, 0]);
+            rounds
+        };
+        let rounds = inventory_runtime::run_unpinned(woken).unwrap();
+        for (round, woken) in rounds.into_iter().enumerate() {
+            let expected: Vec<usize> =
+                (0..FLOODS).map(|flood| usize::from(flood == round % FLOODS)).collect();
+            assert_eq!(woken, expected, "round {round}");
+        }
     }
 }

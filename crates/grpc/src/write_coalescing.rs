@@ -14,11 +14,17 @@ use std::task::{Context, Poll, Waker};
 use futures::io::{AsyncRead, AsyncWrite};
 use tokio::io::ReadBuf;
 
+use super::connection_turns::ConnectionTurn;
 use super::context::GrpcContext;
-use crate::limits::{LINGER_BYTES_MAX, READ_BYTES_PER_POLL_MAX, WRITE_BUFFER_BYTES_MAX};
+use crate::limits::{
+    LINGER_BYTES_MAX, READ_BYTES_PER_POLL_MAX, READ_BYTES_UNTIMED, READ_TIME_PER_POLL_MAX,
+    WRITE_BUFFER_BYTES_MAX,
+};
+use inventory_core::time::Micros;
+use inventory_runtime::clock;
 
-/// Bytes of the peer that are kept: the longest method of HTTP/1 in use, and a space.
-const FIRST_BYTES: usize = 8;
+/// Bytes of the peer that are kept: the longest method of HTTP/1 in use, a space, and the first byte of the target.
+const FIRST_BYTES: usize = 11;
 
 /// The stream and the bytes that wait to be written to it.
 pub(super) struct WriteCoalescer<T> {
@@ -32,12 +38,17 @@ pub(super) struct WriteCoalescer<T> {
     task: Waker,
     /// Bytes that may still be read in this poll.
     read_budget: usize,
+    /// From here on this poll reads no more.
+    reads_until: Micros,
+    turn: ConnectionTurn,
     /// The socket had nothing to read; it is not read again in this poll.
     socket_empty: bool,
     received: bool,
     /// The first bytes of the peer, to recognise another protocol than HTTP/2.
     first: [u8; FIRST_BYTES],
     first_count: usize,
+    /// Bytes have been written to the stream.
+    has_sent: bool,
     /// Bytes read and discarded after the end.
     discarded: usize,
 }
@@ -47,6 +58,7 @@ pub(super) struct CoalescedStream<T>(Rc<RefCell<WriteCoalescer<T>>>);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
     pub(super) fn new(io: T, context: Rc<GrpcContext>) -> Rc<RefCell<Self>> {
+        let turn = ConnectionTurn::new(&context.connection_turns);
         Rc::new(RefCell::new(Self {
             io,
             context,
@@ -54,18 +66,28 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
             sent: 0,
             task: Waker::noop().clone(),
             read_budget: 0,
+            reads_until: Micros(0),
+            turn,
             socket_empty: false,
             received: false,
             first: [0; FIRST_BYTES],
             first_count: 0,
+            has_sent: false,
             discarded: 0,
         }))
     }
 
-    pub(super) fn begin_poll(&mut self, task: &Waker) {
+    pub(super) fn begin_poll(&mut self, task: &Waker, now: Micros) {
         self.task.clone_from(task);
-        self.read_budget = READ_BYTES_PER_POLL_MAX;
+        // A connection that waits for its turn reads nothing, for whatever reason it is polled.
+        self.read_budget = if self.turn.may_read() { READ_BYTES_PER_POLL_MAX } else { 0 };
+        self.reads_until = now.plus(Micros(READ_TIME_PER_POLL_MAX.as_micros() as u64));
         self.socket_empty = false;
+    }
+
+    /// Ends a poll. If it stopped reading to let others run, the task is woken when it is this connection's turn.
+    pub(super) fn end_poll(&mut self) {
+        self.turn.end_poll(self.read_budget == 0, &self.task);
     }
 
     /// Whether bytes arrived since the last call.
@@ -73,25 +95,40 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         std::mem::take(&mut self.received)
     }
 
-    /// Whether this poll stopped reading to let other connections run.
-    pub(super) fn read_budget_spent(&self) -> bool {
-        self.read_budget == 0
-    }
-
-    /// The first bytes of the peer, up to eight.
+    /// The first bytes of the peer, up to [`FIRST_BYTES`].
     pub(super) fn first_bytes(&self) -> &[u8] {
         &self.first[..self.first_count]
     }
 
+    /// Ends the last poll. What is still read is discarded, without a turn.
+    pub(super) fn end(&mut self) {
+        self.turn.give_up();
+    }
+
+    /// Replaces what waits to be sent, if nothing has been sent so far, by the last answer of the connection.
+    pub(super) fn answer_instead(&mut self, answer: &[u8]) {
+        if !self.has_sent {
+            self.out.clear();
+            self.out.extend_from_slice(answer);
+        }
+    }
+
     /// Sends the buffer. Bytes that the socket does not accept stay buffered, and the socket wakes the task
     /// when it accepts more.
+    ///
+    /// Nothing is sent before the first bytes of the peer, which sends its preface at once (RFC 9113, 3.4): they show
+    /// whether it speaks HTTP/2 at all. A client of another protocol gets an answer that it can read.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.first_count == 0 {
+            return Ok(());
+        }
         let mut cx = Context::from_waker(&self.task);
         while self.sent < self.out.len() {
             match Pin::new(&mut self.io).poll_write(&mut cx, &self.out[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(taken)) => {
                     self.sent += taken;
+                    self.has_sent = true;
                     self.context.stats.count_write();
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -112,7 +149,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
     /// sent more than [`LINGER_BYTES_MAX`].
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4 * 1024];
+        let until = self.discarded + READ_BYTES_PER_POLL_MAX;
         while self.discarded < LINGER_BYTES_MAX {
+            if self.discarded >= until {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match Pin::new(&mut self.io).poll_read(cx, &mut scratch) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) => self.discarded += read,
@@ -148,6 +190,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
     fn read(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.socket_empty {
             return Poll::Pending;
+        }
+        let is_timed = self.read_budget <= READ_BYTES_PER_POLL_MAX - READ_BYTES_UNTIMED;
+        if is_timed && clock::monotonic() >= self.reads_until {
+            self.read_budget = 0;
         }
         if self.read_budget == 0 {
             return Poll::Pending;
@@ -287,7 +333,9 @@ mod tests {
         socket: FakeSocket,
     ) -> (Rc<RefCell<WriteCoalescer<FakeSocket>>>, CoalescedStream<FakeSocket>) {
         let writer = WriteCoalescer::new(socket, Rc::new(GrpcContext::for_tests()));
-        writer.borrow_mut().begin_poll(Waker::noop());
+        writer.borrow_mut().begin_poll(Waker::noop(), clock::monotonic());
+        // The peer has sent its preface.
+        writer.borrow_mut().first_count = FIRST_BYTES;
         let stream = CoalescedStream::new(&writer);
         (writer, stream)
     }
@@ -355,7 +403,7 @@ mod tests {
         assert_eq!(write(&mut stream, b"one"), Poll::Ready(3));
         writer.borrow_mut().flush().unwrap();
         assert_eq!(writer.borrow().io.flushes, 1);
-        writer.borrow_mut().begin_poll(Waker::noop());
+        writer.borrow_mut().begin_poll(Waker::noop(), clock::monotonic());
         writer.borrow_mut().flush().unwrap();
         assert_eq!(writer.borrow().io.flushes, 2);
     }
@@ -378,12 +426,48 @@ mod tests {
             }
         };
         assert_eq!(read_all(&mut stream), READ_BYTES_PER_POLL_MAX);
-        assert!(writer.borrow().read_budget_spent());
-        writer.borrow_mut().begin_poll(Waker::noop());
+        assert_eq!(writer.borrow().read_budget, 0);
+        writer.borrow_mut().begin_poll(Waker::noop(), clock::monotonic());
         assert_eq!(read_all(&mut stream), 10);
         let reads = writer.borrow().io.reads;
         assert_eq!(read_all(&mut stream), 0);
         assert_eq!(writer.borrow().io.reads, reads);
         assert!(writer.borrow_mut().take_received() && !writer.borrow_mut().take_received());
+    }
+
+    #[test]
+    fn a_poll_that_has_taken_too_long_reads_no_more() {
+        let inbound = READ_BYTES_PER_POLL_MAX;
+        let (writer, mut stream) = coalesced(FakeSocket { inbound, ..Default::default() });
+        let late = Micros(clock::monotonic().0 - READ_TIME_PER_POLL_MAX.as_micros() as u64);
+        writer.borrow_mut().begin_poll(Waker::noop(), late);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut memory = vec![0; 8 * 1024];
+        let mut read = || {
+            let mut buf = ReadBuf::new(&mut memory);
+            Pin::new(&mut stream).poll_read(&mut cx, &mut buf).is_ready()
+        };
+        // Without a look at the time, so that a slow machine makes progress.
+        assert!(read() && read());
+        assert!(!read());
+        assert_eq!(writer.borrow().io.inbound, inbound - READ_BYTES_UNTIMED);
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_peer_shows_its_protocol() {
+        let (writer, mut stream) = coalesced(FakeSocket { room: 100, ..Default::default() });
+        writer.borrow_mut().first_count = 0;
+        assert_eq!(write(&mut stream, b"settings"), Poll::Ready(8));
+        writer.borrow_mut().flush().unwrap();
+        assert!(writer.borrow().io.taken.is_empty());
+        writer.borrow_mut().first_count = 1;
+        writer.borrow_mut().answer_instead(b"no HTTP/2");
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.taken, b"no HTTP/2");
+        // Not after something has been sent.
+        assert_eq!(write(&mut stream, b"data"), Poll::Ready(4));
+        writer.borrow_mut().answer_instead(b"no HTTP/2");
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.taken, b"no HTTP/2data");
     }
 }
