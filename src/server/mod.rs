@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binds the ports, so that a port in use ends the start |
+//! | `port_security.rs` | TLS of both ports, and admin tokens |
+//! | `shard_start.rs`, `control_plane_start.rs` | start the shards and the control plane |
 //! | `shard_pool.rs`, `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
 //! | `watchdog.rs` | detects stalled shards and outages of the store |
 //! | `store_watch.rs` | outages of the store and clock skew: when to report them |
@@ -16,60 +18,47 @@
 
 mod audit_backend;
 mod banner;
+mod control_plane_start;
 pub(crate) mod dev;
 mod membership;
+mod port_security;
 pub(crate) mod ports;
 mod shard_gateway;
 mod shard_pool;
+mod shard_start;
 mod store_watch;
 mod watchdog;
 
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use futures::future::Either;
 use opentelemetry_sdk::trace::Sampler;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use self::audit_backend::ShardAuditBackend;
+use self::control_plane_start::ControlPlaneParts;
 pub(crate) use self::dev::run_dev;
-use self::shard_gateway::ShardGateway;
-use self::shard_pool::ShardPool;
+use self::port_security::{PortSecurity, transport};
+use self::shard_start::{ShardLinks, shard_configs, start_shards};
 use self::watchdog::{Watchdog, WatchdogThresholds};
-use crate::api::inventory_v1::InventoryHandlers;
-use crate::api::reservation_service::{RequestLimits, ReservationService};
-use crate::api::reservation_v1::ReservationHandlers;
 use crate::build_info;
-use crate::config::{AdminAccessFiles, Config, SERVICE_NAME_KEY, cpus};
-use crate::control_plane::{
-    AdminAccess, AdminTokens, ControlPlane, ControlPlaneConfig, ControlPlaneTask, Readiness,
-    ShutdownSignal, SpanExportConfig,
-};
+use crate::config::{Config, SERVICE_NAME_KEY, cpus};
+use crate::control_plane::{ControlPlane, Readiness, ShutdownSignal, SpanExportConfig};
 use crate::limits;
-use crate::preflight::{
-    Explanation, HostFacts, connections_per_shard, explain_connect_error, explain_listen_error,
-    explain_ring_error, explain_topology_error, require_store, resolve_store,
-};
-use crate::shard::connection_balancer::ConnectionBalancer;
+use crate::preflight::{Explanation, explain_listen_error, require_store, resolve_store};
 use crate::shard::driver::{ShardInbox, ShardMailbox, ShardMessage};
 use crate::shard::inbox::inbox;
-use crate::shard::membership::ShardMembership;
-use crate::shard::shutdown_barrier::barriers;
-use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWork};
-use crate::telemetry::aggregate::BuildInfo;
+use crate::shard::{ShardThread, UnfinishedWork};
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use crate::telemetry::store_health::StoreHealth;
 use crate::telemetry::trace::{self, SpanSink};
 use crate::tls::PortTls;
 use inventory_core::counters::Counters;
-use inventory_grpc::tonic_bridge::{self, TonicBridge};
-use inventory_grpc::{GrpcSettings, HealthState, InventoryServer, InventoryServiceServer};
+use inventory_grpc::tonic_bridge;
 use inventory_store::{AwsAccess, StoreSettings};
 
 /// Addresses of a running server.
@@ -187,75 +176,40 @@ impl Server {
         signals: bool,
     ) -> Result<Self, Explanation> {
         let count = config.shard_cpus.len();
-        let tls = config.grpc_tls.clone().map(|files| PortTls::load("grpc", files)).transpose()?;
-        let (admin_tls, admin_tokens) = load_admin_access(config)?;
+        let security = PortSecurity::load(config)?;
         if let Some(warning) = cpus::quota_warning(count, cpus::quota()) {
             tracing::warn!(shards = count, "{warning}");
         }
-        let Listeners { grpc, metrics, admin } = Listeners::bind(config)?;
+        let listeners = Listeners::bind(config)?;
         check_store(&store, config)?;
-        let grpc_address = local_address(&grpc[0])?;
+        let grpc_address = local_address(&listeners.grpc[0])?;
         let (shard_memberships, membership_report) = membership::membership(config, grpc_address);
         let (mailboxes, inboxes): (Vec<ShardMailbox>, Vec<ShardInbox>) =
             (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
-        let (bridge, bridge_receiver) = tonic_bridge::channel();
-        let heartbeats = Heartbeats::new(count);
-        let store_health = StoreHealth::new(count);
+        let (bridge, reflection) = tonic_bridge::channel();
         let (tracing, export) = tracing_settings(config);
-        let counts = export.as_ref().map(|export| Arc::clone(&export.spans.counts));
-        let pool = Arc::new(ShardPool::new(mailboxes.clone()));
-        let gateway = ShardGateway::new(
-            Arc::clone(&pool),
-            heartbeats.clone(),
-            store_health.clone(),
-            readiness.clone(),
-            counts,
-            store.aws().cloned(),
-            membership_report,
-        );
-        let secured = tls.iter().chain(&admin_tls).cloned().collect();
-        let gateway = Arc::new(gateway.with_tls(secured));
-        let routes = crate::control_plane::reflection_routes();
-        let reload = Arc::new(Notify::new());
-        let mut tasks: Vec<ControlPlaneTask> =
-            vec![Box::pin(tonic_bridge::serve(bridge_receiver, routes))];
-        for tls in tls.iter().chain(&admin_tls) {
-            tasks.push(Box::pin(tls.clone().follow_files(Arc::clone(&reload))));
-        }
-        if let Some(tokens) = &admin_tokens {
-            tasks.push(Box::pin(tokens.clone().follow_file(Arc::clone(&reload))));
-        }
-        let is_reloadable = tasks.len() > 1;
-        let admin_access = AdminAccess::new(admin_tls, admin_tokens, gateway.admin_refusals());
-        let control_plane = ControlPlane::start(ControlPlaneConfig {
-            metrics,
-            admin: admin.map(|listener| (listener, gateway.clone() as _)),
-            admin_access,
-            audit: Some(Arc::new(ShardAuditBackend::new(pool))),
-            scrape: gateway,
-            readiness: readiness.clone(),
-            build: BuildInfo {
-                service: config.service_name.clone(),
-                version: build_info::service_version(config),
-                revision: build_info::revision().to_owned(),
-            },
-            export,
-            signals,
-            reload: is_reloadable.then_some(reload),
-            tasks,
-        })
-        .map_err(|error| explanation(error.to_string()))?;
-
         let links = ShardLinks {
             mailboxes: mailboxes.clone(),
             bridge,
             health: readiness.health(),
-            heartbeats: heartbeats.clone(),
-            store_health: store_health.clone(),
+            heartbeats: Heartbeats::new(count),
+            store_health: StoreHealth::new(count),
             tracing,
-            tls: tls.clone(),
+            tls: security.grpc.clone(),
         };
+        let Listeners { grpc, metrics, admin } = listeners;
+        let control_plane = ControlPlaneParts {
+            metrics,
+            admin,
+            reflection,
+            readiness: readiness.clone(),
+            export,
+            store: store.aws().cloned(),
+            membership_report,
+            signals,
+        }
+        .start(config, &links, &security)?;
         let ends = grpc.into_iter().zip(inboxes).zip(shard_memberships);
         let configs = shard_configs(config, &store, ends, &links);
         let addresses = ServerAddresses {
@@ -266,8 +220,9 @@ impl Server {
         let ended = Arc::new(Notify::new());
         let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
+        let ShardLinks { heartbeats, store_health, .. } = links;
         let watchdog = start_watchdog(config, heartbeats, store_health, readiness.clone())?;
-        log_start(addresses, count, tls.as_ref());
+        log_start(addresses, count, security.grpc.as_ref());
         Ok(Self {
             shards,
             ended,
@@ -413,56 +368,6 @@ fn check_store(store: &StoreSettings, config: &Config) -> Result<(), Explanation
     Ok(())
 }
 
-/// What connects the shards with each other and with the control plane.
-struct ShardLinks {
-    mailboxes: Vec<ShardMailbox>,
-    bridge: TonicBridge,
-    health: watch::Receiver<HealthState>,
-    heartbeats: Heartbeats,
-    store_health: StoreHealth,
-    tracing: Option<(Sampler, SpanSink)>,
-    tls: Option<PortTls>,
-}
-
-fn shard_configs(
-    config: &Config,
-    store: &StoreSettings,
-    ends: impl Iterator<Item = ((TcpListener, ShardInbox), ShardMembership)>,
-    links: &ShardLinks,
-) -> Vec<ShardConfig> {
-    let shards = config.shard_cpus.len();
-    let balancer =
-        ConnectionBalancer::new(shards, connections_per_shard(&HostFacts::read(), shards));
-    let parts = ends.zip(barriers(shards)).enumerate();
-    let of_shard = |(shard, (((listener, inbox), membership), shutdown_barrier))| ShardConfig {
-        shard,
-        shards,
-        cpu: config.shard_cpus[shard],
-        spin_before_park: config.spin_before_park,
-        listener,
-        inbox,
-        peers: links.mailboxes.clone(),
-        balancer: balancer.clone(),
-        shutdown_barrier,
-        store: store.clone(),
-        grpc: grpc_settings(config),
-        bridge: links.bridge.clone(),
-        health: links.health.clone(),
-        answers_cached: config.answers_cached,
-        answers_cached_for: config.answers_cached_for,
-        late_commit: config.late_commit,
-        sold_out_latch: config.sold_out_latch,
-        read_staleness: config.read_staleness,
-        heartbeats: links.heartbeats.clone(),
-        store_health: links.store_health.clone(),
-        membership,
-        tracing: links.tracing.clone(),
-        log_calls_ratio: config.log_calls_ratio,
-        tls: links.tls.as_ref().map(PortTls::current),
-    };
-    parts.map(of_shard).collect()
-}
-
 fn start_watchdog(
     config: &Config,
     heartbeats: Heartbeats,
@@ -473,61 +378,6 @@ fn start_watchdog(
     let thresholds = WatchdogThresholds { not_ready, exit };
     watchdog::start(heartbeats, store_health, readiness, thresholds)
         .map_err(|error| explanation(format!("the watchdog's thread cannot be started: {error}")))
-}
-
-fn start_shards(
-    configs: Vec<ShardConfig>,
-    config: &Config,
-    ended: &Arc<Notify>,
-    mailboxes: &[ShardMailbox],
-) -> Result<Vec<ShardThread>, Explanation> {
-    inventory_runtime::check_topology().map_err(|error| explain_topology_error(&error))?;
-    let count = configs.len();
-    let (started, starts) = mpsc::channel();
-    let mut shards = Vec::with_capacity(count);
-    for config_of_shard in configs {
-        let limits = RequestLimits {
-            qty_max: config.max_qty,
-            hold_ttl: config.hold_ttl,
-            hold_ttl_max: config.hold_ttl_max,
-        };
-        // Two contracts on one port and the same reservations.
-        let service = move |driver, recorder| {
-            let core = ReservationService::new(driver, recorder, limits);
-            let inventory = InventoryHandlers::new(Rc::clone(&core));
-            let reservation = ReservationHandlers::new(core);
-            (InventoryServer::new(inventory), InventoryServiceServer::new(reservation))
-        };
-        let shard = shard::start(config_of_shard, service, started.clone(), Arc::clone(ended))
-            .map_err(|error| explanation(format!("a shard's thread cannot be started: {error}")))?;
-        shards.push(shard);
-    }
-    drop(started);
-    let mut failure = None;
-    // The loop ends because each shard sends one message or drops its sender.
-    for (_, start) in starts.iter().take(count) {
-        match start {
-            Ok(()) => {}
-            Err(ShardStartError::Ring(error)) => {
-                failure = Some(explain_ring_error(&error, &HostFacts::read(), count));
-            }
-            Err(ShardStartError::Store(error)) => {
-                failure = Some(explain_connect_error(&error, &config.store))
-            }
-        }
-    }
-    match failure {
-        None => Ok(shards),
-        Some(explanation) => {
-            for mailbox in mailboxes {
-                let _ = mailbox.send(ShardMessage::Abort);
-            }
-            for shard in shards {
-                shard.join();
-            }
-            Err(explanation)
-        }
-    }
 }
 
 /// What is sampled, and where its spans go; `None` without a collector or with ratio 0.
@@ -566,42 +416,6 @@ fn span_resource(config: &Config) -> Vec<(String, String)> {
         }
     }
     resource
-}
-
-fn grpc_settings(config: &Config) -> GrpcSettings {
-    GrpcSettings {
-        call_timeout: config.call_timeout,
-        streams_per_connection: config.streams_per_connection,
-        keep_alive_period: Some(config.keep_alive_period),
-        connection_age: config.connection_age,
-        ..GrpcSettings::default()
-    }
-}
-
-/// TLS and tokens of the admin port.
-fn load_admin_access(
-    config: &Config,
-) -> Result<(Option<PortTls>, Option<AdminTokens>), Explanation> {
-    // Files of a port that is off are not looked at.
-    let Some(address) = config.admin else {
-        return Ok((None, None));
-    };
-    let AdminAccessFiles { tls, tokens } = config.admin_access.clone();
-    if !address.ip().is_loopback() && tls.is_none() {
-        tracing::warn!(%address, "admin tokens are sent without TLS");
-    }
-    let tls = tls.map(|files| PortTls::load("admin", files)).transpose()?;
-    let tokens = tokens.map(AdminTokens::load).transpose();
-    Ok((tls, tokens.map_err(|error| explanation(error.to_string()))?))
-}
-
-/// How clients reach the port, for the log.
-fn transport(tls: Option<&PortTls>) -> &'static str {
-    match tls {
-        None => "plaintext",
-        Some(tls) if tls.requires_certificates() => "mutual TLS",
-        Some(_) => "TLS",
-    }
 }
 
 fn port_of(port: u16) -> SocketAddr {
