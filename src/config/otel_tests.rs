@@ -170,6 +170,20 @@ fn password_of_an_endpoint_is_not_repeated_in_messages() {
 }
 
 #[test]
+fn credentials_in_an_endpoint_are_refused_and_the_headers_named() {
+    for value in ["http://user:s3cret@otel:4317", "https://user@otel", "user:s3cret@otel:4317"] {
+        for name in [ENDPOINT, TRACES_ENDPOINT] {
+            let vars = [(name, value)];
+            let reason = warning(&vars).reason;
+            assert!(!reason.contains("s3cret") && !reason.contains("user@"), "{value}: {reason}");
+            assert!(reason.contains("OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20"));
+            // Without an export: the collector would refuse it.
+            assert_eq!(config(&vars).otel.exporter, None, "{value}");
+        }
+    }
+}
+
+#[test]
 fn exporters_are_a_list() {
     let is_exported = |value| {
         let config = config(&[("OTEL_TRACES_EXPORTER", value)]);

@@ -70,12 +70,18 @@ impl ValueKind for EndpointKind {
         }
         match url.host() {
             None | Some("") => Err("has no host".to_owned()),
+            // OTLP allows no other parts than scheme, host, port and path, and most exporters drop these without a word.
+            Some(_) if url.authority().is_some_and(|whole| whole.as_str().contains('@')) => {
+                Err("has credentials, which are not sent: set OTEL_EXPORTER_OTLP_HEADERS=\
+                 authorization=Basic%20… with the base64 encoding of user:password"
+                    .to_owned())
+            }
             Some(_) => Ok(url),
         }
     }
 
     fn expected(&self) -> String {
-        "a URL, http://host:port or https://host:port".to_owned()
+        "a URL without credentials, http://host:port or https://host:port".to_owned()
     }
 }
 
