@@ -24,6 +24,8 @@ ABSENT = {
     r'dynamodb_requests_total\{.*status=~?"[^"]*(throttled|refused)': "the engine never throttles or refuses",
     r"inventory_store_credentials_expiry_timestamp_seconds": "the embedded engine needs no credentials",
     r"inventory_tls_": "the server of this run has no TLS",
+    r"inventory_admin_calls_refused_total": "the admin port of this run needs no token",
+    r"inventory_wrong_protocol_connections_total": "created with the first such connection",
     r"inventory_trace_spans_dropped_total": "created with the first dropped span",
 }
 # Alerts whose expression is empty while everything is present.

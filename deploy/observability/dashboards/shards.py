@@ -355,10 +355,90 @@ PROCESS = Row(
     ],
 )
 
+# Certificates are renewed weeks before they expire; InventoryTlsCertificateExpiresSoon fires below seven days.
+EXPIRY = steps((RED, None), (AMBER, 7 * 86_400), (GREEN, 21 * 86_400))
+# Results of handshakes whose client is refused.
+REFUSED = "no_certificate|unknown_authority|certificate_.+|name_not_allowed|no_http2|incompatible|protocol_error|plaintext"
+
+TLS = Row(
+    "TLS and access",
+    [
+        Panel(
+            "Time to certificate expiry",
+            "Until the first certificate of the chain in use expires, by port.",
+            [
+                Query(
+                    f"inventory_tls_certificate_expiry_timestamp_seconds{{{F}}} - time()",
+                    "{{instance}} {{port}}",
+                )
+            ],
+            "s",
+            thresholds=EXPIRY,
+            low=None,
+        ),
+        Panel(
+            "TLS handshakes",
+            "Per second, by result. Results that are no refusal and not ok are clients that went away or were too slow.",
+            [Query(f"sum by (result) ({counter('inventory_tls_handshakes_total')})", "{{result}}")],
+            "ops",
+        ),
+        Panel(
+            "Refused clients",
+            "TLS handshakes per second that the server refused, by port and reason.",
+            [
+                Query(
+                    "sum by (port, result) ("
+                    f'rate(inventory_tls_handshakes_total{{{F}, result=~"{REFUSED}"}}{R}))',
+                    "{{port}} {{result}}",
+                )
+            ],
+            "ops",
+            thresholds=steps((GREEN, None), (AMBER, 1e-9)),
+        ),
+        Panel(
+            "Reloads of TLS files",
+            "Changes of the files in the last hour, by result; and whether they hold a certificate that cannot be used now.",
+            [
+                Query(
+                    f"sum by (port, result) (increase(inventory_tls_reloads_total{{{F}}}[1h]))",
+                    "{{port}} {{result}}",
+                ),
+                Query(f"max by (port) (inventory_tls_files_rejected{{{F}}})", "{{port}} rejected"),
+            ],
+            "none",
+            thresholds=steps((GREEN, None), (RED, 1)),
+        ),
+        Panel(
+            "Clients of other protocols",
+            "Connections per second to the gRPC port without HTTP/2, by what the client speaks.",
+            [
+                Query(
+                    f"sum by (protocol) ({counter('inventory_wrong_protocol_connections_total')})",
+                    "{{protocol}}",
+                )
+            ],
+            "ops",
+            thresholds=steps((GREEN, None), (AMBER, 1e-9)),
+        ),
+        Panel(
+            "Refused admin calls",
+            "Calls per second on the admin port without a valid token, by reason.",
+            [
+                Query(
+                    f"sum by (reason) ({counter('inventory_admin_calls_refused_total')})",
+                    "{{reason}}",
+                )
+            ],
+            "ops",
+            thresholds=steps((GREEN, None), (AMBER, 1e-9)),
+        ),
+    ],
+)
+
 DASHBOARD = dashboard(
     "inventory-shards",
     "inventory-api / Shards",
-    "Shards and processes: load, queues, stalls, group commit, memory.",
+    "Shards and processes: load, queues, stalls, group commit, TLS, memory.",
     [JOB, INSTANCE],
-    [NOW, WORK, LANES, MEMBERS, PROCESS],
+    [NOW, WORK, LANES, MEMBERS, TLS, PROCESS],
 )
