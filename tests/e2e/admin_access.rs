@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use inventory_proto::inventory::v1::GetEventRequest;
+use futures::StreamExt as _;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
+use inventory_proto::inventory::v1::{
+    CreateEventRequest, GetEventRequest, ImportSeatsRequest, NewSeat, SetTotalRequest,
+};
 use inventory_testkit::certificates::Authority;
 use inventory_testkit::server::{CommandOutput, ServerCommand, TestServer};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::client::*;
+use crate::fake_store::{FakeStore, RecordedRequest, RequestAction};
 
 const EVENT: &str = "evt_2025_1001";
 const ALICE: &str = "0123456789abcdef0123456789abcdef";
@@ -158,6 +162,71 @@ async fn commands_reach_ports_with_mutual_tls() {
     let ran = ServerCommand::new(&["health", "--server", &server.grpc]).run();
     assert_eq!(ran.code, Some(1), "{ran:?}");
     ran.assert_error_names(&["requires TLS", "https://"]);
+    server.stop().await;
+}
+
+/// The audit log line of an action whose outcome nobody has seen.
+fn unfinished(log: &str, action: &str) -> Option<String> {
+    let is_it = |line: &&str| line.contains("admin change") && line.contains(action);
+    log.lines().rfind(is_it).filter(|line| line.contains("UNKNOWN")).map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_clients_that_disconnect_are_logged() {
+    let store = FakeStore::start();
+    store.create_event("units", 10, 1);
+    let server = store.start_server();
+    let mut admin = anonymous(&server).await;
+
+    // While the store executes the write.
+    let is_change = |request: &RecordedRequest| {
+        request.operation == "UpdateItem" && request.body["Key"].to_string().contains("units")
+    };
+    store.set_rule(move |request| match is_change(request) {
+        true => RequestAction::HoldRequest,
+        false => RequestAction::Execute,
+    });
+    let request = SetTotalRequest { event_id: "units".to_owned(), total: 12 };
+    let mut changing = anonymous(&server).await;
+    let call = tokio::spawn(async move { changing.set_total(request).await });
+    until("the write", async || store.requests().iter().any(is_change)).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert!(server.log.wait_for(|log| unfinished(log, "set total").is_some()));
+    let line = unfinished(&server.log.text(), "set total").unwrap();
+    for needle in
+        ["anonymous at 127.0.0.1:", "units", "\"before\":\"open, total 10\"", "disconnected"]
+    {
+        assert!(line.contains(needle), "no {needle} in {line}");
+    }
+    // The change has been made, as the line says it may have.
+    store.clear_rule();
+    let get = || GetEventRequest { event_id: "units".to_owned() };
+    until("the change", async || {
+        let event = anonymous(&server).await.get_event(get()).await.unwrap().into_inner().event;
+        event.unwrap().total == 12
+    })
+    .await;
+
+    // Between two messages of an import: the line has what is stored.
+    let hall = CreateEventRequest {
+        event_id: "hall".to_owned(),
+        seat_keys: 1,
+        ..CreateEventRequest::default()
+    };
+    admin.create_event(hall).await.unwrap();
+    let seat = NewSeat { seat_id: "A-1".to_owned(), ..NewSeat::default() };
+    let first = ImportSeatsRequest { event_id: "hall".to_owned(), seats: vec![seat] };
+    let messages = futures::stream::iter([first]).chain(futures::stream::pending());
+    let mut importing = anonymous(&server).await;
+    let call = tokio::spawn(async move { importing.import_seats(messages).await });
+    let body = serde_json::json!({ "TableName": "inventory_seats", "Select": "COUNT" });
+    until("a stored seat", async || store.call("Scan", body.clone())["Count"] == 1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert!(server.log.wait_for(|log| unfinished(log, "import seats").is_some()));
+    let line = unfinished(&server.log.text(), "import seats").unwrap();
+    assert!(line.contains("hall") && line.contains("1 added, 0 changed"), "{line}");
     server.stop().await;
 }
 

@@ -16,7 +16,7 @@
 //! | `stripes.rs` | an event with several stripes is sold to the last unit |
 //! | `crash.rs` | SIGKILL under load: no acknowledged order is lost, none is doubled |
 //! | `stopping.rs` | a drain under load loses no call and ends in time |
-//! | `hostile/` | attacks on HTTP/2: the calls of other clients, and bounded memory |
+//! | `hostile/` | attacks on HTTP/2 and TLS: the calls of other clients, and bounded memory |
 //! | `shared_pools.rs` | watches, cancellations and open connections of one client cost others nothing |
 //! | `membership.rs` | processes see who joins, leaves and dies; damage to the membership item stops no server |
 //! | `placement.rs` | connections per shard |
@@ -30,7 +30,7 @@
 //! | `top.rs` | `top`: values and terminal modes |
 //! | `upkeep.rs` | cost of an idle server, `demo` |
 //!
-//! Shared: `client.rs`, `items.rs`, `fake_store.rs` (the DynamoDB model with the server's tables, a rule per request and a
+//! Shared: `client.rs`, `items.rs`, `tls_fixture.rs` (a server with TLS, and clients), `fake_store.rs` (the DynamoDB model with the server's tables, a rule per request and a
 //! request log), and `stored_event.rs` (reads an event back and checks that its stock is conserved). What the tests of one crate can prove belongs to that crate.
 
 #![allow(clippy::unwrap_used)]
@@ -64,6 +64,7 @@ mod store_away;
 mod stored_event;
 mod stripes;
 mod tls;
+mod tls_fixture;
 mod top;
 mod upkeep;
 mod watching;

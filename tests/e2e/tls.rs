@@ -7,75 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use inventory_client::{ClientTls, connect, connect_secure};
-use inventory_testkit::certificates::{
-    Authority, CertificateFiles, CertificateSpec, CertificateUsage,
-};
+use inventory_testkit::certificates::{Authority, CertificateSpec, CertificateUsage};
 use inventory_testkit::server::{ServerCommand, TestServer};
 use inventory_testkit::{DEADLINE, within_deadline};
-use inventory_tls::FileSetting;
-use inventory_tls::client::ClientFiles;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::client::*;
+use crate::tls_fixture::TlsFixture;
 
 const EVENT: &str = "evt_2025_1001";
-
-/// An authority, and a directory with the files of a server.
-struct TlsFixture {
-    directory: tempfile::TempDir,
-    authority: Authority,
-    server: CertificateFiles,
-    authorities: PathBuf,
-}
-
-impl TlsFixture {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::new("ca");
-        let server = authority.issue_server().write(directory.path(), "server");
-        let authorities = authority.write(directory.path(), "ca.crt");
-        Self { directory, authority, server, authorities }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// A server with TLS.
-    fn command(&self) -> ServerCommand {
-        ServerCommand::dev_in_memory()
-            .env("TLS_CERT_FILE", self.server.certificate.to_str().unwrap())
-            .env("TLS_KEY_FILE", self.server.key.to_str().unwrap())
-    }
-
-    /// A server with mutual TLS for clients with these names.
-    fn mutual(&self, allowed: &str) -> ServerCommand {
-        self.command()
-            .env("TLS_CLIENT_CA_FILE", self.authorities.to_str().unwrap())
-            .env("TLS_ALLOWED_CLIENTS", allowed)
-    }
-
-    fn trusting(&self) -> ClientTls {
-        ClientTls::trusting(file(&self.authorities)).unwrap()
-    }
-
-    /// A client with a certificate of `authority`.
-    fn client(&self, authority: &Authority, name: &str, years: (i32, i32)) -> ClientTls {
-        let usage = CertificateUsage::Client;
-        let issued = authority.issue(CertificateSpec { names: &[name], years, usage });
-        let pair = issued.write(self.path(), "client");
-        let files = ClientFiles {
-            authorities: Some(file(&self.authorities)),
-            pair: Some((file(&pair.certificate), file(&pair.key))),
-        };
-        ClientTls::load(&files).unwrap()
-    }
-}
-
-fn file(path: &Path) -> FileSetting {
-    FileSetting { setting: "FILE", path: path.to_owned() }
-}
 
 async fn handshakes(server: &TestServer, result: &str) -> f64 {
     let name = format!("inventory_tls_handshakes_total{{port=\"grpc\",result=\"{result}\"}}");
@@ -396,13 +337,27 @@ async fn clients_without_tls_get_an_answer_from_a_port_with_tls() {
 }
 
 #[tokio::test]
-async fn clients_of_other_protocols_are_named_in_the_log_of_a_port_without_tls() {
+async fn clients_of_other_protocols_get_an_answer_from_a_port_without_tls_and_are_logged() {
     let fixture = TlsFixture::new();
     let server = ServerCommand::dev_in_memory().start();
     assert!(server.banner.contains("no TLS and no authentication"), "{}", server.banner);
     assert!(server.log.wait_for(|log| log.contains("\"grpc_tls\":\"plaintext\"")));
-    assert!(connect_secure(&server.grpc, &fixture.trusting()).await.is_err());
-    answer_to(&server.grpc, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    // Libraries for TLS name the cause if the answer is no TLS: here "InvalidContentType", "first record does not look like
+    // a TLS handshake" in Go, "wrong version number" in OpenSSL.
+    let error = connect_secure(&server.grpc, &fixture.trusting()).await.unwrap_err();
+    assert!(format!("{error:?}").contains("InvalidContentType"), "{error:?}");
+    let ran =
+        ServerCommand::new(&["health", "--server", &format!("https://{}", server.grpc)]).run();
+    ran.assert_error_names(&["answers without TLS", "http://"]);
+    let hello = answer_to(&server.grpc, &fixture.client_hello()).await;
+    assert!(hello.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{hello:?}");
+    assert!(hello.ends_with(b"this port has no TLS: connect without TLS.\n"), "{hello:?}");
+    let get = answer_to(&server.grpc, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(get.starts_with(b"HTTP/1.1 505 HTTP Version Not Supported\r\n"), "{get:?}");
+    assert!(String::from_utf8_lossy(&get).contains("requires HTTP/2"), "{get:?}");
+    // Bytes of no known protocol: at most a SETTINGS frame, and the end.
+    let other = answer_to(&server.grpc, b"SSH-2.0-OpenSSH_9.9\r\n").await;
+    assert!(!other.starts_with(b"HTTP"), "{other:?}");
     let count = async |protocol: &str| {
         let name = format!("inventory_wrong_protocol_connections_total{{protocol=\"{protocol}\"}}");
         MetricsSample::scrape(&server).await.get(&name)

@@ -107,8 +107,19 @@ pub async fn connect_stream(
         HttpVersion::Http2 => &tls.http2,
     };
     let stream = connector.connect(name, socket.compat()).await;
-    let stream = stream.map_err(|why| io::Error::new(why.kind(), format!("TLS: {why}")))?;
+    let stream = stream.map_err(|why| io::Error::new(why.kind(), handshake_error(&why)))?;
     Ok(ClientStream::Tls(Box::new(stream.compat())))
+}
+
+fn handshake_error(why: &io::Error) -> String {
+    use rustls::{Error, InvalidMessage};
+    let cause = why.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match cause {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            format!("TLS: {why}: the server answers without TLS; name it as http://")
+        }
+        _ => format!("TLS: {why}"),
+    }
 }
 
 /// The connector of an endpoint for [`connect_stream`].

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use inventory_client::{ClientTls, HttpVersion, connect_stream};
 use inventory_testkit::http2::{
     CHECK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, encode, frame,
     header_block,
@@ -33,7 +34,7 @@ pub(super) struct Attack {
     pub(super) connections: usize,
     /// Whether the client reads what the server sends.
     reads: bool,
-    /// Sent first, after the preface and SETTINGS.
+    /// Sent first: without TLS after the preface and SETTINGS.
     opening: fn() -> Vec<u8>,
     then: Traffic,
     /// Whether the server must end these connections, or must keep them.
@@ -47,10 +48,23 @@ enum Traffic {
     Drip(fn(u32) -> Vec<u8>),
     /// Nothing: the connection stays open.
     Hold,
+    /// Complete TLS handshakes, one connection after the other.
+    TlsHandshakes,
+    /// The first message of a TLS handshake; the connection is closed when the server, which has computed its answer, sends it.
+    TlsAbandoned,
+    /// Half of the first message of a TLS handshake, or all of it by turns; then nothing.
+    TlsHalfOpen,
 }
 
-/// The attacks of the suite. TLS is not part of it.
-pub(super) const ATTACKS: [Attack; 13] = [
+impl Attack {
+    /// Whether the server of this attack has TLS.
+    pub(super) fn is_on_tls(&self) -> bool {
+        matches!(self.then, Traffic::TlsHandshakes | Traffic::TlsAbandoned | Traffic::TlsHalfOpen)
+    }
+}
+
+/// The attacks of the suite.
+pub(super) const ATTACKS: [Attack; 16] = [
     Attack {
         name: "rapid reset",
         connections: 1,
@@ -156,6 +170,31 @@ pub(super) const ATTACKS: [Attack; 13] = [
         then: Traffic::Hold,
         is_ended: Some(false),
     },
+    Attack {
+        name: "TLS handshakes",
+        connections: 16,
+        reads: true,
+        opening: Vec::new,
+        then: Traffic::TlsHandshakes,
+        is_ended: None,
+    },
+    Attack {
+        name: "TLS handshakes, abandoned",
+        connections: 64,
+        reads: true,
+        opening: Vec::new,
+        then: Traffic::TlsAbandoned,
+        is_ended: None,
+    },
+    Attack {
+        name: "half-open TLS",
+        // More than two shards keep: the server closes the oldest ones, and the client opens new ones.
+        connections: 2_400,
+        reads: true,
+        opening: Vec::new,
+        then: Traffic::TlsHalfOpen,
+        is_ended: None,
+    },
 ];
 
 fn repeat(bytes: &[u8]) -> Vec<u8> {
@@ -225,6 +264,21 @@ pub(super) struct AttackStats {
     pub(super) bytes: AtomicU64,
 }
 
+/// Where an attack goes.
+#[derive(Clone)]
+pub(super) struct AttackTarget {
+    pub(super) address: String,
+    pub(super) tls: Option<AttackTls>,
+}
+
+/// What a client that attacks TLS has.
+#[derive(Clone)]
+pub(super) struct AttackTls {
+    pub(super) client: ClientTls,
+    /// The first message of a handshake.
+    pub(super) hello: Vec<u8>,
+}
+
 /// A running attack, in a thread of its own: its work is not part of the measured latency.
 pub(super) struct RunningAttack {
     pub(super) stats: Arc<AttackStats>,
@@ -233,17 +287,17 @@ pub(super) struct RunningAttack {
 }
 
 impl RunningAttack {
-    pub(super) fn start(attack: &'static Attack, address: &str) -> Self {
+    pub(super) fn start(attack: &'static Attack, target: AttackTarget) -> Self {
         let stats = Arc::new(AttackStats::default());
         let (stop, stopped) = watch::channel(false);
-        let (address, shared) = (address.to_owned(), Arc::clone(&stats));
+        let shared = Arc::clone(&stats);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let connections = (0..attack.connections).map(|_| {
                     tokio::spawn(keep_attacking(
                         attack,
-                        address.clone(),
+                        target.clone(),
                         Arc::clone(&shared),
                         stopped.clone(),
                     ))
@@ -267,7 +321,7 @@ impl RunningAttack {
 /// Opens a connection after the other until the attack is stopped.
 async fn keep_attacking(
     attack: &'static Attack,
-    address: String,
+    target: AttackTarget,
     stats: Arc<AttackStats>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -275,7 +329,7 @@ async fn keep_attacking(
         tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => return,
-            () = attack_once(attack, &address, &stats) => {
+            () = attack_once(attack, &target, &stats) => {
                 stats.ended.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -283,8 +337,11 @@ async fn keep_attacking(
 }
 
 /// One connection; returns when the server ends it.
-async fn attack_once(attack: &Attack, address: &str, stats: &AttackStats) {
-    let Ok(stream) = TcpStream::connect(address).await else {
+async fn attack_once(attack: &Attack, target: &AttackTarget, stats: &AttackStats) {
+    if let Some(tls) = &target.tls {
+        return attack_tls_once(attack, &target.address, tls, stats).await;
+    }
+    let Ok(stream) = TcpStream::connect(&target.address).await else {
         return tokio::task::yield_now().await;
     };
     stats.opened.fetch_add(1, Ordering::Relaxed);
@@ -336,5 +393,34 @@ async fn write(
             send(&opening).await?;
             std::future::pending().await
         }
+        Traffic::TlsHandshakes | Traffic::TlsAbandoned | Traffic::TlsHalfOpen => Ok(()),
+    }
+}
+
+/// One connection to a port with TLS; returns when either side ends it.
+async fn attack_tls_once(attack: &Attack, address: &str, tls: &AttackTls, stats: &AttackStats) {
+    let number = stats.opened.fetch_add(1, Ordering::Relaxed);
+    if matches!(attack.then, Traffic::TlsHandshakes) {
+        let url = format!("https://{address}").parse().unwrap();
+        let connected = connect_stream(&url, Some(&tls.client), HttpVersion::Http2).await;
+        stats.bytes.fetch_add(tls.hello.len() as u64, Ordering::Relaxed);
+        drop(connected);
+        return;
+    }
+    let sent = match attack.then {
+        Traffic::TlsHalfOpen if number.is_multiple_of(2) => &tls.hello[..tls.hello.len() / 2],
+        _ => &tls.hello[..],
+    };
+    let Ok(mut stream) = TcpStream::connect(address).await else {
+        return tokio::task::yield_now().await;
+    };
+    if stream.write_all(sent).await.is_err() {
+        return;
+    }
+    stats.bytes.fetch_add(sent.len() as u64, Ordering::Relaxed);
+    let mut buffer = [0; 16 * 1024];
+    let first = stream.read(&mut buffer).await;
+    if matches!(attack.then, Traffic::TlsHalfOpen) && first.is_ok_and(|count| count > 0) {
+        while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     }
 }
