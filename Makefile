@@ -15,7 +15,7 @@ REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/d
 
 .PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-fleet bench-soak bench-expiry outage-drill fleet-drill \
-	fuzz load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance chaos hostile-clients perf-build perf-guard
+	fuzz load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test supply-chain reproducible-build http2-conformance tls-clients chaos hostile-clients perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,7 +98,7 @@ chaos: ## Chaos on real processes: faults drawn by seed, checked histories (ROUN
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) \
 	  $(CARGO) test --release --test chaos -- --nocapture --exact chaos
 
-hostile-clients: ## 13 attacks on HTTP/2, 5 s each, beside a client whose latency and calls are checked (3 min)
+hostile-clients: ## 16 attacks on HTTP/2 and TLS, 5 s each, beside a client whose latency and calls are checked (3 min)
 	HOSTILE_MS=5000 HOSTILE_SLACK_MS=250 \
 	  $(CARGO) test --release --test e2e hostile:: -- --nocapture
 
@@ -137,6 +137,10 @@ tuning-test: ## Test tuning/host.sh on simulated hosts and check this host
 
 http2-conformance: ## Run h2spec and compare each case with the list of expected failures
 	tests/h2spec/run.sh
+
+tls-clients: ## Mutual TLS with a Go client: 2,000 calls a second while certificates are replaced (2 min)
+	$(CARGO) build --release --bin inventory-api
+	tests/tls_clients/run.sh --rate 2000 --seconds 60 --rounds 3 $(ARGS) target/release/inventory-api
 
 supply-chain: ## Check licences, duplicates, sources and advisories of all crates, and the SBOM
 	tests/supply_chain/run.sh

@@ -1,0 +1,17 @@
+module inventory.test/tlsclients
+
+go 1.26.0
+
+require (
+	// The client under test: the Go implementation of gRPC, with crypto/tls.
+	google.golang.org/grpc v1.85.0
+	// Encodes the few fields of the calls; grpc depends on it.
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
