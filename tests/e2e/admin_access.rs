@@ -226,7 +226,9 @@ async fn changes_of_clients_that_disconnect_are_logged() {
     assert!(call.await.unwrap_err().is_cancelled());
     assert!(server.log.wait_for(|log| unfinished(log, "import seats").is_some()));
     let line = unfinished(&server.log.text(), "import seats").unwrap();
-    assert!(line.contains("hall") && line.contains("1 added, 0 changed"), "{line}");
+    // The client may have gone before the server has read the answer of the store.
+    let is_counted = line.contains("1 added, 0 changed") || line.contains("0 added, 0 changed");
+    assert!(line.contains("hall") && is_counted, "{line}");
     server.stop().await;
 }
 

@@ -75,6 +75,11 @@ async fn body(target: &ScrapeTarget) -> Result<String, String> {
                 "the server there does not speak HTTP/1.1 ({why}); the metrics are on METRICS_PORT, 9090 by default"
             )
         })?;
+    if answer.status() == StatusCode::HTTP_VERSION_NOT_SUPPORTED {
+        return Err(
+            "this is the gRPC port; the metrics are on METRICS_PORT, 9090 by default".to_owned()
+        );
+    }
     if answer.status() != StatusCode::OK {
         return Err(format!("/metrics is answered by {}", answer.status()));
     }

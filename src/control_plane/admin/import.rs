@@ -1,8 +1,10 @@
 //! Seat import: reads a stream of messages and keeps several writes in flight.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use futures::{Stream, StreamExt};
 use inventory_proto::inventory::v1 as pb;
 use tokio::task::JoinSet;
@@ -18,7 +20,8 @@ use inventory_core::ids::{EventId, SeatId};
 use inventory_core::seats::SeatFacts;
 use inventory_store::SeatComparison;
 
-/// Executes one import call and returns the number of seats stored. Calls `progress` after each write.
+/// Executes one import call and returns the number of seats stored. Calls `progress` when the event is known, and after each
+/// write.
 pub(super) async fn run(
     backend: &Arc<dyn AdminBackend>,
     mut messages: impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin,
@@ -53,8 +56,9 @@ pub(super) async fn run(
         progress,
         total: usize::try_from(current.counts.total).unwrap_or(usize::MAX),
     };
+    (import.progress)(import.stored.clone());
     import.take(check::new_seats(first.seats)?).await?;
-    while let Some(message) = next(&mut messages, &subject).await? {
+    while let Some(message) = import.next(&mut messages, &subject).await? {
         if !message.event_id.is_empty() && message.event_id != event.as_str() {
             let wrong = "differs from the first message; want the same id or none";
             return Err(bad("event_id", wrong.to_owned()));
@@ -105,6 +109,26 @@ struct SeatImport<P> {
 }
 
 impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
+    /// The next message; `None` at the end of the stream. Completed writes are counted meanwhile, so that a client that
+    /// sends slowly, or goes, knows what is stored.
+    async fn next(
+        &mut self,
+        messages: &mut (impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin),
+        subject: &Subject,
+    ) -> Result<Option<pb::ImportSeatsRequest>, Status> {
+        let mut message = pin!(next(messages, subject));
+        while !self.writes.is_empty() {
+            match select(message, pin!(self.finish_one_write())).await {
+                Either::Left((message, _)) => return message,
+                Either::Right((written, waiting)) => {
+                    written?;
+                    message = waiting;
+                }
+            }
+        }
+        message.await
+    }
+
     async fn take(&mut self, seats: Vec<(SeatId, SeatFacts)>) -> Result<(), Status> {
         let may_exist = self.count(&seats).await?;
         let mut seats = seats.into_iter().peekable();

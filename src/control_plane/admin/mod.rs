@@ -332,8 +332,10 @@ impl InventoryAdmin for Admin {
             let change = Mutex::new(AdminChange::new(caller, "import seats", ""));
             let report = |stored: pb::ImportSeatsResponse| {
                 note_import(&change, &stored);
-                // A client that reads slowly misses a message; a later one has its content.
-                let _ = send.try_send(Ok(stored));
+                if stored.written > 0 {
+                    // A client that reads slowly misses a message; a later one has its content.
+                    let _ = send.try_send(Ok(stored));
+                }
             };
             let done = import::run(&backend, request.into_inner(), report).await;
             let change = change.into_inner().unwrap_or_else(PoisonError::into_inner);
