@@ -1,9 +1,14 @@
 //! Tasks of a shard, and the waits that a task can make.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-use std::time::Duration;
+use std::pin::{Pin, pin};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glommio::timer::Timer;
+
+/// A timer may fire this much early, because the executor's timers count whole milliseconds and round down.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
 /// A task of this shard. Dropping it cancels the task; [`Task::detach`] lets it run.
 pub struct Task<T>(glommio::Task<T>);
@@ -27,8 +32,33 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
 }
 
 /// Waits `span`; the timer's resolution is about a millisecond.
+///
+/// However often the future is polled, the executor has at most one timer of it. The executor's own future registers one
+/// more timer at each poll, removes the last one only, and searches all of them in each iteration of its loop: a peer whose
+/// bytes arrive one by one, while a sleep limits the time to read them, would slow the shard down.
 pub async fn sleep(span: Duration) {
-    glommio::timer::Timer::new(span).await;
+    let until = Instant::now() + span;
+    let mut registered: Option<(Timer, Waker)> = None;
+    poll_fn(|cx| {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Poll::Ready(());
+        }
+        let is_registered =
+            registered.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker()));
+        // Shortly before the end the timer may have fired.
+        if !is_registered || left <= TIMER_RESOLUTION {
+            // Removed before the next one is registered.
+            registered = None;
+            let mut timer = Timer::new(left);
+            if Pin::new(&mut timer).poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            registered = Some((timer, cx.waker().clone()));
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The result of `future`, or `None` if it takes longer than `limit`; `future` is dropped then.
@@ -50,4 +80,53 @@ pub async fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send +
 /// Lets other ready tasks of the shard run.
 pub async fn yield_now() {
     glommio::executor().yield_task_queue_now().await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::cell::Cell;
+
+    use futures::future::select;
+
+    use super::*;
+
+    #[test]
+    fn a_sleep_that_is_polled_often_and_dropped_leaves_no_timer() {
+        crate::run_unpinned(async {
+            let polls = Cell::new(0);
+            let mut short = Some(Box::pin(sleep(Duration::from_millis(20))));
+            let often = poll_fn(|cx| {
+                polls.set(polls.get() + 1);
+                if let Some(mut short) = short.take() {
+                    for _ in 0..100 {
+                        assert!(short.as_mut().poll(cx).is_pending());
+                    }
+                }
+                Poll::<()>::Pending
+            });
+            select(often, pin!(sleep(Duration::from_millis(60)))).await;
+            // At the start, and when the long sleep ends. Each timer that is left would wake the task.
+            assert_eq!(polls.get(), 2);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_sleep_ends_after_its_time_for_the_task_that_polls_it_last() {
+        crate::run_unpinned(async {
+            let begun = Instant::now();
+            let mut moved = Box::pin(sleep(Duration::from_millis(15)));
+            poll_fn(|_| {
+                let mut elsewhere = std::task::Context::from_waker(Waker::noop());
+                assert!(moved.as_mut().poll(&mut elsewhere).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(timeout(Duration::from_secs(20), moved).await, Some(()));
+            assert!(begun.elapsed() >= Duration::from_millis(15), "{:?}", begun.elapsed());
+        })
+        .unwrap();
+    }
 }
