@@ -143,7 +143,8 @@ pub(super) fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>
 }
 
 fn kind_of_code(code: Option<&str>, status: u16) -> FailureKind {
-    if status >= 500 {
+    // A redirect with the error of the store in its body is not the store's: an intermediary made it.
+    if !(400..500).contains(&status) {
         return FailureKind::Unknown;
     }
     match code {
@@ -172,7 +173,7 @@ fn kind_of_code(code: Option<&str>, status: u16) -> FailureKind {
         }
         // Any other answer in DynamoDB's own format: access denied, unknown table, expired or unknown
         // credentials, a clock offset, an unknown operation.
-        Some(_) if (400..500).contains(&status) => FailureKind::Refused,
+        Some(_) => FailureKind::Refused,
         None if status == 429 => FailureKind::Throttled,
         // Not DynamoDB's format: an intermediary answered and may have forwarded the request.
         _ => FailureKind::Unknown,
@@ -210,5 +211,7 @@ mod tests {
         assert_eq!(kind_of_code(Some("ExpiredTokenException"), 400), FailureKind::Refused);
         assert_eq!(kind_of_code(None, 404), FailureKind::Unknown);
         assert_eq!(kind_of_code(None, 429), FailureKind::Throttled);
+        assert_eq!(kind_of_code(Some("TransactionCanceledException"), 302), FailureKind::Unknown);
+        assert_eq!(kind_of_code(Some("ValidationException"), 200), FailureKind::Unknown);
     }
 }

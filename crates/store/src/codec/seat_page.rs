@@ -159,7 +159,9 @@ impl KeyAttributes<'_> {
 
 /// Decodes the body of a successful answer; `None` if the page has anything that this server does not write.
 pub(crate) fn decode_seat_page(body: &[u8]) -> Option<DecodedSeatPage> {
-    let page: SeatItemPage<'_> = serde_json::from_slice(body).ok()?;
+    // As a whole: the SDK refuses a body that is not UTF-8 anywhere, also in a field that is not read here.
+    let body = std::str::from_utf8(body).ok()?;
+    let page: SeatItemPage<'_> = serde_json::from_str(body).ok()?;
     let seats: Option<Vec<SeatItem>> = page.items.iter().map(SeatAttributes::seat).collect();
     let last_key = match &page.last_evaluated_key {
         Some(key) => Some(key.item()?),
@@ -256,6 +258,7 @@ mod tests {
         for bad in ["", "[]", "{}", "{\"Items\":[{}]}"] {
             assert!(decode_seat_page(bad.as_bytes()).is_none(), "{bad}");
         }
+        assert!(decode_seat_page(b"{\"Items\":[],\"More\":\"\xff\"}").is_none());
     }
 
     #[test]
