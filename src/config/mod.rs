@@ -38,6 +38,7 @@ pub(crate) use reader::{ConfigError, ConfigErrors, SettingWarning};
 pub(crate) use tls::AdminAccessFiles;
 pub(crate) use value_kind::MembershipMode;
 
+use crate::limits;
 use inventory_core::rules::LateCommit;
 use inventory_store::{DEFAULT_REGION, StoreRegion, StoreSettings, TableNames};
 use inventory_tls::server::ServerFiles;
@@ -235,16 +236,30 @@ impl Config {
         if reader.refused(limit.name) || reader.refused(exit.name) {
             return;
         }
-        let bound = format_span(self.shard_stall_limit);
-        reader.refuse_with(ConfigError {
-            variable: exit.name,
-            value: format_span(at),
-            problem: format!("is not longer than {}, which is {bound}", limit.name),
-            cure: format!(
-                "want a longer time or 0 for never, for example {}={}",
-                exit.name,
-                format_span(self.shard_stall_limit * 3)
-            ),
+        let (bound, shown) = (format_span(self.shard_stall_limit), format_span(at));
+        let longer = match self.shard_stall_limit * 3 {
+            span if span <= limits::SHARD_STALL_MAX => format_span(span),
+            _ => "0".to_owned(),
+        };
+        // Reports the variable that was set, not the default that conflicts with it.
+        let is_limit_alone =
+            reader.env().var(limit.name).is_some() && reader.env().var(exit.name).is_none();
+        reader.refuse_with(match is_limit_alone {
+            true => ConfigError {
+                variable: limit.name,
+                value: bound,
+                problem: format!("is not shorter than {}, which is {shown}", exit.name),
+                cure: format!("want less than {shown}, or {}={longer} too", exit.name),
+            },
+            false => ConfigError {
+                variable: exit.name,
+                value: shown,
+                problem: format!("is not longer than {}, which is {bound}", limit.name),
+                cure: format!(
+                    "want a longer time or 0 for never, for example {}={longer}",
+                    exit.name
+                ),
+            },
         });
     }
 

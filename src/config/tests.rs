@@ -390,3 +390,16 @@ fn service_link_of_kubernetes_is_not_a_port() {
     assert_eq!(config.warnings[0].variable, "GRPC_PORT");
     assert!(config.warnings[0].reason.contains("enableServiceLinks"), "{:?}", config.warnings);
 }
+
+#[test]
+fn a_stall_conflict_is_reported_for_the_variable_that_was_set() {
+    let error = self::error(&[("SHARD_STALL_LIMIT", "52s")]);
+    assert_eq!((error.variable, error.value.as_str()), ("SHARD_STALL_LIMIT", "52s"));
+    assert!(error.problem.contains("SHARD_STALL_EXIT, which is 15s"), "{error}");
+    // The proposed value is valid.
+    for (limit, expected) in [("52s", "=156s"), ("10m", "=0")] {
+        let error = self::error(&[("SHARD_STALL_LIMIT", limit), ("SHARD_STALL_EXIT", "20s")]);
+        assert_eq!(error.variable, "SHARD_STALL_EXIT");
+        assert!(error.cure.ends_with(expected), "{error}");
+    }
+}
