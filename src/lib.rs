@@ -14,6 +14,8 @@ mod currency;
 mod demo;
 mod exit;
 #[cfg(any(test, fuzzing))]
+mod fuzzed_messages;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod limits;
 mod output;

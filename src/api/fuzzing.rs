@@ -17,12 +17,16 @@ use prost::Message;
 
 use super::reservation_service::{RequestLimits, ReservationRequest};
 use super::{inventory_v1, reservation_v1};
+use crate::fuzzed_messages::message_bytes;
 use crate::limits;
 use crate::text::control_character;
 use inventory_core::ids::SeatId;
 use inventory_core::operation::Selection;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::{Code, Status};
+
+/// From this method on the message is built from the rest of the input.
+const BUILT: u8 = 128;
 
 /// Time of the call.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -49,7 +53,7 @@ const FIELDS: [&str; 12] = [
     "and ",
 ];
 
-/// One byte for the method, one for the limits, and the rest is the message. A request that is accepted is within its limits;
+/// One byte for the method, one for the limits, and the rest is the message, or builds it. A request that is accepted is within its limits;
 /// the error of any other request names a field and fits into the trailers.
 pub fn requests(input: &[u8]) {
     let Some(([method, limits], body)) = input.split_first_chunk() else {
@@ -60,7 +64,7 @@ pub fn requests(input: &[u8]) {
         hold_ttl: limits::HOLD_TTL_DEFAULT,
         hold_ttl_max: limits::HOLD_TTL_MAX_DEFAULT,
     };
-    let body = Bytes::copy_from_slice(body);
+    let body = Bytes::from(message_bytes(*method >= BUILT, body));
     let own = Validator { limits: &limits, accepts_recorded: false };
     let other = Validator { limits: &limits, accepts_recorded: true };
     match method % 10 {

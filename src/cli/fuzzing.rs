@@ -44,7 +44,10 @@ pub fn texts(input: &[u8]) {
 }
 
 fn span(text: &str) {
-    if let Ok(span) = parse_with_unit(text) {
+    // Longer ones, more than five centuries, are no value of any setting or option.
+    if let Ok(span) = parse_with_unit(text)
+        && u64::try_from(span.as_nanos()).is_ok()
+    {
         let written = format_span(span);
         assert_eq!(parse_with_unit(&written), Ok(span), "{text:?} is written as {written:?}");
     }
@@ -90,7 +93,8 @@ fn address(text: &str) {
     if let Ok(server) = parse_address(text) {
         let written = shown(&server);
         assert_eq!(parse_address(&written).as_ref(), Ok(&server), "{text:?} is shown as {written}");
-        assert!(!written.contains('@'), "a password in {written}");
+        let host = server.authority().map_or("", |authority| authority.as_str());
+        assert!(!host.contains('@'), "a password in {written}");
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
-
-/// A timer may fire this much early, because the executor's timers count whole milliseconds and round down.
-const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
 /// A task of this shard. Dropping it cancels the task; [`Task::detach`] lets it run.
 pub struct Task<T>(glommio::Task<T>);
@@ -38,25 +35,16 @@ pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
 /// bytes arrive one by one, while a sleep limits the time to read them, would slow the shard down.
 pub async fn sleep(span: Duration) {
     let until = Instant::now() + span;
-    let mut registered: Option<(Timer, Waker)> = None;
+    let mut registered: Option<Timer> = None;
     poll_fn(|cx| {
+        // Removes the timer of the poll before. It may also have fired early: the executor's timers count whole milliseconds.
+        registered = None;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Poll::Ready(());
         }
-        let is_registered =
-            registered.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker()));
-        // Shortly before the end the timer may have fired.
-        if !is_registered || left <= TIMER_RESOLUTION {
-            // Removed before the next one is registered.
-            registered = None;
-            let mut timer = Timer::new(left);
-            if Pin::new(&mut timer).poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            registered = Some((timer, cx.waker().clone()));
-        }
-        Poll::Pending
+        let timer = registered.insert(Timer::new(left));
+        Pin::new(timer).poll(cx).map(drop)
     })
     .await;
 }
@@ -119,7 +107,7 @@ mod tests {
             let begun = Instant::now();
             let mut moved = Box::pin(sleep(Duration::from_millis(15)));
             poll_fn(|_| {
-                let mut elsewhere = std::task::Context::from_waker(Waker::noop());
+                let mut elsewhere = std::task::Context::from_waker(std::task::Waker::noop());
                 assert!(moved.as_mut().poll(&mut elsewhere).is_pending());
                 Poll::Ready(())
             })

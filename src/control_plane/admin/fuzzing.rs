@@ -8,21 +8,26 @@ use tonic_types::StatusExt as _;
 
 use super::check;
 use crate::currency;
+use crate::fuzzed_messages::message_bytes;
 use crate::limits;
 use crate::text::control_character;
 use inventory_core::ids::SeatId;
 use inventory_core::seats::SeatFacts;
 use inventory_store::NewEvent;
 
+/// From this method on the message is built from the rest of the input.
+const BUILT: u8 = 128;
+
 /// Size of an error: its text and its details, which are sent in base64. Clients accept 8 KB of trailers.
 const STATUS_BYTES_MAX: usize = 6 * 1024;
 
-/// One byte for the method, and the rest is the message. What is accepted is within the limits; an error names its fields
+/// One byte for the method, and the rest is the message, or builds it. What is accepted is within the limits; an error names its fields
 /// and fits into the trailers.
 pub fn admin_messages(input: &[u8]) {
     let Some((method, body)) = input.split_first() else {
         return;
     };
+    let body = &message_bytes(*method >= BUILT, body);
     match method % 9 {
         0 => run(body, check::new_event, assert_event),
         1 => run(body, check::set_total, |(_, total)| {

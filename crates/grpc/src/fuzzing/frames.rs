@@ -260,7 +260,12 @@ fn message(input: &mut Unstructured<'_>, stream: u32, out: &mut Vec<u8>) -> Resu
     payload.extend_from_slice(&claimed.to_be_bytes());
     payload.extend_from_slice(&body);
     let end_stream = if input.ratio(7, 8)? { END_STREAM } else { 0 };
-    frame(DATA, end_stream, stream, &payload, out);
+    let parts = if input.ratio(1, 4)? { input.int_in_range(2..=4)? } else { 1 };
+    let mut parts = payload.chunks(payload.len().div_ceil(parts)).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        frame(DATA, if is_last { end_stream } else { 0 }, stream, part, out);
+    }
     Ok(())
 }
 

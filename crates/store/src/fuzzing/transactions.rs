@@ -18,6 +18,11 @@ use inventory_core::transaction::{
 /// The last millisecond that a timestamp of the stored format has: 9999-12-31T23:59:59.999Z.
 const UNIX_MILLIS_MAX: u64 = 253_402_300_799_999;
 
+thread_local! {
+    /// Its templates are built once, as on a shard.
+    static ENCODER: TransactionEncoder = TransactionEncoder::new(&TableNames::default());
+}
+
 const STATES: [ReservationState; 5] = [
     ReservationState::Held,
     ReservationState::Confirmed,
@@ -48,7 +53,7 @@ pub(super) fn sample() -> Transaction {
 /// the record that was written, also as the reason of a cancelled transaction.
 pub(super) fn assert_written_as_read(input: &mut Unstructured<'_>) -> Result<()> {
     let transaction = transaction(input)?;
-    let body = TransactionEncoder::new(&TableNames::default()).body(&transaction);
+    let body = ENCODER.with(|encoder| encoder.body(&transaction));
     let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
     let actions = body["TransactItems"].as_array().map_or(&[][..], Vec::as_slice);
     assert_eq!(actions.len(), transaction.action_count(), "{body:#}");
@@ -90,7 +95,7 @@ pub(super) fn written_item(input: &mut Unstructured<'_>) -> Result<Item> {
     let mut record = record(input, 0)?;
     record.from = None;
     let transaction = Transaction { records: vec![record], stripes: Vec::new(), ..sample() };
-    let body = TransactionEncoder::new(&TableNames::default()).body(&transaction);
+    let body = ENCODER.with(|encoder| encoder.body(&transaction));
     let body: Value = serde_json::from_str(&body).unwrap_or_default();
     let item = body["TransactItems"][0]["Put"]["Item"].as_object();
     Ok(item.into_iter().flatten().map(|(name, value)| (name.clone(), attribute(value))).collect())
