@@ -2,7 +2,7 @@
 # Fuzzes the targets of inventory-api with libFuzzer, two at a time: coverage-guided, on the stable compiler. Needs Rust and a
 # C++ compiler. The corpus in tests/fuzz/corpus is the start; what is found goes to target/fuzz.
 #
-#   tests/fuzz/run.sh [--seconds N] [--jobs N] [TARGET…]      fuzzes each target, or the named ones, for N seconds
+#   tests/fuzz/run.sh [--seconds N] [--seed N] [--jobs N] [TARGET…]   fuzzes each target, or the named ones, for N seconds
 #   tests/fuzz/run.sh --merge [TARGET…]                       copies to tests/fuzz/new what covers more than the corpus
 #   tests/fuzz/run.sh --run TARGET FILE…                      runs a target on these inputs
 set -euo pipefail
@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 seconds=60
 jobs=2
+# 0: drawn
+seed=0
 mode=fuzz
 
 # Longest time for one input, in seconds. The slowest takes milliseconds; a busy machine may stop a process for a second.
@@ -25,6 +27,7 @@ while (($# > 0)); do
   case "$1" in
     --seconds) seconds="$2"; shift 2 ;;
     --jobs) jobs="$2"; shift 2 ;;
+    --seed) seed="$2"; shift 2 ;;
     --merge) mode=merge; shift ;;
     --run) mode=run; shift ;;
     -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
@@ -97,7 +100,7 @@ fuzz() {
   if [[ -f "tests/fuzz/dictionaries/$target.dict" ]]; then
     options+=("-dict=tests/fuzz/dictionaries/$target.dict")
   fi
-  "$(program "$target")" -max_total_time="$seconds" -timeout="$INPUT_SECONDS_MAX" \
+  "$(program "$target")" -seed="$seed" -max_total_time="$seconds" -timeout="$INPUT_SECONDS_MAX" \
     -rss_limit_mb="$MEMORY_MB_MAX" -max_len="$INPUT_BYTES_MAX" -print_final_stats=1 -verbosity=1 \
     -artifact_prefix="$out/failed/$target-" "${options[@]}" \
     "$out/corpus/$target" "tests/fuzz/corpus/$target" >"$out/log/$target.log" 2>&1
