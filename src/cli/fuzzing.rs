@@ -22,6 +22,9 @@ const CURRENCIES: [&str; 4] = ["KRW", "USD", "KWD", "CLF"];
 /// CPUs that a process may use.
 const CPUS: [usize; 4] = [0, 1, 2, 5];
 
+/// From this format on a scrape is rendered, too, which takes longer than everything else.
+const RENDERED: u8 = 128;
+
 /// One byte for the format, and the rest is the text. What is read is written and read again as the same value; what is
 /// shown has no control characters and no password.
 pub fn texts(input: &[u8]) {
@@ -32,7 +35,7 @@ pub fn texts(input: &[u8]) {
     match format % 10 {
         0 => span(text),
         1 => traceparent(text),
-        2 => top::fuzzing::scrapes(text),
+        2 => top::fuzzing::scrapes(text, *format >= RENDERED),
         3 => amount(text, CURRENCIES[usize::from(format / 10) % CURRENCIES.len()]),
         4 => shards(text),
         5 => address(text),

@@ -13,8 +13,8 @@ const SEPARATOR: char = '\u{1}';
 /// Size of the message about a scrape that is not read.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// A scrape is read and rendered, or its first bad line is reported.
-pub(in crate::cli) fn scrapes(text: &str) {
+/// A scrape is read, and rendered if asked for, or its first bad line is reported.
+pub(in crate::cli) fn scrapes(text: &str, is_rendered: bool) {
     let (before, now) = text.split_once(SEPARATOR).unwrap_or((text, text));
     let mut scrapes = Vec::new();
     for (at, text) in [before, now].into_iter().enumerate() {
@@ -31,7 +31,9 @@ pub(in crate::cli) fn scrapes(text: &str) {
             }
         }
     }
-    if let [before, now] = &scrapes[..] {
+    if let [before, now] = &scrapes[..]
+        && is_rendered
+    {
         let figures = Some(figures(before, now));
         let screen = Screen { server: "127.0.0.1:9090".to_owned(), figures, ..Screen::default() };
         assert!(!screen.text().is_empty(), "an empty screen");

@@ -40,8 +40,9 @@ enum Value<'a> {
     Null(bool),
 }
 
-/// The attributes that a page of seats is read with, by their stored names.
+/// The attributes that a page of seats is read with, by their stored names. The projection of the query has no other.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SeatAttributes<'a> {
     #[serde(borrow)]
     seat_id: Value<'a>,
@@ -64,6 +65,7 @@ struct SeatAttributes<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeyAttributes<'a> {
     #[serde(borrow)]
     event_id: Value<'a>,
@@ -249,6 +251,7 @@ mod tests {
             (json!({"row": {"BOOL": true}}), "another type"),
             (json!({"row": {"S": "A", "N": "12"}}), "two types"),
             (json!({"row": {"NULL": true, "S": "A"}}), "NULL and text"),
+            (json!({"colour": "red"}), "an attribute that was not asked for, without a type"),
             (json!({"price_amount": {"N": "1"}}), "no currency"),
             (json!({"price_amount": {"N": "x"}, "price_currency": {"S": "KRW"}}), "no number"),
         ] {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use arbitrary::{Result, Unstructured};
 use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
 
 use super::transactions;
 use crate::codec::{self, Item};
@@ -95,7 +96,60 @@ pub fn store_items(input: &[u8]) {
     };
 }
 
-fn item(input: &mut Unstructured<'_>) -> Result<Item> {
+/// As the store writes it.
+pub(super) fn json_of(item: &Item) -> Value {
+    let attribute = |(name, value): (&String, &AttributeValue)| (name.clone(), json_value(value));
+    Value::Object(item.iter().map(attribute).collect())
+}
+
+fn json_value(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => json!({"S": text}),
+        AttributeValue::N(digits) => json!({"N": digits}),
+        AttributeValue::Bool(truth) => json!({"BOOL": truth}),
+        AttributeValue::L(values) => {
+            json!({"L": values.iter().map(json_value).collect::<Vec<_>>()})
+        }
+        AttributeValue::M(map) => json!({"M": json_of(map)}),
+        _ => json!({"NULL": true}),
+    }
+}
+
+/// Attributes of a seat, which the decoder of pages reads.
+const SEAT_NAMES: [&str; 9] = [
+    codec::SEAT_ID,
+    codec::STATUS,
+    codec::RESERVATION_ID,
+    codec::HOLD_EXPIRES_AT,
+    codec::SECTION,
+    codec::ROW,
+    codec::NUMBER,
+    codec::PRICE_AMOUNT,
+    codec::PRICE_CURRENCY,
+];
+
+/// A seat; most values have the right type.
+fn seat_item(input: &mut Unstructured<'_>) -> Result<Item> {
+    let mut item = Item::new();
+    item.insert(codec::SEAT_ID.to_owned(), AttributeValue::S("A-1".to_owned()));
+    item.insert(codec::STATUS.to_owned(), AttributeValue::S("AVAILABLE".to_owned()));
+    for _ in 0..input.int_in_range(0..=9)? {
+        let name = *input.choose(&SEAT_NAMES)?;
+        let is_number = [codec::HOLD_EXPIRES_AT, codec::PRICE_AMOUNT].contains(&name);
+        let value = match (input.ratio(7, 8)?, is_number) {
+            (true, true) => AttributeValue::N((*input.choose(&NUMBERS)?).to_owned()),
+            (true, false) => AttributeValue::S((*input.choose(&TEXTS)?).to_owned()),
+            (false, _) => value(input, 1)?,
+        };
+        item.insert(name.to_owned(), value);
+    }
+    Ok(item)
+}
+
+pub(super) fn item(input: &mut Unstructured<'_>) -> Result<Item> {
+    if input.ratio(1, 3)? {
+        return seat_item(input);
+    }
     let mut item = match input.arbitrary()? {
         true => transactions::written_item(input)?,
         false => Item::new(),
