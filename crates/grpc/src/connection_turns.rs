@@ -129,7 +129,7 @@ mod tests {
             self.turns[connection].end_poll(has_more, &waker);
         }
 
-        /// Who has been woken since the last call.
+        /// How often each connection was woken since this was last asked.
         fn woken(&self) -> Vec<usize> {
             self.wakes.iter().map(|count| count.0.swap(0, Ordering::SeqCst)).collect()
         }

@@ -241,7 +241,20 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for PanickingStream {
+    /// A socket whose answers go nowhere; `R` is what it reads.
+    struct DiscardingStream<R>(R);
+
+    impl<R: AsyncRead + Unpin> AsyncRead for DiscardingStream<R> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl<R: Unpin> AsyncWrite for DiscardingStream<R> {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -263,7 +276,8 @@ mod tests {
     fn a_panic_ends_its_connection_and_not_the_shard() {
         let context = Rc::new(GrpcContext::for_tests());
         let service = Rc::new(InventoryServer::new(EmptyHandlers));
-        let serving = serve_connection(PanickingStream, service, Rc::clone(&context));
+        let serving =
+            serve_connection(DiscardingStream(PanickingStream), service, Rc::clone(&context));
         assert_eq!(context.drain.connections(), 1);
         let end = inventory_runtime::run_unpinned(serving).unwrap();
         assert_eq!(end, ConnectionEnd::Panicked);
@@ -311,24 +325,6 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for FloodStream {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     #[derive(Default)]
     struct WakeCount(AtomicUsize);
 
@@ -348,7 +344,8 @@ mod tests {
             let mut floods: Vec<_> = (0..FLOODS)
                 .map(|_| {
                     let (service, context) = (Rc::clone(&service), Rc::clone(&context));
-                    Box::pin(serve_connection(FloodStream::new(&is_invalid), service, context))
+                    let stream = DiscardingStream(FloodStream::new(&is_invalid));
+                    Box::pin(serve_connection(stream, service, context))
                 })
                 .collect();
             let wakes: Vec<Arc<WakeCount>> = (0..FLOODS).map(|_| Arc::default()).collect();

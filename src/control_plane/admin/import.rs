@@ -58,7 +58,7 @@ pub(super) async fn run(
     };
     (import.progress)(import.stored.clone());
     import.take(check::new_seats(first.seats)?).await?;
-    while let Some(message) = import.next(&mut messages, &subject).await? {
+    while let Some(message) = import.next_message(&mut messages, &subject).await? {
         if !message.event_id.is_empty() && message.event_id != event.as_str() {
             let wrong = "differs from the first message; want the same id or none";
             return Err(bad("event_id", wrong.to_owned()));
@@ -111,7 +111,7 @@ struct SeatImport<P> {
 impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
     /// The next message; `None` at the end of the stream. Completed writes are counted meanwhile, so that a client that
     /// sends slowly, or goes, knows what is stored.
-    async fn next(
+    async fn next_message(
         &mut self,
         messages: &mut (impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin),
         subject: &Subject,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Code;
@@ -276,6 +276,24 @@ async fn slow_store_slows_an_import_down_and_does_not_end_it() {
         let most = backend_state.most_writing.load(Ordering::Relaxed);
         assert!(most <= writes_max, "{most} writes of {seconds} s");
     }
+}
+
+/// The audit log line of a client that disconnects has what was reported last.
+#[tokio::test(start_paused = true)]
+async fn import_reports_what_is_stored_while_it_waits_for_a_message() {
+    let backend: Arc<dyn AdminBackend> = Arc::new(ManualBackend {
+        write_time: Some(Duration::from_millis(100)),
+        ..ManualBackend::default()
+    });
+    let messages = stream::iter([seats(0, 100)]).chain(stream::pending());
+    let reported = Mutex::new(Vec::new());
+    let report = |stored: pb::ImportSeatsResponse| {
+        reported.lock().unwrap().push((stored.event_id, stored.written));
+    };
+    let import = import::run(&backend, messages, report);
+    assert!(tokio::time::timeout(Duration::from_secs(1), import).await.is_err(), "it waits");
+    let expected = [0, 100].map(|written| ("evt".to_owned(), written));
+    assert_eq!(reported.into_inner().unwrap(), expected);
 }
 
 #[tokio::test(start_paused = true)]
