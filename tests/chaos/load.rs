@@ -20,7 +20,7 @@ use crate::server::SERVERS;
 pub(crate) const UNITS: &str = "evt_units";
 /// Units that sell out.
 pub(crate) const SCARCE: &str = "evt_scarce";
-/// Seats, most of which come back.
+/// A hall: most of its seats are released, or their holds expire, and they are sold again.
 pub(crate) const HALL: &str = "evt_hall";
 /// What the probers buy.
 pub(crate) const PROBE: &str = "evt_probe";

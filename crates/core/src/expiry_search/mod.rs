@@ -2,7 +2,7 @@
 //!
 //! A state machine without I/O, one per shard. The driver calls [`ExpirySearch::poll_read`] until it returns `None`,
 //! executes the reads, expires what they find, reports to [`ExpirySearch::handle_read`], and polls again at
-//! [`ExpirySearch::poll_timeout`]. It waits for the expiries of a page for at most [`limits::RECLAIM_TIMEOUT`]: an expiry
+//! [`ExpirySearch::poll_timeout`]. The driver waits for the expiries of a page for at most [`limits::RECLAIM_TIMEOUT`]: an expiry
 //! may wait much longer for an earlier write of its reservation, and few reads are in flight at once. Two kinds of reads
 //! share the work:
 //!

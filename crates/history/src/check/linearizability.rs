@@ -140,7 +140,7 @@ fn earliest_expiry(index: &HistoryIndex<'_>, reservation: &str) -> Option<Durati
     })
 }
 
-/// Which reservations name which seats of which events.
+/// For each event and seat: the reservations whose calls name it.
 fn reservations_by_seat<'a>(
     index: &HistoryIndex<'a>,
 ) -> BTreeMap<(&'a str, &'a str), BTreeSet<&'a str>> {

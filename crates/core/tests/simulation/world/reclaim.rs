@@ -21,7 +21,7 @@ pub(super) const SEGMENTS: u16 = 2;
 /// Maximum time for which a hold may be overdue while the store answers: far more than a reclaimer and its write need
 /// when most writes fail. An expiry waits for the write with an unknown outcome before it. The shard resolves such writes
 /// one after the other while they fail; if 40 of 100 requests are lost or late, five writes with a pause of up to a minute
-/// before each may be in front of it.
+/// before each may be in front of it (seed 1382664: more than 120 s).
 const OVERDUE_MAX: Micros = Micros::from_millis(300_000);
 
 /// Interval of the checks of that rule.
