@@ -115,8 +115,10 @@ impl Pool {
             } else if entry.queue.reads >= limits::STRIPE_READS_PER_ENTRY_MAX {
                 cx.out.reject(entry, Rejection::store_busy());
             } else {
-                // Entries that come first have the units, or the read missed some that are being moved.
-                entry.queue.reads += u8::from(!has_plans && planned.is_empty());
+                // Entries that come first have the units, or the read missed some that are being moved. A read that
+                // has units for some entry is progress: the others wait until their deadline.
+                let is_progress = has_plans || !planned.is_empty() || !for_queue.is_empty();
+                entry.queue.reads += u8::from(!is_progress);
                 self.state.awaiting_read.push(entry);
             }
         }
@@ -340,15 +342,10 @@ mod tests {
         assert_eq!(untouched, left);
     }
 
-    /// A pool of stripe 0 of two whose only entry, for 150 units, has found that stripe short.
-    fn pool_that_reads() -> Pool {
-        let event: EventId = "evt".parse().expect("legal");
-        let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
-        let layout = EventLayout { stripes: 2, seat_keys: 0, closed: false };
-        let own = StripeSet { owned: 0b1, shared: 0, processes: 1 };
-        let mut pool = Pool::new(key, own, layout, LaneSettings::default());
-        let reservation = "r-1".parse().expect("legal");
-        let selection = Selection::Quantity(150);
+    fn order(reservation: &str, units: u32) -> (Operation, WriteIntent) {
+        let (reservation, event) =
+            (reservation.parse().expect("legal"), "evt".parse().expect("legal"));
+        let selection = Selection::Quantity(units);
         let deadline = Micros(1_000_000);
         let operation = Operation::new(Verb::Commit, reservation, event, selection, deadline);
         let late = LateCommit::default();
@@ -356,7 +353,17 @@ mod tests {
         else {
             panic!("there is no record");
         };
-        let intent = WriteIntent { transition, record: None, seats: None };
+        (operation, WriteIntent { transition, record: None, seats: None })
+    }
+
+    /// A pool of stripe 0 of two whose only entry, for 150 units, has found that stripe short.
+    fn pool_that_reads() -> Pool {
+        let event: EventId = "evt".parse().expect("legal");
+        let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
+        let layout = EventLayout { stripes: 2, seat_keys: 0, closed: false };
+        let own = StripeSet { owned: 0b1, shared: 0, processes: 1 };
+        let mut pool = Pool::new(key, own, layout, LaneSettings::default());
+        let (operation, intent) = order("r-1", 150);
         call(&mut pool, |pool, cx| pool.submit(operation, intent, cx));
         let short = StripeView { capacity: 10, remaining: 10, ..StripeView::default() };
         let reasons = vec![ActionOutcome::Stripe(Some(short)), ActionOutcome::Fine];
@@ -473,6 +480,21 @@ mod tests {
         let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &torn, cx));
         assert!(!out.read_stripes && pool.is_idle());
         assert_eq!(out.completions[0].answer, Answer::Rejected(Rejection::store_busy()));
+    }
+
+    /// However many entries before it get the units and turn out to need none, because their reservations have records.
+    #[test]
+    fn reads_with_units_for_other_entries_reject_no_entry() {
+        let mut pool = pool_that_reads();
+        for round in 0..2 * u64::from(limits::STRIPE_READS_PER_ENTRY_MAX) {
+            let (operation, intent) = order(&format!("before-{round}"), 10);
+            let before = BatchEntry::new(operation, intent, round, Micros(1));
+            pool.state.awaiting_read.insert(0, before);
+            let read = stripes_of([10, 145]);
+            let out = call(&mut pool, |pool, cx| pool.stripes_read(Micros(1_000), &read, cx));
+            assert!(out.completions.is_empty(), "{round}: {out:?}");
+            assert_eq!(pool.state.awaiting_read.len(), 1, "{round}");
+        }
     }
 
     /// Each further stripe is another item that may conflict with another process.
