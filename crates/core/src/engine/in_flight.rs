@@ -204,8 +204,14 @@ impl InFlightCalls {
 
 /// Whether a forwarded call must not wait for a leader that was forwarded too.
 fn must_not_wait(waiter: Verb, leader: Verb) -> bool {
-    let is_return = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
-    is_return(waiter) || !is_return(leader)
+    let rank = |verb| match verb {
+        Verb::Expire => 0,
+        Verb::Release => 1,
+        Verb::Refund => 2,
+        Verb::Hold => 3,
+        Verb::Commit => 4,
+    };
+    rank(leader) >= rank(waiter)
 }
 
 impl InFlightCalls {
@@ -221,15 +227,15 @@ impl InFlightCalls {
     /// Whether a call that was forwarded to this shard must not wait for the call in flight, because the two could wait
     /// for each other.
     ///
-    /// 1. A forwarded return waits only for calls that this shard executes.
-    /// 2. A forwarded reservation waits for these, and for returns that this shard has forwarded.
-    /// 3. So a forwarded call waits for calls that are executed here, or for a return, which by 1 waits for no
-    ///    forwarded call: there is no circle.
+    /// A forwarded call waits for calls that this shard executes, and for a leader that this shard has forwarded only if
+    /// its verb comes first in this order: expiry, release, refund, hold, commit. The leader waits elsewhere for one
+    /// whose verb comes before that, so there is no circle. What is rejected by this rule is repeated, and what the
+    /// engine itself does for the reclaimer comes first, because no client waits for it.
     ///
-    /// While the members do not change, few calls are rejected by this rule: returns are forwarded to shards that sell,
-    /// such shards forward no reservation, and all returns of one record go to the same shard. Exceptions are a hold
-    /// and its order after a late commit, which may have different stripes. After a change of the members, shards may
-    /// forward calls of one reservation to each other.
+    /// While the members do not change, few calls are rejected: returns are forwarded to shards that sell, such shards
+    /// forward no reservation, and all returns of one record go to the same shard. Exceptions are a hold and its order
+    /// after a late commit, which may have different stripes. After a change of the members, shards may forward calls of
+    /// one reservation to each other.
     pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
         let Some(call) = self.of(&operation.reservation, &operation.event) else {
             return false;
@@ -393,10 +399,8 @@ mod tests {
     use super::*;
     use crate::operation::Selection;
 
-    const VERBS: [Verb; 5] = [Verb::Hold, Verb::Commit, Verb::Release, Verb::Expire, Verb::Refund];
-
-    /// Verbs that return stock.
-    const RETURNS: [Verb; 3] = [Verb::Release, Verb::Expire, Verb::Refund];
+    /// In the order in which forwarded calls wait for each other.
+    const VERBS: [Verb; 5] = [Verb::Expire, Verb::Release, Verb::Refund, Verb::Hold, Verb::Commit];
 
     fn operation(verb: Verb, reservation: &str, event: &str) -> Operation {
         let (reservation, event) =
@@ -443,11 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_forwarded_reservation_waits_and_only_for_a_forwarded_return() {
-        for leader in VERBS {
+    fn a_forwarded_call_waits_for_a_forwarded_leader_before_it_in_the_order() {
+        for (first, leader) in VERBS.into_iter().enumerate() {
             let mut calls = forwarded(leader);
-            for waiter in VERBS {
-                let waits = !RETURNS.contains(&waiter) && RETURNS.contains(&leader);
+            for (second, waiter) in VERBS.into_iter().enumerate() {
+                let waits = first < second;
                 let would_deadlock = calls.would_deadlock(&operation(waiter, "r", "e"));
                 assert_eq!(would_deadlock, !waits, "{waiter:?} behind {leader:?}");
             }
@@ -476,7 +480,7 @@ mod tests {
 
     #[test]
     fn calls_that_must_not_wait_end_when_their_leader_is_forwarded() {
-        for leader in VERBS {
+        for (position, leader) in VERBS.into_iter().enumerate() {
             let mut calls = InFlightCalls::default();
             register(&mut calls, Caller::Call(CallId(1)), operation(leader, "r", "e"));
             // The same reservation with another event, and another reservation of the event.
@@ -501,9 +505,7 @@ mod tests {
                     Caller::Call(_) => panic!("a call of this shard has ended"),
                 })
                 .collect();
-            let is_return = RETURNS.contains(&leader);
-            let expected = if is_return { RETURNS.to_vec() } else { VERBS.to_vec() };
-            assert_eq!(ended, expected, "behind {leader:?}");
+            assert_eq!(ended, VERBS[..=position], "behind {leader:?}");
             assert_eq!(calls.calls(), 33 - ended.len());
             assert_eq!(calls.by_event[&event("e")], 22 - ended.len());
             assert_eq!(calls.by_event[&event("other")], 11);
@@ -513,8 +515,8 @@ mod tests {
             // The others are still there, in their order.
             let call = calls.remove(&id("r"), &event("e")).expect("in flight");
             let left: Vec<Verb> = call.waiters.iter().map(|waiter| waiter.operation.verb).collect();
-            let kept = |verb: &Verb| 1 + usize::from(is_return && !RETURNS.contains(verb));
-            let expected = VERBS.iter().flat_map(|verb| vec![*verb; kept(verb)]);
+            let kept = |at| 1 + usize::from(at > position);
+            let expected = VERBS.iter().enumerate().flat_map(|(at, verb)| vec![*verb; kept(at)]);
             assert_eq!(left, expected.collect::<Vec<_>>());
             for (reservation, of) in [("r", "other"), ("s", "e")] {
                 let call = calls.remove(&id(reservation), &event(of)).expect("in flight");
