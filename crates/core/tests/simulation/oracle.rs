@@ -37,7 +37,10 @@ enum OracleCallState {
     Waiting {
         process: usize,
     },
-    Answered(Option<Answer>),
+    Answered {
+        at: Micros,
+        answer: Option<Answer>,
+    },
     /// The process crashed before it answered.
     Lost,
 }
@@ -69,6 +72,10 @@ pub(crate) struct Oracle {
     /// A final rejection may be wrong about an earlier attempt.
     rejections_may_be_wrong: bool,
     torn_reads: bool,
+    /// A process has several shards: calls of one reservation may be forwarded to each other.
+    forwards: bool,
+    /// Processes that write to the same items.
+    processes: usize,
     /// Holds expire within the time of a few writes: a buyer of such a seat may find it held and expired again
     /// and again.
     short_holds: bool,
@@ -89,6 +96,8 @@ impl Oracle {
             flood: scenario.flood,
             rejections_may_be_wrong: scenario.ghosts || scenario.may_forget_tokens(),
             torn_reads: scenario.torn_reads,
+            forwards: scenario.processes.iter().any(|shards| *shards > 1),
+            processes: scenario.processes.len(),
             short_holds: scenario.hold_for <= Micros::from_millis(1),
             staleness: scenario.read_staleness,
             stock_views: stock::StockViews::default(),
@@ -126,13 +135,13 @@ impl Oracle {
 
     pub(crate) fn answer_to(&self, id: CallId) -> Option<Answer> {
         match self.calls.get(&id.0) {
-            Some((_, OracleCallState::Answered(answer))) => answer.clone(),
+            Some((_, OracleCallState::Answered { answer, .. })) => answer.clone(),
             _ => None,
         }
     }
 
     /// Records the answer of a call, which must be its only one.
-    fn close(&mut self, id: CallId, answer: Option<Answer>) -> Result<Call, Violation> {
+    fn close(&mut self, id: CallId, answer: Option<Answer>, at: Micros) -> Result<Call, Violation> {
         let Some((call, state)) = self.calls.get_mut(&id.0) else {
             return Err(Violation(format!(
                 "an answer to a call that was never made: {id:?} {answer:?}"
@@ -142,7 +151,7 @@ impl Oracle {
             matches!(state, OracleCallState::Waiting { .. }),
             "a second answer to one call: {id:?} is {state:?} and got {answer:?}"
         );
-        *state = OracleCallState::Answered(answer);
+        *state = OracleCallState::Answered { at, answer };
         Ok(call.clone())
     }
 
@@ -153,7 +162,7 @@ impl Oracle {
         now: Micros,
         store: &Store,
     ) -> Result<Call, Violation> {
-        let call = self.close(id, Some(answer.clone()))?;
+        let call = self.close(id, Some(answer.clone()), now)?;
         let Request::Write(verb, reservation) = &call.what else {
             return Err(Violation(format!("a query answered as a write: {id:?} got {answer:?}")));
         };
@@ -161,7 +170,7 @@ impl Oracle {
         if let Answer::Rejected(refusal) = answer
             && !explained
         {
-            self.check_rejection(&call, *verb, reservation, refusal, now, store)?;
+            self.check_rejection((id, &call), *verb, reservation, refusal, now, store)?;
             return Ok(call);
         }
         ensure!(
@@ -208,6 +217,21 @@ impl Oracle {
 
     fn calls_of(&self, reservation: &ReservationId) -> usize {
         self.reservations.get(reservation).map_or(0, |known| known.calls.len())
+    }
+
+    /// Whether another call of the reservation was in progress at some instant since the arrival of this one.
+    fn has_concurrent_call(
+        &self,
+        (id, call): (CallId, &Call),
+        reservation: &ReservationId,
+    ) -> bool {
+        let Some(known) = self.reservations.get(reservation) else { return false };
+        known.calls.iter().filter(|other| **other != id).any(|other| {
+            match self.calls.get(&other.0) {
+                Some((_, OracleCallState::Answered { at, .. })) => *at >= call.arrives,
+                other => other.is_some(),
+            }
+        })
     }
 
     // ---- What the shards learn about stock ----------------------------------------------------------

@@ -24,7 +24,7 @@ impl Oracle {
         now: Micros,
         store: &Store,
     ) -> Result<(), Violation> {
-        let call = self.close(id, None)?;
+        let call = self.close(id, None, now)?;
         let Request::Ask(question) = &call.what else {
             return Err(Violation(format!("a write answered as a query: {call:?} got {result:?}")));
         };

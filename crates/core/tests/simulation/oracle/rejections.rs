@@ -1,6 +1,7 @@
 //! Rejections that do not follow from the record: the reason of each must have been true.
 
 use inventory_core::answer::Rejection;
+use inventory_core::effect::CallId;
 use inventory_core::ids::{ReservationId, SeatId};
 use inventory_core::limits;
 use inventory_core::operation::{Selection, Verb};
@@ -32,7 +33,7 @@ struct RejectionCase<'a> {
 impl Oracle {
     pub(super) fn check_rejection(
         &self,
-        call: &Call,
+        (id, call): (CallId, &Call),
         verb: Verb,
         reservation: &ReservationId,
         refusal: &Rejection,
@@ -85,6 +86,18 @@ impl Oracle {
                 "overloaded, but no queue was too long",
             ),
             Rejection::StoreBusy { .. } if self.short_holds && store.is_seated(&call.event) => {
+                (true, "")
+            }
+            // It backed off until its time had passed.
+            Rejection::StoreBusy { .. } if now >= call.deadline() => (true, ""),
+            // Calls of one reservation at two shards that would have waited for each other.
+            Rejection::StoreBusy { .. }
+                if self.forwards && self.has_concurrent_call((id, call), reservation) =>
+            {
+                (true, "")
+            }
+            // Other processes took the seats that were chosen for it, attempt after attempt.
+            Rejection::StoreBusy { .. } if self.processes > 1 && case.are_seats_chosen() => {
                 (true, "")
             }
             // Calls of one reservation cross between shards that hear of a change of the members at different times.
@@ -163,6 +176,12 @@ impl Oracle {
 }
 
 impl RejectionCase<'_> {
+    /// Whether the server chooses the seats.
+    fn are_seats_chosen(&self) -> bool {
+        let is_best_available = matches!(self.call.selection, Selection::Quantity(_));
+        self.takes && is_best_available && self.store.is_seated(&self.call.event)
+    }
+
     /// Whether the record was in this state, or missing, at some instant since the call.
     fn had(&self, state: Option<ReservationState>) -> bool {
         let from = self.call.arrives;
