@@ -99,7 +99,7 @@ chaos: ## Chaos on real processes: faults drawn by seed, checked histories (ROUN
 	  $(CARGO) test --release --test chaos -- --nocapture --exact chaos
 
 hostile-clients: ## 16 attacks on HTTP/2 and TLS, 5 s each, beside a client whose latency and calls are checked (3 min)
-	HOSTILE_MS=5000 HOSTILE_SLACK_MS=250 \
+	HOSTILE_PINNED=1 HOSTILE_MS=5000 HOSTILE_SLACK_MS=250 \
 	  $(CARGO) test --release --test e2e hostile:: -- --nocapture
 
 fuzz: ## Fuzz each target for a minute, two at a time (SECONDS=600, TARGETS="connection requests")

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
+use super::{is_pinned, util_linux};
 use crate::client::check;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -292,6 +293,11 @@ impl RunningAttack {
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&stats);
         let thread = std::thread::spawn(move || {
+            if is_pinned() {
+                let thread = std::fs::read_link("/proc/thread-self").unwrap();
+                let thread = thread.file_name().unwrap().to_str().unwrap().to_owned();
+                util_linux("chrt", &["--idle", "--pid", "0", &thread]);
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let connections = (0..attack.connections).map(|_| {

@@ -1,7 +1,9 @@
 //! Hostile clients: each attack runs beside a client that makes calls. All its calls succeed, its latency stays within
 //! twice that of before, and the memory of the server stays bounded. docs/testing.md has the table of attacks.
 //!
-//! `make hostile-clients` runs each attack for five seconds with tight bounds. `cargo test` runs them briefly, beside other
+//! `make hostile-clients` runs each attack for five seconds with tight bounds and HOSTILE_PINNED=1: the server has the first CPU
+//! for itself, and the attackers, on the second one, run only while the measured client does not (SCHED_IDLE). So its
+//! latency shows what the server does, and not who else waits for a CPU. `cargo test` runs them briefly, beside other
 //! tests, so its latency bound is loose: HOSTILE_SLACK_MS above twice the P95.
 
 mod attacks;
@@ -11,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use inventory_client::{ConnectError, InventoryClient, connect_secure};
-use inventory_process::resident_bytes;
+use inventory_process::{allowed_cpus, resident_bytes};
 use inventory_testkit::server::{ServerCommand, TestServer};
 
 use self::attacks::{ATTACKS, Attack, AttackTarget, AttackTls, RunningAttack};
@@ -27,10 +29,26 @@ const PACE: Duration = Duration::from_millis(2);
 /// 2,048 unfinished TLS handshakes of 36 KB, with a margin.
 const MEMORY_BYTES_MAX: u64 = 96 << 20;
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text}: must be a whole number"))
-    })
+/// Whether server and clients have a CPU each.
+fn is_pinned() -> bool {
+    setting("HOSTILE_PINNED", 0) != 0
+}
+
+/// Runs a program that changes the scheduling of a process or thread.
+fn util_linux(program: &str, arguments: &[&str]) {
+    let ran = std::process::Command::new(program).args(arguments).output();
+    let ran = ran.unwrap_or_else(|error| panic!("{program} (util-linux) cannot be run: {error}"));
+    assert!(
+        ran.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+/// Moves all threads of a process to one of the CPUs that this process has had since its start.
+fn pin(process: u32, cpu: usize) {
+    let (cpu, process) = (cpu.to_string(), process.to_string());
+    util_linux("taskset", &["--all-tasks", "--pid", "--cpu-list", &cpu, &process]);
 }
 
 /// Checks and commits by turns for `window`; the P95. Each call must succeed.
@@ -70,12 +88,20 @@ async fn time_of_first_call(target: &AttackTarget) -> Duration {
     start.elapsed()
 }
 
-/// Runs one attack against a new server; returns the row of the report.
-async fn withstand(attack: &'static Attack) -> String {
+/// Runs one attack against a new server; returns the row of the report. `cpus` are those of the server and of all clients.
+async fn withstand(attack: &'static Attack, cpus: Option<[usize; 2]>) -> String {
     let window = Duration::from_millis(setting("HOSTILE_MS", 300));
     let fixture = attack.is_on_tls().then(TlsFixture::new);
-    let command = fixture.as_ref().map_or_else(ServerCommand::dev_in_memory, TlsFixture::command);
+    let mut command =
+        fixture.as_ref().map_or_else(ServerCommand::dev_in_memory, TlsFixture::command);
+    if is_pinned() {
+        command = command.env("SHARDS", "1");
+    }
     let mut server = command.start();
+    if let Some([of_server, of_clients]) = cpus {
+        pin(server.pid(), of_server);
+        pin(std::process::id(), of_clients);
+    }
     let tls = |fixture: &TlsFixture| AttackTls {
         client: fixture.trusting(),
         hello: fixture.client_hello(),
@@ -132,9 +158,14 @@ async fn hostile_clients_cost_other_clients_nothing() {
     let mut report = "\n| attack | connections | ended by the server | MB sent | p95 ms before | during | new connection ms | MB of memory |\n\
          |---|---|---|---|---|---|---|---|\n"
         .to_owned();
+    let cpus = is_pinned().then(|| {
+        let allowed = allowed_cpus().unwrap();
+        assert!(allowed.len() >= 2, "HOSTILE_PINNED=1 needs two CPUs, there is {allowed:?}");
+        [allowed[0], allowed[1]]
+    });
     // One after the other: together they would measure the machine.
     for attack in &ATTACKS {
-        report.push_str(&withstand(attack).await);
+        report.push_str(&withstand(attack, cpus).await);
         report.push('\n');
     }
     let _ = std::io::stderr().write_all(report.as_bytes());
