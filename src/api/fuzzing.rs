@@ -66,74 +66,88 @@ pub fn requests(input: &[u8]) {
     };
     let body = Bytes::from(message_bytes(*method >= BUILT, body));
     let own = Validator { limits: &limits, accepts_recorded: false };
-    let other = Validator { limits: &limits, accepts_recorded: true };
     match method % 10 {
+        method @ 0..5 => inventory_v1_request(method, &body, &own),
+        method => reservation_v1_request(method - 5, &body, &own),
+    }
+}
+
+fn inventory_v1_request(method: u8, body: &Bytes, own: &Validator<'_>) {
+    let limits = own.limits;
+    match method {
         0 => own.run(
-            &body,
-            |message: CheckReq| inventory_v1::requests::check(message, &limits),
+            body,
+            |message: CheckReq| inventory_v1::requests::check(message, limits),
             |accepted| {
                 own.assert_selection(&accepted.1);
             },
         ),
         1 => own.run(
-            &body,
-            |message: CommitReq| inventory_v1::requests::commit(message, &limits),
+            body,
+            |message: CommitReq| inventory_v1::requests::commit(message, limits),
             |accepted| {
                 own.assert_request(accepted);
             },
         ),
         2 => own.run(
-            &body,
-            |message: ReleaseReq| inventory_v1::requests::release(message, &limits),
+            body,
+            |message: ReleaseReq| inventory_v1::requests::release(message, limits),
             |accepted| {
                 own.assert_request(accepted);
             },
         ),
         3 => own.run(
-            &body,
-            |message: PlaceHoldReq| inventory_v1::requests::hold(message, &limits, NOW),
+            body,
+            |message: PlaceHoldReq| inventory_v1::requests::hold(message, limits, NOW),
             |accepted| {
                 own.assert_request(accepted);
                 own.assert_hold(accepted);
             },
         ),
-        4 => own.run(
-            &body,
+        _ => own.run(
+            body,
             |message: GetReservationReq| inventory_v1::requests::reservation(message),
             |_| {},
         ),
-        5 => own.run(
-            &body,
-            |message: CheckAvailabilityRequest| reservation_v1::requests::check(message, &limits),
+    }
+}
+
+fn reservation_v1_request(method: u8, body: &Bytes, own: &Validator<'_>) {
+    let limits = own.limits;
+    let other = Validator { limits, accepts_recorded: true };
+    match method {
+        0 => own.run(
+            body,
+            |message: CheckAvailabilityRequest| reservation_v1::requests::check(message, limits),
             |accepted| {
                 assert_section(accepted.1.as_deref());
                 own.assert_selection(&accepted.2);
             },
         ),
-        6 => own.run(
-            &body,
-            |message: ReserveSeatRequest| reservation_v1::requests::hold(message, &limits, NOW),
+        1 => own.run(
+            body,
+            |message: ReserveSeatRequest| reservation_v1::requests::hold(message, limits, NOW),
             |accepted| {
                 own.assert_request(accepted);
                 own.assert_hold(accepted);
             },
         ),
-        7 => other.run(
-            &body,
-            |message: CommitReservationRequest| reservation_v1::requests::commit(message, &limits),
+        2 => other.run(
+            body,
+            |message: CommitReservationRequest| reservation_v1::requests::commit(message, limits),
             |accepted| {
                 other.assert_request(accepted);
             },
         ),
-        8 => other.run(
-            &body,
-            |message: ReleaseHoldRequest| reservation_v1::requests::release(message, &limits),
+        3 => other.run(
+            body,
+            |message: ReleaseHoldRequest| reservation_v1::requests::release(message, limits),
             |accepted| {
                 other.assert_request(accepted);
             },
         ),
         _ => own.run(
-            &body,
+            body,
             |message: GetInventoryStatusRequest| reservation_v1::requests::status(message),
             |accepted| {
                 assert_section(accepted.1.as_deref());

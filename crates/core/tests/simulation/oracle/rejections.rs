@@ -85,25 +85,12 @@ impl Oracle {
                     || call.patience <= LINE_MAX,
                 "overloaded, but no queue was too long",
             ),
-            Rejection::StoreBusy { .. } if self.short_holds && store.is_seated(&call.event) => {
-                (true, "")
-            }
-            // It backed off until its time had passed.
-            Rejection::StoreBusy { .. } if now >= call.deadline() => (true, ""),
-            // Calls of one reservation at two shards that would have waited for each other.
-            Rejection::StoreBusy { .. }
-                if self.forwards && self.has_concurrent_call((id, call), reservation) =>
-            {
-                (true, "")
-            }
-            // Other processes took the seats that were chosen for it, attempt after attempt.
-            Rejection::StoreBusy { .. } if self.processes > 1 && case.are_seats_chosen() => {
-                (true, "")
-            }
-            // Calls of one reservation cross between shards that hear of a change of the members at different times.
-            Rejection::StoreBusy { .. } if self.members_change => (true, ""),
-            Rejection::StoreBusy { .. } | Rejection::StoreUnavailable { .. } => {
-                (!self.fault_free, "store busy, but no fault was injected")
+            Rejection::StoreBusy { .. } => (
+                !self.fault_free || self.is_busy_without_fault(id, &case),
+                "store busy, but no fault was injected",
+            ),
+            Rejection::StoreUnavailable { .. } => {
+                (!self.fault_free, "store unavailable, but no fault was injected")
             }
             _ => (false, "the rejection does not follow from the record"),
         };
@@ -114,6 +101,20 @@ impl Oracle {
             store.record_during(reservation, call.arrives, now)
         );
         Ok(())
+    }
+
+    /// Whether a call may have to be repeated although the store does all that it should.
+    fn is_busy_without_fault(&self, id: CallId, case: &RejectionCase<'_>) -> bool {
+        let is_seated = case.store.is_seated(&case.call.event);
+        let has_backed_off_until_its_deadline = case.now >= case.call.deadline();
+        // Calls of one reservation at two shards that would have waited for each other. When the members change,
+        // shards hear of it at different times, and forward also calls that the reclaimer makes.
+        let would_wait_in_a_circle = self.members_change
+            || self.forwards && self.has_concurrent_call((id, case.call), case.reservation);
+        // Attempt after attempt, another process took the seats that were chosen, or found them held and expired again.
+        let is_outrun =
+            is_seated && (self.short_holds || self.processes > 1 && case.are_seats_chosen());
+        has_backed_off_until_its_deadline || would_wait_in_a_circle || is_outrun
     }
 
     fn is_sold_out(&self, case: &RejectionCase<'_>, remaining: u64) -> bool {
@@ -176,10 +177,9 @@ impl Oracle {
 }
 
 impl RejectionCase<'_> {
-    /// Whether the server chooses the seats.
+    /// Whether the server chooses the seats, in a seated event.
     fn are_seats_chosen(&self) -> bool {
-        let is_best_available = matches!(self.call.selection, Selection::Quantity(_));
-        self.takes && is_best_available && self.store.is_seated(&self.call.event)
+        self.takes && matches!(self.call.selection, Selection::Quantity(_))
     }
 
     /// Whether the record was in this state, or missing, at some instant since the call.
