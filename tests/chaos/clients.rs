@@ -1,16 +1,18 @@
 //! Clients that call the servers and record every attempt: what was sent, when, and what came back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use inventory_client::{CallOutcome, InventoryClient, code_name, reason};
 use inventory_history::{CallEffect, CallOperation, FinalStatus, HistoryRecorder, StockSelection};
+use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{
-    CommitReq, GetReservationReq, PlaceHoldReq, ReleaseReq, SeatRef,
+    CommitReq, GetReservationReq, PlaceHoldReq, RefundReservationRequest, ReleaseReq, SeatRef,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -21,13 +23,26 @@ pub(crate) const CALL_TIMEOUT: Duration =
 /// Time after its deadline at which the client gives up a call.
 const DEADLINE_SLACK: Duration = Duration::from_millis(200);
 
-/// One client, with a connection to each server.
+/// The two ports of a server that clients call.
+#[derive(Clone)]
+struct ServerChannels {
+    grpc: InventoryClient,
+    admin: InventoryAdminClient<Channel>,
+}
+
+/// One client, with a connection to each port of each server.
 #[derive(Clone)]
 pub(crate) struct RecordingClient {
     number: u32,
-    servers: Vec<InventoryClient>,
+    servers: Vec<ServerChannels>,
     recorder: HistoryRecorder,
     failures: FailureCounts,
+}
+
+/// Where a server is called.
+pub(crate) struct ServerAddresses {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) admin: String,
 }
 
 /// Failed attempts by status and reason.
@@ -45,16 +60,19 @@ impl RecordingClient {
     /// Connects with the first call, and again after a loss.
     pub(crate) fn new(
         number: u32,
-        addresses: &[SocketAddr],
+        addresses: &[ServerAddresses],
         recorder: HistoryRecorder,
         failures: FailureCounts,
     ) -> Self {
-        let connect = |address: &SocketAddr| {
+        let connect = |address: &dyn Display| {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-            let endpoint = endpoint.tcp_nodelay(true).connect_timeout(CALL_TIMEOUT);
-            InventoryClient::new(endpoint.connect_lazy())
+            endpoint.tcp_nodelay(true).connect_timeout(CALL_TIMEOUT).connect_lazy()
         };
-        let servers = addresses.iter().map(connect).collect();
+        let channels = |server: &ServerAddresses| ServerChannels {
+            grpc: InventoryClient::new(connect(&server.grpc)),
+            admin: InventoryAdminClient::new(connect(&server.admin)),
+        };
+        let servers = addresses.iter().map(channels).collect();
         Self { number, servers, recorder, failures }
     }
 
@@ -89,7 +107,8 @@ impl RecordingClient {
     }
 }
 
-async fn send(mut client: InventoryClient, call: &RepeatableCall) -> Result<CallEffect, Status> {
+async fn send(server: ServerChannels, call: &RepeatableCall) -> Result<CallEffect, Status> {
+    let ServerChannels { grpc: mut client, mut admin } = server;
     let (reservation_id, event_id) = (call.reservation.clone(), call.event.clone());
     match &call.operation {
         CallOperation::Commit { selection } => {
@@ -128,7 +147,11 @@ async fn send(mut client: InventoryClient, call: &RepeatableCall) -> Result<Call
             let status = FinalStatus::of_name(&answer.status).unwrap();
             Ok(CallEffect::Read { status })
         }
-        CallOperation::Refund => unreachable!("the load makes no such call"),
+        CallOperation::Refund => {
+            let refund = RefundReservationRequest { reservation_id };
+            admin.refund_reservation(with_timeout(refund)).await?;
+            Ok(CallEffect::Refunded)
+        }
     }
 }
 

@@ -204,8 +204,8 @@ impl LoadWorker {
         CallEffect::Unknown
     }
 
-    /// Calls once more after an outcome: reads the reservation, repeats the call or repeats it with another payload, at
-    /// any server.
+    /// Calls once more after an outcome: reads the reservation, repeats the call, repeats it with another payload, or
+    /// refunds what it bought, at any server.
     async fn read_or_repeat(&mut self, call: &RepeatableCall) {
         let operation = match (self.draws.random_range(0..100), &call.operation) {
             (0..15, _) => CallOperation::Read,
@@ -218,6 +218,7 @@ impl LoadWorker {
             (22..28, CallOperation::Commit { .. } | CallOperation::Release { .. }) => {
                 call.operation.clone()
             }
+            (28..40, CallOperation::Commit { .. }) => CallOperation::Refund,
             _ => return,
         };
         let server = self.server();

@@ -8,7 +8,7 @@ use inventory_history::{CallEffect, CallOperation, CheckRules, History, HistoryR
 use inventory_testkit::server::{ServerCommand, report_skipped};
 use tokio::sync::Mutex;
 
-use crate::clients::{FailureCounts, RecordingClient};
+use crate::clients::{FailureCounts, RecordingClient, ServerAddresses};
 use crate::faults::{CLOCK_STEP_MAX, ChaosTarget, FaultOutcome};
 use crate::http::get_status;
 use crate::load::{ChaosLoad, HALL, SCARCE, ServerProbe, UNITS};
@@ -43,6 +43,7 @@ const LOG_LINES: usize = 40;
 /// A running round.
 struct ChaosRound {
     target: ChaosTarget,
+    addresses: Vec<ServerAddresses>,
     recorder: HistoryRecorder,
     probes: Vec<ServerProbe>,
     report: RoundReport,
@@ -84,6 +85,11 @@ impl ChaosRound {
         let started = join_all(servers.iter_mut().map(ChaosServer::start)).await;
         started.into_iter().collect::<Result<(), _>>().unwrap();
         let report = RoundReport { seed, store: store.name(), ..RoundReport::default() };
+        let addresses = |server: &ChaosServer| ServerAddresses {
+            grpc: server.relay.address,
+            admin: server.admin.clone(),
+        };
+        let addresses = servers.iter().map(addresses).collect();
         let target = ChaosTarget {
             fronts: servers.iter().map(|server| server.front.clone()).collect(),
             relays: servers.iter().map(|server| server.relay.clone()).collect(),
@@ -92,6 +98,7 @@ impl ChaosRound {
         };
         let mut round = Self {
             target,
+            addresses,
             recorder: HistoryRecorder::new(),
             probes: Vec::new(),
             report,
@@ -111,8 +118,7 @@ impl ChaosRound {
     }
 
     fn client_of(&self, number: u32, recorder: &HistoryRecorder) -> RecordingClient {
-        let addresses: Vec<_> = self.target.relays.iter().map(|relay| relay.address).collect();
-        RecordingClient::new(number, &addresses, recorder.clone(), self.failures.clone())
+        RecordingClient::new(number, &self.addresses, recorder.clone(), self.failures.clone())
     }
 
     /// # Errors
@@ -312,7 +318,13 @@ fn check_rules() -> CheckRules {
 }
 
 fn is_success(effect: &CallEffect) -> bool {
-    matches!(effect, CallEffect::Confirmed { .. } | CallEffect::Held { .. } | CallEffect::Released)
+    matches!(
+        effect,
+        CallEffect::Confirmed { .. }
+            | CallEffect::Held { .. }
+            | CallEffect::Released
+            | CallEffect::Refunded
+    )
 }
 
 fn effect_name(effect: &CallEffect) -> &'static str {
@@ -322,6 +334,8 @@ fn effect_name(effect: &CallEffect) -> &'static str {
         CallEffect::Confirmed { .. } => "CONFIRMED",
         CallEffect::Held { .. } => "HELD",
         CallEffect::Released => "RELEASED",
+        CallEffect::Refunded => "REFUNDED",
+        CallEffect::ReservationNotConfirmed => "RESERVATION_NOT_CONFIRMED",
         CallEffect::SoldOut => "INSUFFICIENT_INVENTORY",
         CallEffect::SeatUnavailable { .. } => "SEAT_UNAVAILABLE",
         CallEffect::HoldExpired => "HOLD_EXPIRED",
