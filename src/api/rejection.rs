@@ -83,7 +83,9 @@ pub(crate) fn reason_of(rejection: &Rejection) -> &'static str {
         Rejection::DeadlineExceeded => reason::DEADLINE_EXCEEDED,
         Rejection::Overloaded { .. } => reason::OVERLOADED,
         Rejection::StoreBusy { .. } => reason::STORE_BUSY,
-        Rejection::StoreUnavailable { .. } => reason::STORE_UNAVAILABLE,
+        Rejection::StoreUnavailable { .. } | Rejection::OutcomeUnknown { .. } => {
+            reason::STORE_UNAVAILABLE
+        }
         Rejection::Internal => reason::INTERNAL,
     }
 }
@@ -110,6 +112,7 @@ pub(crate) fn conflict_type(rejection: &Rejection) -> Option<&'static str> {
         | Rejection::DeadlineExceeded
         | Rejection::Overloaded { .. }
         | Rejection::StoreUnavailable { .. }
+        | Rejection::OutcomeUnknown { .. }
         | Rejection::Internal => false,
     };
     is_conflict.then(|| reason_of(rejection))
@@ -188,6 +191,11 @@ pub(crate) fn status_of(
             status(Code::Unavailable, "the store is unavailable")
                 .with_retry_after(span(*retry_after))
         }
+        Rejection::OutcomeUnknown { retry_after } => status(
+            Code::Unavailable,
+            "the store did not answer in time; the request may have been executed: repeat it",
+        )
+        .with_retry_after(span(*retry_after)),
         Rejection::Internal => {
             Status::internal(reason, "the store did not accept this reservation")
         }

@@ -103,6 +103,10 @@ pub enum Rejection {
     StoreUnavailable {
         retry_after: Micros,
     },
+    /// The deadline passed, or the attempts were used up, and one of them may have been applied.
+    OutcomeUnknown {
+        retry_after: Micros,
+    },
     /// The store rejected this operation, or holds a record that cannot be parsed.
     Internal,
 }
@@ -163,5 +167,14 @@ impl Rejection {
 
     pub const fn store_unavailable() -> Self {
         Self::StoreUnavailable { retry_after: RETRY_AFTER }
+    }
+
+    pub(crate) const fn outcome_unknown() -> Self {
+        Self::OutcomeUnknown { retry_after: RETRY_AFTER }
+    }
+
+    /// Whether the rejection says that the call was not executed, and will not be.
+    pub(crate) fn claims_not_executed(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded | Self::Overloaded { .. } | Self::StoreBusy { .. })
     }
 }

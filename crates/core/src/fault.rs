@@ -65,6 +65,7 @@ faults! {
     OverdueNotExpired: "an overdue hold is not expired for the buyer of its seats",
     ClosedBeforeRecord: "a closed event rejects a call before its record is read",
     RequestDecidesReturn: "a release returns what the request names, not what the record holds",
+    UnknownAttemptForgotten: "an entry with an attempt of unknown outcome is rejected as not executed",
     LostOutcomeForgotten: "a write whose outcome stays unknown is not in doubt",
     LateOutcomeFresh: "a write that is resolved late counts as fresh",
     RequeuedEntryLost: "an entry is lost when its batch is requeued",

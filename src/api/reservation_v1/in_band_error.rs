@@ -33,6 +33,7 @@ pub(super) fn code_of(rejection: &Rejection) -> Option<ErrorCode> {
         | Rejection::Overloaded { .. }
         | Rejection::StoreBusy { .. }
         | Rejection::StoreUnavailable { .. }
+        | Rejection::OutcomeUnknown { .. }
         | Rejection::Internal => return None,
     })
 }

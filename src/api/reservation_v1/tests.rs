@@ -52,7 +52,8 @@ fn every_rejection() -> Vec<Rejection> {
             Rejection::DeadlineExceeded => Rejection::Overloaded { retry_after },
             Rejection::Overloaded { .. } => Rejection::StoreBusy { retry_after },
             Rejection::StoreBusy { .. } => Rejection::StoreUnavailable { retry_after },
-            Rejection::StoreUnavailable { .. } => Rejection::Internal,
+            Rejection::StoreUnavailable { .. } => Rejection::OutcomeUnknown { retry_after },
+            Rejection::OutcomeUnknown { .. } => Rejection::Internal,
             Rejection::Internal => return all,
         });
     }
@@ -92,6 +93,7 @@ fn table() -> Vec<Row> {
         wire(reason::DEADLINE_EXCEEDED, Code::DeadlineExceeded),
         wire(reason::OVERLOADED, Code::ResourceExhausted),
         wire(reason::STORE_BUSY, Code::Unavailable),
+        wire(reason::STORE_UNAVAILABLE, Code::Unavailable),
         wire(reason::STORE_UNAVAILABLE, Code::Unavailable),
         wire(reason::INTERNAL, Code::Internal),
     ]

@@ -198,6 +198,7 @@ impl Engine {
         record: Option<RecordView>,
     ) {
         self.expiries -= usize::from(call.verb == Verb::Expire);
+        let answer = call.without_false_claim(answer);
         if call.waiters.is_empty() && call.watchers.is_empty() {
             self.answer(call.leader, answer, record);
             return;
@@ -331,6 +332,19 @@ impl Engine {
         }
     }
 
+    /// From now on no call of the lane's transaction is rejected as not executed.
+    fn mark_unresolved(&mut self, pool: PoolId, lane: u16) {
+        if fault::planted(Fault::UnknownAttemptForgotten) {
+            return;
+        }
+        let Some(pool) = self.pools.get_mut(pool) else { return };
+        let Some(transaction) = pool.unresolved(lane) else { return };
+        let event = &pool.key().event;
+        for record in &transaction.records {
+            self.in_flight.mark_may_be_written(&record.operation.reservation, event);
+        }
+    }
+
     /// Sends the transactions and reads of a pool's output, records its writes, and pushes its results as a step.
     pub(super) fn apply_pool_output(&mut self, pool: PoolId, mut out: PoolOutput) {
         for (lane, transaction) in out.send.drain(..) {
@@ -340,6 +354,7 @@ impl Engine {
         }
         for lane in out.unresolved.drain(..) {
             self.resends.push(LaneId { pool, lane }, self.now.mono, &mut self.rng);
+            self.mark_unresolved(pool, lane);
         }
         let reads_stripes = std::mem::take(&mut out.read_stripes);
         let layout = out.layout_read.take();

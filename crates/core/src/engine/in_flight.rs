@@ -12,6 +12,7 @@ use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
 use super::OperationTask;
+use crate::answer::{Answer, Rejection};
 use crate::effect::CallId;
 use crate::ids::{EventId, Fingerprint, PaymentHash, ReservationId};
 use crate::limits;
@@ -72,6 +73,8 @@ pub(super) struct InFlightCall {
     pub(super) watchers: Vec<OperationTask>,
     /// The leader watches another reservation.
     is_watching: bool,
+    /// An attempt to write the leader had an unknown outcome: it is not rejected as not executed.
+    may_be_written: bool,
 }
 
 /// A call that waits for the outcome of the leader.
@@ -344,6 +347,13 @@ impl InFlightCalls {
         self.of(reservation, event).map_or(0, |call| call.attempts)
     }
 
+    /// Records that an attempt to write the leader had an unknown outcome.
+    pub(super) fn mark_may_be_written(&mut self, reservation: &ReservationId, event: &EventId) {
+        if let Some(call) = self.of(reservation, event) {
+            call.may_be_written = true;
+        }
+    }
+
     fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut InFlightCall> {
         self.by_reservation.get_mut(reservation)?.of(event)
     }
@@ -386,6 +396,21 @@ impl InFlightCall {
             waiters: Vec::new(),
             watchers: Vec::new(),
             is_watching: false,
+            may_be_written: false,
+        }
+    }
+
+    /// The answer for the leader. A rejection that says that the call was not executed becomes one that says nothing about
+    /// that, if an attempt had an unknown outcome: a later attempt that was cancelled or never sent proves nothing about
+    /// the earlier one.
+    pub(super) fn without_false_claim(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Rejected(rejection)
+                if self.may_be_written && rejection.claims_not_executed() =>
+            {
+                Answer::Rejected(Rejection::outcome_unknown())
+            }
+            answer => answer,
         }
     }
 

@@ -434,7 +434,11 @@ impl Engine {
 fn applies_to_waiter(answer: &Answer, is_final: bool, arrived: Micros, started_at: Micros) -> bool {
     match answer {
         Answer::Released { .. } if is_final => true,
-        Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
+        Answer::Rejected(
+            Rejection::DeadlineExceeded
+            | Rejection::Overloaded { .. }
+            | Rejection::OutcomeUnknown { .. },
+        ) => false,
         Answer::Held { .. }
         | Answer::Released { how: ReleaseOutcome::AlreadyReleased, .. }
         | Answer::Rejected(

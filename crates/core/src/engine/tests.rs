@@ -57,12 +57,29 @@ pub(super) fn drain(engine: &mut Engine, fx: &mut Vec<Effect>) {
     fx.extend(std::iter::from_fn(|| engine.poll_effect()));
 }
 
-/// Lets all effects happen at once, between shards too; every transaction commits. Returns the
-/// calls answered.
-fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId> {
+/// Lets all effects happen at once, between shards too; every transaction commits, and there are no records but
+/// `record`. Returns the calls answered.
+fn settle_all(
+    shards: &mut [Engine],
+    first: Vec<(usize, Effect)>,
+    record: Option<&RecordView>,
+) -> Vec<CallId> {
     let mut effects = VecDeque::from(first);
     let mut answered = Vec::new();
-    while let Some((on, effect)) = effects.pop_front() {
+    loop {
+        let Some((on, effect)) = effects.pop_front() else {
+            // Reads of records wait for others to join them.
+            for (on, shard) in shards.iter_mut().enumerate() {
+                let mut fx = Vec::new();
+                shard.handle_timeout(at(100_000));
+                drain(shard, &mut fx);
+                effects.extend(fx.into_iter().map(|effect| (on, effect)));
+            }
+            if effects.is_empty() {
+                return answered;
+            }
+            continue;
+        };
         let mut fx = Vec::new();
         let mut to = on;
         match effect {
@@ -87,11 +104,15 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
                 drain(&mut shards[to], &mut fx);
             }
             Effect::AnswerQuery { call, .. } => answered.push(call),
+            Effect::ReadRecords { read, reservations } => {
+                let found = reservations.iter().map(|_| Ok(record.cloned())).collect();
+                shards[on].handle_records_read(read, &RecordsRead::Found(found), at(1));
+                drain(&mut shards[on], &mut fx);
+            }
             other => panic!("unexpected effect {other:?}"),
         }
         effects.extend(fx.into_iter().map(|effect| (to, effect)));
     }
-    answered
 }
 
 #[test]
@@ -107,7 +128,7 @@ fn reservation_used_with_two_events_gets_two_answers() {
             drain(&mut shards[shard], &mut fx);
             effects.extend(fx.into_iter().map(|effect| (shard, effect)));
         }
-        let mut answered = settle_all(&mut shards, effects);
+        let mut answered = settle_all(&mut shards, effects, None);
         answered.sort_unstable_by_key(|call| call.0);
         assert_eq!(answered, [CallId(0), CallId(1)], "evt-{one} and evt-{other}");
         assert!(shards.iter().all(Engine::is_idle));
@@ -127,7 +148,7 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
     assert_eq!(shard.calls_in_flight(), 4);
     let mut shards = [shard];
     let effects = fx.into_iter().map(|effect| (0, effect)).collect();
-    assert_eq!(settle_all(&mut shards, effects).len(), 4);
+    assert_eq!(settle_all(&mut shards, effects, None).len(), 4);
     assert_eq!(shards[0].calls_in_flight(), 0);
 }
 
@@ -368,6 +389,42 @@ fn record_is_read_after_the_shortage_was_found() {
     assert!(matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected), "{fx:?}");
 }
 
+/// Answer to a commit until 1 s whose resent transaction conflicts, and goes on conflicting. `first` is the outcome of
+/// the first attempt.
+fn answer_after_conflicts(first: TransactionOutcome) -> Answer {
+    let mut shard = engine(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(100)]), at(0));
+    shard.handle_call(CallId(1), commit("r", "evt", 1), at(0));
+    drain(&mut shard, &mut fx);
+    let mut outcome = first;
+    for now in (1..).map(|step| at(step * 1_000)) {
+        for effect in std::mem::take(&mut fx) {
+            match effect {
+                Effect::Transact { lane, .. } => {
+                    shard.handle_transaction_outcome(lane, outcome, now);
+                    outcome = TransactionOutcome::Cancelled(vec![ActionOutcome::Conflict; 2]);
+                }
+                Effect::Answer { answer, .. } => return answer,
+                _ => {}
+            }
+        }
+        shard.handle_timeout(now);
+        drain(&mut shard, &mut fx);
+    }
+    unreachable!("the loop ends with the answer")
+}
+
+#[test]
+fn a_call_whose_first_attempt_may_have_been_applied_is_not_rejected_as_not_executed() {
+    let conflict = TransactionOutcome::Cancelled(vec![ActionOutcome::Conflict; 2]);
+    let not_executed = Answer::Rejected(Rejection::store_busy());
+    assert_eq!(answer_after_conflicts(conflict), not_executed);
+    let unknown = Answer::Rejected(Rejection::outcome_unknown());
+    assert_eq!(answer_after_conflicts(TransactionOutcome::Unknown), unknown);
+}
+
 #[test]
 fn commit_reads_its_record_first_after_one_found_a_hold() {
     let mut shard = engine(0, 1);
@@ -449,7 +506,7 @@ fn sweep_evicts_only_idle_lanes() {
             drain(&mut shards[0], &mut fx);
             effects.extend(fx.into_iter().map(|effect| (0, effect)));
         }
-        assert_eq!(settle_all(&mut shards, effects).len(), 1_500);
+        assert_eq!(settle_all(&mut shards, effects, None).len(), 1_500);
         assert!(shards[0].is_idle());
     }
 }
@@ -629,7 +686,8 @@ fn crossing_release_and_refund_do_not_deadlock() {
         assert!(matches!(fx[..], [Effect::Forward { .. }]), "{fx:?}");
         forwards.extend(fx.into_iter().map(|effect| (shard, effect)));
     }
-    let answered = settle_all(&mut shards, forwards);
+    let confirmed = record(ReservationState::Confirmed, 0);
+    let answered = settle_all(&mut shards, forwards, Some(&confirmed));
     assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
     assert!(shards.iter().all(Engine::is_idle));
 }

@@ -298,7 +298,8 @@ fn repeats(call: &Call, answer: Option<&Answer>, now: Micros, rng: &mut SmallRng
             Rejection::DeadlineExceeded
             | Rejection::Overloaded { .. }
             | Rejection::StoreBusy { .. }
-            | Rejection::StoreUnavailable { .. },
+            | Rejection::StoreUnavailable { .. }
+            | Rejection::OutcomeUnknown { .. },
         )) => 50,
         Some(_) => 5,
     };

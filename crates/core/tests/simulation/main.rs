@@ -172,6 +172,7 @@ const REACHED: &[&str] = &[
     "InsufficientInventory",
     "Internal",
     "Overloaded",
+    "OutcomeUnknown",
     "PaymentConflict",
     "Refunded",
     "Released before",

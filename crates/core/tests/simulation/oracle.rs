@@ -234,6 +234,28 @@ impl Oracle {
         })
     }
 
+    /// Whether no other call can have written the record since the arrival of this one: none was in progress, and none
+    /// before it ended without a known outcome.
+    fn decides_alone(&self, (id, call): (CallId, &Call), reservation: &ReservationId) -> bool {
+        let Some(known) = self.reservations.get(reservation) else { return true };
+        let has_known_outcome = |other: &CallId| match self.calls.get(&other.0) {
+            Some((_, OracleCallState::Answered { answer: Some(Answer::Rejected(why)), .. })) => {
+                // A final rejection may be wrong about an attempt that arrives later.
+                !self.rejections_may_be_wrong
+                    && !matches!(
+                        why,
+                        Rejection::StoreUnavailable { .. } | Rejection::OutcomeUnknown { .. }
+                    )
+            }
+            Some((_, OracleCallState::Answered { .. })) => true,
+            _ => false,
+        };
+        let mut others = known.calls.iter().filter(|other| **other != id);
+        !known.lost
+            && !self.has_concurrent_call((id, call), reservation)
+            && others.all(has_known_outcome)
+    }
+
     // ---- What the shards learn about stock ----------------------------------------------------------
 
     pub(crate) fn read_begins(

@@ -129,6 +129,7 @@ pub(crate) fn name_of(answer: &Answer) -> &'static str {
             Rejection::Overloaded { .. } => "Overloaded",
             Rejection::StoreBusy { .. } => "StoreBusy",
             Rejection::StoreUnavailable { .. } => "StoreUnavailable",
+            Rejection::OutcomeUnknown { .. } => "OutcomeUnknown",
             Rejection::Internal => "Internal",
         },
     }

@@ -293,6 +293,9 @@ impl Display for Words<'_, Rejection> {
             Rejection::StoreUnavailable { retry_after } => {
                 write!(f, "STORE_UNAVAILABLE {}", retry_after.0)
             }
+            Rejection::OutcomeUnknown { retry_after } => {
+                write!(f, "OUTCOME_UNKNOWN {}", retry_after.0)
+            }
             Rejection::Internal => f.write_str("INTERNAL"),
         }
     }

@@ -47,6 +47,14 @@ impl Oracle {
             now,
             store,
         };
+        if is_not_executed(refusal) && self.decides_alone((id, call), reservation) {
+            ensure!(
+                !case.was_executed(verb),
+                "rejected as not executed, but it was: {call:?} got {refusal:?} at {}, its record was {:?}",
+                now.0,
+                store.record_during(reservation, call.arrives, now)
+            );
+        }
         let (is_right, why) = match refusal {
             Rejection::InsufficientInventory { remaining } => (
                 self.is_sold_out(&case, *remaining),
@@ -92,6 +100,11 @@ impl Oracle {
             Rejection::StoreUnavailable { .. } => {
                 (!self.fault_free, "store unavailable, but no fault was injected")
             }
+            // An attempt that took too long may have been applied.
+            Rejection::OutcomeUnknown { .. } => (
+                !self.fault_free || now >= call.deadline() || self.is_busy_without_fault(id, &case),
+                "outcome unknown, but there was time left",
+            ),
             _ => (false, "the rejection does not follow from the record"),
         };
         ensure!(
@@ -176,7 +189,29 @@ impl Oracle {
     }
 }
 
+/// Whether the rejection says that the call was not executed (docs/reference/statuses.md).
+fn is_not_executed(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::StoreBusy { .. } | Rejection::Overloaded { .. } | Rejection::DeadlineExceeded
+    )
+}
+
 impl RejectionCase<'_> {
+    /// Whether the record has changed since the call as the call requests.
+    fn was_executed(&self, verb: Verb) -> bool {
+        let state = match verb {
+            Verb::Hold => ReservationState::Held,
+            Verb::Commit => ReservationState::Confirmed,
+            Verb::Release => ReservationState::Released,
+            Verb::Refund => ReservationState::Refunded,
+            Verb::Expire => ReservationState::Expired,
+        };
+        let past = self.store.record(self.reservation).map(|record| &record.past);
+        let mut since = past.into_iter().flatten().filter(|(at, _)| *at >= self.call.arrives);
+        since.any(|(_, view)| view.state == state)
+    }
+
     /// Whether the server chooses the seats, in a seated event.
     fn are_seats_chosen(&self) -> bool {
         self.takes && matches!(self.call.selection, Selection::Quantity(_))
