@@ -114,10 +114,17 @@ impl ShardGateway {
         self.shards.run_on_all(job).await;
     }
 
-    /// Completes a call that changed an event: invalidates its caches and returns the event.
-    async fn changed_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+    /// Completes a call that wrote to an event: invalidates its caches, also after a failure, because a part may be
+    /// stored, and returns the event.
+    async fn changed_event<T>(
+        &self,
+        event: EventId,
+        changed: Result<T, AdminError>,
+    ) -> Result<(T, EventStock), AdminError> {
         self.invalidate_event(&event).await;
-        self.get_event(event).await
+        let changed = changed?;
+        let stock = self.get_event(event).await.map_err(after_write)?;
+        Ok((changed, stock))
     }
 }
 
@@ -143,10 +150,10 @@ impl AdminBackend for ShardGateway {
                         venue: about.venue,
                     })))
                 }
-                Err(error) => Err(store_error(error)),
+                Err(error) => Err(after_write(store_error(error))),
             })
-            .await?;
-        let stock = self.changed_event(id).await?;
+            .await;
+        let (created, stock) = self.changed_event(id, created).await?;
         let about = &stock.about;
         let differs = |given: &str, stored: &str| !given.is_empty() && given != stored;
         if !created && (differs(&name, &about.name) || differs(&venue, &about.venue)) {
@@ -187,8 +194,9 @@ impl AdminBackend for ShardGateway {
 
     async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
         let id = event.clone();
-        self.on_shard(async move |driver| {
-            match driver.store().set_total(&id, total).await.map_err(store_error)? {
+        let set = self.on_shard(async move |driver| {
+            let set = driver.store().set_total(&id, total).await;
+            match set.map_err(|error| after_write(store_error(error)))? {
                 SetTotalOutcome::Set(_) => Ok(()),
                 SetTotalOutcome::Refused { total, taken } => {
                     Err(AdminError::TotalTooSmall { total, taken })
@@ -196,21 +204,22 @@ impl AdminBackend for ShardGateway {
                 SetTotalOutcome::Seated => Err(AdminError::Seated),
                 SetTotalOutcome::NotFound => Err(AdminError::EventNotFound),
             }
-        })
-        .await?;
-        self.changed_event(event).await
+        });
+        let ((), stock) = self.changed_event(event, set.await).await?;
+        Ok(stock)
     }
 
     async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError> {
         let id = event.clone();
-        self.on_shard(async move |driver| {
-            match driver.store().close_event(&id).await.map_err(store_error)? {
+        let closed = self.on_shard(async move |driver| {
+            let closed = driver.store().close_event(&id).await;
+            match closed.map_err(|error| after_write(store_error(error)))? {
                 true => Ok(()),
                 false => Err(AdminError::EventNotFound),
             }
-        })
-        .await?;
-        self.changed_event(event).await
+        });
+        let ((), stock) = self.changed_event(event, closed.await).await?;
+        Ok(stock)
     }
 
     async fn count_new_seats(
@@ -241,7 +250,8 @@ impl AdminBackend for ShardGateway {
                 true => store.compare_seats(&event, seat_keys, seats).await.map_err(store_error)?,
                 false => SeatComparison::of_new_seats(seats),
             };
-            store.put_seats(&event, seat_keys, &found.to_write).await.map_err(store_error)?;
+            let put = store.put_seats(&event, seat_keys, &found.to_write).await;
+            put.map_err(|error| after_write(store_error(error)))?;
             Ok(found)
         })
         .await
@@ -285,7 +295,7 @@ impl AdminBackend for ShardGateway {
                     true => store.block_seats(&id, seat_keys, &seats).await,
                     false => store.unblock_seats(&id, seat_keys, &seats).await,
                 };
-                outcomes.map_err(store_error)
+                outcomes.map_err(|error| after_write(store_error(error)))
             })
             .await;
         // Also after a failure, because some of the seats may have changed.
@@ -306,8 +316,8 @@ impl AdminBackend for ShardGateway {
             };
             match driver.submit(operation, None).await {
                 Ok(Answer::Refunded) => {
-                    let record = read_reservation(&driver, &reservation).await?;
-                    Ok(Refund { record, refunded })
+                    let record = read_reservation(&driver, &reservation).await;
+                    Ok(Refund { record: record.map_err(after_write)?, refunded })
                 }
                 Ok(Answer::Rejected(rejection)) => Err(admin_error(&rejection)),
                 Ok(other) => {
@@ -426,6 +436,7 @@ fn admin_error(rejection: &Rejection) -> AdminError {
         | Rejection::StoreBusy { .. }
         | Rejection::DeadlineExceeded => busy(),
         Rejection::StoreUnavailable { .. } => unavailable(),
+        Rejection::OutcomeUnknown { .. } => after_write(busy()),
         other => {
             tracing::error!(rejection = ?other, "unexpected rejection of an admin call");
             AdminError::Internal
@@ -487,6 +498,14 @@ fn store_error(error: StoreError) -> AdminError {
         StoreError::Invalid(_) | StoreError::Rejected(_) | StoreError::Corrupt(_) => {
             AdminError::Internal
         }
+    }
+}
+
+/// The error of a call that may have written something: it must not say that nothing was executed.
+fn after_write(error: AdminError) -> AdminError {
+    match error {
+        AdminError::Busy { retry_after } => AdminError::Unfinished { retry_after },
+        other => other,
     }
 }
 

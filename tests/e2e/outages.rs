@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::fake_store::{FakeStore, RequestAction, STORE_ERROR_TEXT, store_error};
+use inventory_client::reason;
 use inventory_core::limits;
+use inventory_proto::inventory::v1::{
+    CloseEventRequest, GetEventRequest, RefundReservationRequest, SetTotalRequest,
+};
 use inventory_testkit::http2::{Http2Client, RELEASE};
 use inventory_testkit::server::TestServer;
 use tonic::{Code, Status};
@@ -37,6 +41,66 @@ fn assert_discreet(status: &Status) {
     for word in [STORE_ERROR_TEXT, "Exception", "dynamodb", "TransactWriteItems"] {
         assert!(!text.contains(&word.to_lowercase()), "{word} in {text}");
     }
+}
+
+/// A store that executes every request up to the first one that changes the event, and throttles all others.
+fn throttle_after_the_first_change(store: &FakeStore) {
+    let mut is_changed = false;
+    store.set_rule(move |request| {
+        let changes = ["TransactWriteItems", "UpdateItem", "PutItem"];
+        let is_of_event = request.body.to_string().contains(EVENT);
+        match is_changed {
+            false => {
+                is_changed = changes.contains(&&*request.operation) && is_of_event;
+                RequestAction::Execute
+            }
+            true => store_error(400, "ThrottlingException"),
+        }
+    });
+}
+
+#[tokio::test]
+async fn admin_calls_that_may_be_stored_do_not_say_that_they_were_not_executed() {
+    let (store, server, client) = selling(10).await;
+    client.order(commit("r1", EVENT, 1)).await;
+    let mut admin = admin(&server).await;
+    let assert_unfinished = |status: &Status| {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.message().contains("may be stored: repeat it"), "{status:?}");
+        assert_retryable(status);
+        assert_discreet(status);
+    };
+
+    throttle_after_the_first_change(&store);
+    let refund = RefundReservationRequest { reservation_id: "r1".to_owned() };
+    assert_unfinished(&admin.refund_reservation(refund.clone()).await.unwrap_err());
+    store.clear_rule();
+    assert_eq!(store.read_event(EVENT).remaining(), 9, "it was executed");
+    throttle_after_the_first_change(&store);
+    let call = SetTotalRequest { event_id: EVENT.to_owned(), total: 12 };
+    assert_unfinished(&admin.set_total(call.clone()).await.unwrap_err());
+    throttle_after_the_first_change(&store);
+    let close = CloseEventRequest { event_id: EVENT.to_owned() };
+    assert_unfinished(&admin.close_event(close.clone()).await.unwrap_err());
+    // The caches are invalidated also by a call that failed.
+    store.clear_rule();
+    until("the event is closed", async || {
+        let sale = client.try_commit(commit("r2", EVENT, 1)).await;
+        sale.is_err_and(|status| reason(&status) == "EVENT_CLOSED")
+    })
+    .await;
+
+    // Nothing is changed twice.
+    assert!(!admin.refund_reservation(refund).await.unwrap().into_inner().refunded);
+    admin.set_total(call).await.unwrap();
+    admin.close_event(close).await.unwrap();
+    assert_eq!(store.read_event(EVENT).remaining(), 11);
+
+    // Nothing was begun: as before.
+    store.set_rule(|_| store_error(400, "ThrottlingException"));
+    let read = GetEventRequest { event_id: EVENT.to_owned() };
+    let status = admin.get_event(read).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
 }
 
 #[tokio::test]

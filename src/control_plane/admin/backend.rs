@@ -152,6 +152,10 @@ pub enum AdminError {
     Busy {
         retry_after: Duration,
     },
+    /// The store throttles a call that has begun to write: some of it, or all, may be stored. Repeating the call is right.
+    Unfinished {
+        retry_after: Duration,
+    },
     /// The store is unreachable, or the process is draining.
     Unavailable {
         retry_after: Duration,

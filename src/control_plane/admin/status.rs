@@ -150,6 +150,13 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
             *retry_after,
             "overloaded; the call was not executed",
         ),
+        AdminError::Unfinished { retry_after } => again(
+            Code::Unavailable,
+            "STORE_UNAVAILABLE",
+            subject,
+            *retry_after,
+            "the store throttles; the call, or a part of it, may be stored: repeat it",
+        ),
         AdminError::Unavailable { retry_after } => again(
             Code::Unavailable,
             "STORE_UNAVAILABLE",
