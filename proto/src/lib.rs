@@ -9,7 +9,13 @@
 /// `inventory.v1`: the reservation, admin and audit services.
 pub mod inventory {
     pub mod v1 {
-        #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
+        #![allow(
+            clippy::all,
+            clippy::too_many_lines,
+            clippy::unwrap_used,
+            missing_docs,
+            unreachable_pub
+        )]
         include!("../generated/inventory.v1.rs");
     }
 }
@@ -17,7 +23,13 @@ pub mod inventory {
 /// `reservation.v1`: the service that the Reservation API and its worker call.
 pub mod reservation {
     pub mod v1 {
-        #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
+        #![allow(
+            clippy::all,
+            clippy::too_many_lines,
+            clippy::unwrap_used,
+            missing_docs,
+            unreachable_pub
+        )]
         include!("../generated/reservation.v1.rs");
     }
 }
@@ -25,7 +37,13 @@ pub mod reservation {
 /// `common.v1`: messages that the ticketing services share.
 pub mod common {
     pub mod v1 {
-        #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
+        #![allow(
+            clippy::all,
+            clippy::too_many_lines,
+            clippy::unwrap_used,
+            missing_docs,
+            unreachable_pub
+        )]
         include!("../generated/common.v1.rs");
     }
 }

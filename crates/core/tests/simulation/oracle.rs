@@ -71,6 +71,8 @@ pub(crate) struct Oracle {
     flood: bool,
     /// A final rejection may be wrong about an earlier attempt.
     rejections_may_be_wrong: bool,
+    /// A copy of a request may be executed after the request itself was cancelled, which no server can know.
+    late_copies: bool,
     torn_reads: bool,
     /// A process has several shards: calls of one reservation may be forwarded to each other.
     forwards: bool,
@@ -95,6 +97,7 @@ impl Oracle {
             members_change: scenario.membership.views > 0,
             flood: scenario.flood,
             rejections_may_be_wrong: scenario.ghosts || scenario.may_forget_tokens(),
+            late_copies: scenario.ghosts && scenario.faults.echo > 0,
             torn_reads: scenario.torn_reads,
             forwards: scenario.processes.iter().any(|shards| *shards > 1),
             processes: scenario.processes.len(),
@@ -252,6 +255,7 @@ impl Oracle {
         };
         let mut others = known.calls.iter().filter(|other| **other != id);
         !known.lost
+            && !self.late_copies
             && !self.has_concurrent_call((id, call), reservation)
             && others.all(has_known_outcome)
     }
