@@ -72,6 +72,8 @@ mod seats;
 mod steps;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unknown_outcome_tests;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;

@@ -29,7 +29,7 @@ pub(super) fn at(mono: u64) -> Now {
     Now { mono: Micros(mono), unix: UnixMillis(0) }
 }
 
-fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
+pub(super) fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
     let (reservation, event) = (reservation.parse(), event.parse());
     let (reservation, event) = (reservation.expect("legal"), event.expect("legal"));
     let selection = Selection::Quantity(qty);
@@ -47,7 +47,7 @@ pub(super) fn one_stripe(remaining: u64) -> StripeView {
     }
 }
 
-fn engine(shard: usize, shards: usize) -> Engine {
+pub(super) fn engine(shard: usize, shards: usize) -> Engine {
     let settings = EngineSettings { shard, shards, ..SETTINGS };
     Engine::new(settings, SmallRng::seed_from_u64(shard as u64))
 }
@@ -387,42 +387,6 @@ fn record_is_read_after_the_shortage_was_found() {
     drain(&mut shard, &mut fx);
     let rejected = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
     assert!(matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected), "{fx:?}");
-}
-
-/// Answer to a commit until 1 s whose resent transaction conflicts, and goes on conflicting. `first` is the outcome of
-/// the first attempt.
-fn answer_after_conflicts(first: TransactionOutcome) -> Answer {
-    let mut shard = engine(0, 1);
-    let mut fx = Vec::new();
-    let event: EventId = "evt".parse().expect("legal");
-    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(100)]), at(0));
-    shard.handle_call(CallId(1), commit("r", "evt", 1), at(0));
-    drain(&mut shard, &mut fx);
-    let mut outcome = first;
-    for now in (1..).map(|step| at(step * 1_000)) {
-        for effect in std::mem::take(&mut fx) {
-            match effect {
-                Effect::Transact { lane, .. } => {
-                    shard.handle_transaction_outcome(lane, outcome, now);
-                    outcome = TransactionOutcome::Cancelled(vec![ActionOutcome::Conflict; 2]);
-                }
-                Effect::Answer { answer, .. } => return answer,
-                _ => {}
-            }
-        }
-        shard.handle_timeout(now);
-        drain(&mut shard, &mut fx);
-    }
-    unreachable!("the loop ends with the answer")
-}
-
-#[test]
-fn a_call_whose_first_attempt_may_have_been_applied_is_not_rejected_as_not_executed() {
-    let conflict = TransactionOutcome::Cancelled(vec![ActionOutcome::Conflict; 2]);
-    let not_executed = Answer::Rejected(Rejection::store_busy());
-    assert_eq!(answer_after_conflicts(conflict), not_executed);
-    let unknown = Answer::Rejected(Rejection::outcome_unknown());
-    assert_eq!(answer_after_conflicts(TransactionOutcome::Unknown), unknown);
 }
 
 #[test]
