@@ -40,7 +40,7 @@ pub(crate) struct RecordingClient {
 }
 
 /// Where a server is called.
-pub(crate) struct ServerAddresses {
+pub(crate) struct ServerEndpoints {
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: String,
 }
@@ -60,7 +60,7 @@ impl RecordingClient {
     /// Connects with the first call, and again after a loss.
     pub(crate) fn new(
         number: u32,
-        addresses: &[ServerAddresses],
+        addresses: &[ServerEndpoints],
         recorder: HistoryRecorder,
         failures: FailureCounts,
     ) -> Self {
@@ -68,7 +68,7 @@ impl RecordingClient {
             let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
             endpoint.tcp_nodelay(true).connect_timeout(CALL_TIMEOUT).connect_lazy()
         };
-        let channels = |server: &ServerAddresses| ServerChannels {
+        let channels = |server: &ServerEndpoints| ServerChannels {
             grpc: InventoryClient::new(connect(&server.grpc)),
             admin: InventoryAdminClient::new(connect(&server.admin)),
         };

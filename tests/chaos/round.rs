@@ -8,7 +8,7 @@ use inventory_history::{CallEffect, CallOperation, CheckRules, History, HistoryR
 use inventory_testkit::server::{ServerCommand, report_skipped};
 use tokio::sync::Mutex;
 
-use crate::clients::{FailureCounts, RecordingClient, ServerAddresses};
+use crate::clients::{FailureCounts, RecordingClient, ServerEndpoints};
 use crate::faults::{CLOCK_STEP_MAX, ChaosTarget, FaultOutcome};
 use crate::http::get_status;
 use crate::load::{ChaosLoad, HALL, SCARCE, ServerProbe, UNITS};
@@ -43,7 +43,7 @@ const LOG_LINES: usize = 40;
 /// A running round.
 struct ChaosRound {
     target: ChaosTarget,
-    addresses: Vec<ServerAddresses>,
+    addresses: Vec<ServerEndpoints>,
     recorder: HistoryRecorder,
     probes: Vec<ServerProbe>,
     report: RoundReport,
@@ -85,7 +85,7 @@ impl ChaosRound {
         let started = join_all(servers.iter_mut().map(ChaosServer::start)).await;
         started.into_iter().collect::<Result<(), _>>().unwrap();
         let report = RoundReport { seed, store: store.name(), ..RoundReport::default() };
-        let addresses = |server: &ChaosServer| ServerAddresses {
+        let addresses = |server: &ChaosServer| ServerEndpoints {
             grpc: server.relay.address,
             admin: server.admin.clone(),
         };
