@@ -232,8 +232,8 @@ impl InFlightCalls {
     ///
     /// A forwarded call waits for calls that this shard executes, and for a leader that this shard has forwarded only if
     /// its verb comes first in this order: expiry, release, refund, hold, commit. The leader waits elsewhere for one
-    /// whose verb comes before that, so there is no circle. What is rejected by this rule is repeated, and what the
-    /// engine itself does for the reclaimer comes first, because no client waits for it.
+    /// whose verb comes before that, so there is no circle. A call that this rule rejects is answered with STORE_BUSY, and
+    /// its client repeats it. An expiry, which no client would repeat, comes first and is never rejected.
     ///
     /// While the members do not change, few calls are rejected: returns are forwarded to shards that sell, such shards
     /// forward no reservation, and all returns of one record go to the same shard. Exceptions are a hold and its order
