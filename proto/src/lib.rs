@@ -6,16 +6,12 @@
 //! The generated files are committed, because generating them takes about a tenth of the CPU time of a first
 //! build. `tests/generated.rs` compares them with the `.proto` files; `make generate` writes them.
 
+// Nearly all of this crate is generated.
+#![allow(clippy::all, clippy::too_many_lines, clippy::unwrap_used, missing_docs, unreachable_pub)]
+
 /// `inventory.v1`: the reservation, admin and audit services.
 pub mod inventory {
     pub mod v1 {
-        #![allow(
-            clippy::all,
-            clippy::too_many_lines,
-            clippy::unwrap_used,
-            missing_docs,
-            unreachable_pub
-        )]
         include!("../generated/inventory.v1.rs");
     }
 }
@@ -23,13 +19,6 @@ pub mod inventory {
 /// `reservation.v1`: the service that the Reservation API and its worker call.
 pub mod reservation {
     pub mod v1 {
-        #![allow(
-            clippy::all,
-            clippy::too_many_lines,
-            clippy::unwrap_used,
-            missing_docs,
-            unreachable_pub
-        )]
         include!("../generated/reservation.v1.rs");
     }
 }
@@ -37,13 +26,6 @@ pub mod reservation {
 /// `common.v1`: messages that the ticketing services share.
 pub mod common {
     pub mod v1 {
-        #![allow(
-            clippy::all,
-            clippy::too_many_lines,
-            clippy::unwrap_used,
-            missing_docs,
-            unreachable_pub
-        )]
         include!("../generated/common.v1.rs");
     }
 }
