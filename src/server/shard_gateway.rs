@@ -150,7 +150,7 @@ impl AdminBackend for ShardGateway {
                         venue: about.venue,
                     })))
                 }
-                Err(error) => Err(after_write(store_error(error))),
+                Err(error) => Err(write_error(error)),
             })
             .await;
         let (created, stock) = self.changed_event(id, created).await?;
@@ -196,7 +196,7 @@ impl AdminBackend for ShardGateway {
         let id = event.clone();
         let set = self.on_shard(async move |driver| {
             let set = driver.store().set_total(&id, total).await;
-            match set.map_err(|error| after_write(store_error(error)))? {
+            match set.map_err(write_error)? {
                 SetTotalOutcome::Set(_) => Ok(()),
                 SetTotalOutcome::Refused { total, taken } => {
                     Err(AdminError::TotalTooSmall { total, taken })
@@ -213,7 +213,7 @@ impl AdminBackend for ShardGateway {
         let id = event.clone();
         let closed = self.on_shard(async move |driver| {
             let closed = driver.store().close_event(&id).await;
-            match closed.map_err(|error| after_write(store_error(error)))? {
+            match closed.map_err(write_error)? {
                 true => Ok(()),
                 false => Err(AdminError::EventNotFound),
             }
@@ -251,7 +251,7 @@ impl AdminBackend for ShardGateway {
                 false => SeatComparison::of_new_seats(seats),
             };
             let put = store.put_seats(&event, seat_keys, &found.to_write).await;
-            put.map_err(|error| after_write(store_error(error)))?;
+            put.map_err(write_error)?;
             Ok(found)
         })
         .await
@@ -295,7 +295,7 @@ impl AdminBackend for ShardGateway {
                     true => store.block_seats(&id, seat_keys, &seats).await,
                     false => store.unblock_seats(&id, seat_keys, &seats).await,
                 };
-                outcomes.map_err(|error| after_write(store_error(error)))
+                outcomes.map_err(write_error)
             })
             .await;
         // Also after a failure, because some of the seats may have changed.
@@ -499,6 +499,11 @@ fn store_error(error: StoreError) -> AdminError {
             AdminError::Internal
         }
     }
+}
+
+/// The error of a write that the store may have executed.
+fn write_error(error: StoreError) -> AdminError {
+    after_write(store_error(error))
 }
 
 /// The error of a call that may have written something: it must not say that nothing was executed.
