@@ -52,7 +52,8 @@ awk -F '|' -v rust="$rust" -v libc="$libc" '
     if ($2 ~ /\(proc-macro\)/) is_macro[crate] = 1
     license[crate] = $3
     sub(/ \(\*\)$/, "", license[crate])
-    if (depth == 0) root = crate
+    if (depth == 0 && root == "") root = crate
+    else if (depth == 0) wrong = crate
     else if (!((path[depth - 1], crate) in edge)) {
       edge[path[depth - 1], crate] = 1
       children[path[depth - 1]] = children[path[depth - 1]] "\n" crate
@@ -87,7 +88,11 @@ awk -F '|' -v rust="$rust" -v libc="$libc" '
     }
   }
   END {
-    if (root == "") exit 1
+    if (wrong != "" || root == "") {
+      print "deploy/sbom.sh: cargo tree lists " (wrong != "" ? wrong " beside " root : "nothing") \
+        ", want inventory-api alone; unset CARGO_RESOLVER_FEATURE_UNIFICATION" >"/dev/stderr"
+      exit 1
+    }
     # All that is linked: reachable from the program without a macro.
     queue[1] = root
     seen[root] = 1

@@ -67,6 +67,16 @@ lists_components() {
 }
 check "deploy/sbom.sh prints the same bytes twice" lists_components
 check "the SBOM agrees with Cargo.lock and the manifests" python3 "$here/sbom.py" "$scratch/sbom.json" "$place/metadata.json"
+# With CARGO_RESOLVER_FEATURE_UNIFICATION=workspace, Cargo lists all packages of the workspace.
+refuses_several_programs() {
+  mkdir -p "$scratch/bin"
+  printf '#!/bin/sh\nprintf "0|%%s v0.1.0 (/)|MIT\\n" inventory-api inventory-bench\n' >"$scratch/bin/cargo"
+  chmod +x "$scratch/bin/cargo"
+  ! PATH="$scratch/bin:$PATH" deploy/sbom.sh x86_64-unknown-linux-gnu >"$scratch/several.json" 2>"$scratch/several" || return 1
+  cat "$scratch/several"
+  [[ ! -s "$scratch/several.json" ]] && grep -q "inventory-bench 0.1.0 beside inventory-api 0.1.0" "$scratch/several"
+}
+check "a list of several programs is refused" refuses_several_programs
 check "a wrong SBOM is reported" python3 "$here/sbom.py" --self-test "$scratch/sbom.json" "$place/metadata.json"
 
 # ---- cargo-deny ------------------------------------------------------------------------------------
