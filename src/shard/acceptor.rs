@@ -44,7 +44,7 @@ impl Acceptor {
             }
             // Clients that connect faster than the shard accepts keep this task ready.
             if accepted.is_multiple_of(limits::ACCEPTS_PER_POLL_MAX) {
-                inventory_runtime::yield_now().await;
+                inventory_runtime::after_io().await;
             }
         }
     }

@@ -2,31 +2,34 @@
 //!
 //! Such a connection is always ready. If all of them were in the queue of the executor, every other task of the shard would
 //! wait for a poll of each of them, so that a few hundred floods would stall the shard. So one of them is in the queue at
-//! a time; the others wait in the order of their arrival, and read nothing meanwhile. A connection that no bound of a poll
-//! has stopped needs no turn.
+//! a time, after the executor has looked at the other sockets; the others wait in the order of their arrival, and read
+//! nothing meanwhile. A connection that no bound of a poll has stopped needs no turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::Waker;
 
+use inventory_runtime::WakeAfterIo;
+
 /// One per shard.
 #[derive(Default)]
 pub(super) struct ConnectionTurns {
     next: Cell<u64>,
     holder: Cell<Option<u64>>,
+    /// The wake-up of the holder.
+    wake_up: RefCell<Option<WakeAfterIo>>,
     /// By the order of arrival.
     waiting: RefCell<BTreeMap<u64, Waker>>,
 }
 
 impl ConnectionTurns {
-    /// A place in the line; the connection is woken when it has the turn.
+    /// A place in the line; the connection is woken when it has the turn. Only on an executor.
     fn enter(&self, waker: &Waker) -> u64 {
         let place = self.next.get();
         self.next.set(place + 1);
         if self.holder.get().is_none() {
-            self.holder.set(Some(place));
-            waker.wake_by_ref();
+            self.give(place, waker);
         } else {
             self.waiting.borrow_mut().insert(place, waker.clone());
         }
@@ -39,11 +42,17 @@ impl ConnectionTurns {
             self.waiting.borrow_mut().remove(&place);
             return;
         }
+        self.holder.set(None);
+        self.wake_up.take();
         let next = self.waiting.borrow_mut().pop_first();
-        self.holder.set(next.as_ref().map(|(place, _)| *place));
-        if let Some((_, waker)) = next {
-            waker.wake();
+        if let Some((next, waker)) = next {
+            self.give(next, &waker);
         }
+    }
+
+    fn give(&self, place: u64, waker: &Waker) {
+        self.holder.set(Some(place));
+        self.wake_up.replace(Some(WakeAfterIo::new(waker)));
     }
 }
 
@@ -94,9 +103,13 @@ impl Drop for ConnectionTurn {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
+
+    use inventory_runtime::run_unpinned;
 
     use super::*;
 
@@ -130,44 +143,53 @@ mod tests {
         }
 
         /// How often each connection was woken since this was last asked.
-        fn woken(&self) -> Vec<usize> {
+        async fn woken(&self) -> Vec<usize> {
+            inventory_runtime::after_io().await;
             self.wakes.iter().map(|count| count.0.swap(0, Ordering::SeqCst)).collect()
         }
     }
 
     #[test]
     fn one_connection_at_a_time_is_woken_in_the_order_of_arrival() {
+        run_unpinned(take_turns()).unwrap();
+    }
+
+    async fn take_turns() {
         let mut shard = TurnFixture::new(3);
         for connection in 0..3 {
             shard.poll(connection, true);
         }
-        assert_eq!(shard.woken(), [1, 0, 0]);
+        assert_eq!(shard.woken().await, [1, 0, 0]);
         assert_eq!([0, 1, 2].map(|one: usize| shard.turns[one].may_read()), [true, false, false]);
         // Polled for another reason: no turn, and no second place.
         shard.poll(2, true);
-        assert_eq!(shard.woken(), [0, 0, 0]);
+        assert_eq!(shard.woken().await, [0, 0, 0]);
         for turn in [1, 2, 0, 1] {
             let holder = (turn + 2) % 3;
             shard.poll(holder, true);
             let expected = [0, 1, 2].map(|one| usize::from(one == turn));
-            assert_eq!(shard.woken(), expected);
+            assert_eq!(shard.woken().await, expected);
         }
     }
 
     #[test]
     fn a_connection_that_has_read_everything_or_ends_passes_its_turn_on() {
+        run_unpinned(pass_turns_on()).unwrap();
+    }
+
+    async fn pass_turns_on() {
         let mut shard = TurnFixture::new(4);
         for connection in 0..4 {
             shard.poll(connection, true);
         }
-        shard.woken();
+        shard.woken().await;
         shard.poll(0, false);
-        assert_eq!(shard.woken(), [0, 1, 0, 0]);
+        assert_eq!(shard.woken().await, [0, 1, 0, 0]);
         assert!(shard.turns[0].may_read());
         // One that waits ends, then the one that has the turn.
         drop(shard.turns.remove(2));
         drop(shard.turns.remove(1));
-        assert_eq!(shard.woken(), [0, 0, 0, 1]);
+        assert_eq!(shard.woken().await, [0, 0, 0, 1]);
         drop(shard.turns.remove(1));
         let turns = &shard.turns[0].turns;
         assert!(turns.holder.get().is_none() && turns.waiting.borrow().is_empty());

@@ -39,7 +39,7 @@ pub const READ_BYTES_PER_POLL_MAX: usize = 64 * 1024;
 
 /// Time after which a poll reads no more, although it has read fewer bytes: frames differ in what they cost. Of the connections
 /// that reach one of these bounds, one at a time is polled, so that each other task of the shard waits for one such poll.
-pub const READ_TIME_PER_POLL_MAX: Duration = Duration::from_micros(500);
+pub const READ_TIME_PER_POLL_MAX: Duration = Duration::from_micros(250);
 
 /// Bytes that a poll reads without looking at the time: more than those of nearly every poll.
 pub(crate) const READ_BYTES_UNTIMED: usize = 16 * 1024;

@@ -85,7 +85,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         self.socket_empty = false;
     }
 
-    /// Ends a poll. If it stopped reading to let others run, the task is woken when it is this connection's turn.
+    /// Ends a poll. If it stopped reading to let others run, the task is woken when it is this connection's turn. Only on an
+    /// executor.
     pub(super) fn end_poll(&mut self) {
         self.turn.end_poll(self.read_budget == 0, &self.task);
     }
@@ -100,7 +101,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         &self.first[..self.first_count]
     }
 
-    /// Ends the last poll. What is still read is discarded, without a turn.
+    /// Ends the last poll. What is still read is discarded.
     pub(super) fn end(&mut self) {
         self.turn.give_up();
     }
@@ -146,13 +147,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
     }
 
     /// Reads and discards what the peer still sends; ready when the peer has closed its side, is gone, or has
-    /// sent more than [`LINGER_BYTES_MAX`].
+    /// sent more than [`LINGER_BYTES_MAX`]. Takes turns with the connections that read.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut scratch = [0; 4 * 1024];
+        if !self.turn.may_read() {
+            return Poll::Pending;
+        }
         let until = self.discarded + READ_BYTES_PER_POLL_MAX;
+        let polled = self.discard(until, cx);
+        let has_more = polled.is_pending() && self.discarded >= until;
+        self.turn.end_poll(has_more, cx.waker());
+        polled
+    }
+
+    fn discard(&mut self, until: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4 * 1024];
         while self.discarded < LINGER_BYTES_MAX {
             if self.discarded >= until {
-                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             match Pin::new(&mut self.io).poll_read(cx, &mut scratch) {

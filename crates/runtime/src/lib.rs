@@ -14,4 +14,4 @@ pub mod timer_queue;
 pub use cpu::{allowed_cpus, check_topology};
 pub use executor::{early_init, run_pinned, run_unpinned, run_with_shard_rings};
 pub use net::{AcceptedSocket, Listener, TcpStream, connect, has_input};
-pub use task::{Task, sleep, spawn, spawn_blocking, timeout, yield_now};
+pub use task::{Task, WakeAfterIo, after_io, sleep, spawn, spawn_blocking, timeout, yield_now};

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
@@ -65,6 +65,43 @@ pub async fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send +
     glommio::executor().spawn_blocking(work).await
 }
 
+/// Less than the resolution of the executor's timers, so that such a timer is due as soon as it is looked at.
+const LESS_THAN_A_TICK: Duration = Duration::from_micros(100);
+
+/// Wakes a task after the executor has looked at its sockets: whatever has arrived by then runs before the task.
+///
+/// For a task that would otherwise wake itself, because its peer sends faster than it reads: a task that is always ready
+/// delays the look at the sockets by up to [`IO_POLL_INTERVAL`](crate::limits::IO_POLL_INTERVAL). A shard without other
+/// work looks at once. Dropping this cancels the wake-up.
+pub struct WakeAfterIo {
+    _timer: Timer,
+}
+
+impl WakeAfterIo {
+    /// Only on an executor of this crate.
+    pub fn new(waker: &Waker) -> Self {
+        let mut timer = Timer::new(LESS_THAN_A_TICK);
+        // Ready if this thread was suspended since the line above.
+        if Pin::new(&mut timer).poll(&mut Context::from_waker(waker)).is_ready() {
+            waker.wake_by_ref();
+        }
+        Self { _timer: timer }
+    }
+}
+
+/// Lets others run that are ready or for whom something has arrived: see [`WakeAfterIo`].
+pub async fn after_io() {
+    let mut wake_up = None;
+    poll_fn(|cx| {
+        if wake_up.is_some() {
+            return Poll::Ready(());
+        }
+        wake_up = Some(WakeAfterIo::new(cx.waker()));
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Lets other ready tasks of the shard run.
 pub async fn yield_now() {
     glommio::executor().yield_task_queue_now().await;
@@ -75,7 +112,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::cell::Cell;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::rc::Rc;
 
+    use futures::AsyncReadExt;
     use futures::future::select;
 
     use super::*;
@@ -99,6 +140,36 @@ mod tests {
             assert_eq!(polls.get(), 2);
         })
         .unwrap();
+    }
+
+    #[test]
+    fn what_has_arrived_runs_before_a_task_that_is_woken_after_io() {
+        const BYTES: usize = 20;
+        let late = crate::run_unpinned(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let listener = crate::Listener::adopt(listener);
+            let mut reader = listener.accept().await.unwrap().bind_to_shard().unwrap();
+            let received = Rc::<Cell<usize>>::default();
+            let count = Rc::clone(&received);
+            let reading = spawn(async move {
+                let mut byte = [0];
+                while reader.read_exact(&mut byte).await.is_ok() {
+                    count.set(count.get() + 1);
+                }
+            });
+            sleep(Duration::from_millis(2)).await;
+            // This task is always ready. The kernel has delivered the byte when the call returns.
+            let mut late = 0;
+            for sent in 1..=BYTES {
+                sender.write_all(&[0]).unwrap();
+                after_io().await;
+                late += sent - received.get();
+            }
+            reading.cancel().await;
+            late
+        });
+        assert_eq!(late.unwrap(), 0);
     }
 
     #[test]
