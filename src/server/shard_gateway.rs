@@ -123,7 +123,7 @@ impl ShardGateway {
     ) -> Result<(T, EventStock), AdminError> {
         self.invalidate_event(&event).await;
         let changed = changed?;
-        let stock = self.get_event(event).await.map_err(after_write)?;
+        let stock = self.get_event(event).await.map_err(AdminError::after_write)?;
         Ok((changed, stock))
     }
 }
@@ -317,7 +317,7 @@ impl AdminBackend for ShardGateway {
             match driver.submit(operation, None).await {
                 Ok(Answer::Refunded) => {
                     let record = read_reservation(&driver, &reservation).await;
-                    Ok(Refund { record: record.map_err(after_write)?, refunded })
+                    Ok(Refund { record: record.map_err(AdminError::after_write)?, refunded })
                 }
                 Ok(Answer::Rejected(rejection)) => Err(admin_error(&rejection)),
                 Ok(other) => {
@@ -436,7 +436,7 @@ fn admin_error(rejection: &Rejection) -> AdminError {
         | Rejection::StoreBusy { .. }
         | Rejection::DeadlineExceeded => busy(),
         Rejection::StoreUnavailable { .. } => unavailable(),
-        Rejection::OutcomeUnknown { .. } => after_write(busy()),
+        Rejection::OutcomeUnknown { .. } => busy().after_write(),
         other => {
             tracing::error!(rejection = ?other, "unexpected rejection of an admin call");
             AdminError::Internal
@@ -503,15 +503,7 @@ fn store_error(error: StoreError) -> AdminError {
 
 /// The error of a write that the store may have executed.
 fn write_error(error: StoreError) -> AdminError {
-    after_write(store_error(error))
-}
-
-/// The error of a call that may have written something: it must not say that nothing was executed.
-fn after_write(error: AdminError) -> AdminError {
-    match error {
-        AdminError::Busy { retry_after } => AdminError::Unfinished { retry_after },
-        other => other,
-    }
+    store_error(error).after_write()
 }
 
 fn busy() -> AdminError {

@@ -9,7 +9,8 @@ use crate::fake_store::{FakeStore, RequestAction, STORE_ERROR_TEXT, store_error}
 use inventory_client::reason;
 use inventory_core::limits;
 use inventory_proto::inventory::v1::{
-    CloseEventRequest, GetEventRequest, RefundReservationRequest, SetTotalRequest,
+    BlockSeatsRequest, CloseEventRequest, CreateEventRequest, GetEventRequest, ImportSeatsRequest,
+    NewSeat, Price, RefundReservationRequest, SetTotalRequest, UnblockSeatsRequest,
 };
 use inventory_testkit::http2::{Http2Client, RELEASE};
 use inventory_testkit::server::TestServer;
@@ -18,6 +19,7 @@ use tonic::{Code, Status};
 use crate::client::*;
 
 const EVENT: &str = "evt_outages";
+const HALL: &str = "evt_hall";
 
 async fn selling(total: u64) -> (FakeStore, TestServer, InventoryClient) {
     selling_at(total, "50").await
@@ -44,11 +46,11 @@ fn assert_discreet(status: &Status) {
 }
 
 /// A store that executes every request up to the first one that changes the event, and throttles all others.
-fn throttle_after_the_first_change(store: &FakeStore) {
+fn throttle_after_the_first_change(store: &FakeStore, event: &'static str) {
     let mut is_changed = false;
     store.set_rule(move |request| {
         let changes = ["TransactWriteItems", "UpdateItem", "PutItem"];
-        let is_of_event = request.body.to_string().contains(EVENT);
+        let is_of_event = request.body.to_string().contains(event);
         match is_changed {
             false => {
                 is_changed = changes.contains(&&*request.operation) && is_of_event;
@@ -59,27 +61,28 @@ fn throttle_after_the_first_change(store: &FakeStore) {
     });
 }
 
+#[track_caller]
+fn assert_unfinished(status: &Status) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("may be stored: repeat it"), "{status:?}");
+    assert_retryable(status);
+    assert_discreet(status);
+}
+
 #[tokio::test]
 async fn admin_calls_that_may_be_stored_do_not_say_that_they_were_not_executed() {
     let (store, server, client) = selling(10).await;
     client.order(commit("r1", EVENT, 1)).await;
     let mut admin = admin(&server).await;
-    let assert_unfinished = |status: &Status| {
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(status.message().contains("may be stored: repeat it"), "{status:?}");
-        assert_retryable(status);
-        assert_discreet(status);
-    };
-
-    throttle_after_the_first_change(&store);
+    throttle_after_the_first_change(&store, EVENT);
     let refund = RefundReservationRequest { reservation_id: "r1".to_owned() };
     assert_unfinished(&admin.refund_reservation(refund.clone()).await.unwrap_err());
     store.clear_rule();
     assert_eq!(store.read_event(EVENT).remaining(), 9, "it was executed");
-    throttle_after_the_first_change(&store);
+    throttle_after_the_first_change(&store, EVENT);
     let call = SetTotalRequest { event_id: EVENT.to_owned(), total: 12 };
     assert_unfinished(&admin.set_total(call.clone()).await.unwrap_err());
-    throttle_after_the_first_change(&store);
+    throttle_after_the_first_change(&store, EVENT);
     let close = CloseEventRequest { event_id: EVENT.to_owned() };
     assert_unfinished(&admin.close_event(close.clone()).await.unwrap_err());
     // The caches are invalidated also by a call that failed.
@@ -100,6 +103,68 @@ async fn admin_calls_that_may_be_stored_do_not_say_that_they_were_not_executed()
     store.set_rule(|_| store_error(400, "ThrottlingException"));
     let read = GetEventRequest { event_id: EVENT.to_owned() };
     let status = admin.get_event(read).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+}
+
+/// An import in messages of one seat each.
+fn hall_import(price: i64) -> Vec<ImportSeatsRequest> {
+    let message = |number: u32| ImportSeatsRequest {
+        event_id: HALL.to_owned(),
+        seats: vec![NewSeat {
+            seat_id: format!("A-1-{number}"),
+            section: "A".to_owned(),
+            row: "1".to_owned(),
+            number: number.to_string(),
+            price: Some(Price { amount: price, currency: "KRW".to_owned() }),
+        }],
+    };
+    (1..=9).map(message).collect()
+}
+
+#[tokio::test]
+async fn seats_that_may_be_stored_are_not_said_to_be_unchanged() {
+    let (store, server, _) = selling(10).await;
+    let mut admin = admin(&server).await;
+    let hall = CreateEventRequest {
+        event_id: HALL.to_owned(),
+        seat_keys: 1,
+        ..CreateEventRequest::default()
+    };
+    throttle_after_the_first_change(&store, HALL);
+    assert_unfinished(&admin.create_event(hall.clone()).await.unwrap_err());
+    store.clear_rule();
+    assert!(!admin.create_event(hall).await.unwrap().into_inner().created, "it was executed");
+
+    let new = futures::stream::iter(hall_import(1_000));
+    throttle_after_the_first_change(&store, HALL);
+    assert_unfinished(&admin.import_seats(new.clone()).await.unwrap_err());
+    store.clear_rule();
+    admin.import_seats(new).await.unwrap();
+
+    // Seats that exist are read before they are written: also the read of a later message must not deny the first write.
+    let changed = futures::stream::iter(hall_import(2_000));
+    throttle_after_the_first_change(&store, HALL);
+    assert_unfinished(&admin.import_seats(changed.clone()).await.unwrap_err());
+    store.clear_rule();
+    let done = admin.import_seats(changed).await.unwrap().into_inner();
+    assert_eq!((done.unchanged, done.changed), (1, 8));
+
+    let seats = || ["A-1-1", "A-1-2"].map(str::to_owned).to_vec();
+    let block = BlockSeatsRequest { event_id: HALL.to_owned(), seat_ids: seats() };
+    throttle_after_the_first_change(&store, HALL);
+    assert_unfinished(&admin.block_seats(block.clone()).await.unwrap_err());
+    store.clear_rule();
+    admin.block_seats(block).await.unwrap();
+    let unblock = UnblockSeatsRequest { event_id: HALL.to_owned(), seat_ids: seats() };
+    throttle_after_the_first_change(&store, HALL);
+    assert_unfinished(&admin.unblock_seats(unblock.clone()).await.unwrap_err());
+    store.clear_rule();
+    admin.unblock_seats(unblock).await.unwrap();
+
+    // Nothing was begun: as before.
+    store.set_rule(|_| store_error(400, "ThrottlingException"));
+    let import = futures::stream::iter(hall_import(3_000));
+    let status = admin.import_seats(import).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
 }
 

@@ -163,3 +163,13 @@ pub enum AdminError {
     /// The store refused the request or has a corrupt item; the log has the error.
     Internal,
 }
+
+impl AdminError {
+    /// The error of a call that may have written something: it must not say that nothing was executed.
+    pub(crate) fn after_write(self) -> Self {
+        match self {
+            Self::Busy { retry_after } => Self::Unfinished { retry_after },
+            other => other,
+        }
+    }
+}

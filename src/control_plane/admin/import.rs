@@ -48,6 +48,7 @@ pub(super) async fn run(
         event: event.clone(),
         seat_keys: about.seat_keys,
         writes: JoinSet::new(),
+        started: 0,
         writes_max: limits::SEAT_WRITES_IN_FLIGHT_MIN,
         stored: pb::ImportSeatsResponse {
             event_id: event.to_string(),
@@ -95,7 +96,9 @@ struct SeatImport<P> {
     event: EventId,
     seat_keys: u16,
     /// Dropping the set drops the results only; started writes complete.
-    writes: JoinSet<Result<SeatWrite, Status>>,
+    writes: JoinSet<Result<SeatWrite, AdminError>>,
+    /// Writes of this call that were started.
+    started: usize,
     /// Writes in flight: more while the store is fast, fewer while it is slow, so that each write is done within its
     /// time-out in a store of any speed.
     writes_max: usize,
@@ -139,12 +142,11 @@ impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
             }
             let (backend, event) = (Arc::clone(&self.backend), self.event.clone());
             let seat_keys = self.seat_keys;
+            self.started += 1;
             self.writes.spawn(async move {
-                let subject = Subject::Event(event.clone());
                 let (seats, began) = (part.len(), Instant::now());
                 // No time limit: a slow store slows the import down and does not end it.
-                let put = backend.put_seats(event, seat_keys, part, may_exist).await;
-                let mut found = put.map_err(|error| status::of(&error, &subject))?;
+                let mut found = backend.put_seats(event, seat_keys, part, may_exist).await?;
                 // They are stored.
                 found.to_write = Vec::new();
                 Ok(SeatWrite { seats, found, took: began.elapsed() })
@@ -157,7 +159,11 @@ impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
     async fn count(&mut self, seats: &[(SeatId, SeatFacts)]) -> Result<bool, Status> {
         let subject = Subject::Event(self.event.clone());
         let ids = seats.iter().map(|(id, _)| id.clone()).collect();
-        let new = self.backend.count_new_seats(self.event.clone(), ids);
+        let (backend, has_started) = (&self.backend, self.started > 0);
+        let new = async {
+            let new = backend.count_new_seats(self.event.clone(), ids).await;
+            new.map_err(|error| if has_started { error.after_write() } else { error })
+        };
         let new = in_time(&subject, new).await?;
         self.total = self.total.saturating_add(new);
         if self.total > limits::SEATS_PER_EVENT_MAX {
@@ -172,7 +178,11 @@ impl<P: Fn(pb::ImportSeatsResponse)> SeatImport<P> {
         let next = tokio::time::timeout(limits::SEAT_WRITE_WAIT_MAX, self.writes.join_next());
         let write = match next.await {
             Ok(None) => return Ok(()),
-            Ok(Some(Ok(write))) => write?,
+            Ok(Some(Ok(write))) => write.map_err(|error| {
+                // Another write may be stored.
+                let error = if self.started > 1 { error.after_write() } else { error };
+                status::of(&error, &subject())
+            })?,
             // The task panicked.
             Ok(Some(Err(_))) => return Err(status::of(&AdminError::Internal, &subject())),
             Err(_elapsed) => return Err(status::stalled(&subject())),
