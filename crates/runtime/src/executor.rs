@@ -4,9 +4,10 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
 
-use crate::limits::{IO_POLL_INTERVAL, RING_BUFFER_BYTES, RING_DEPTH};
+use crate::limits::{IO_POLL_INTERVAL, RING_BUFFER_BYTES, RING_DEPTH, WAKE_UP_PERIOD};
 use crate::timer_queue::TimerQueueReset;
 
 /// Registers the process with the kernel's memory barrier before any other thread exists, and disables
@@ -63,7 +64,17 @@ fn builder(placement: Placement) -> LocalExecutorBuilder {
 fn run<T>(builder: LocalExecutorBuilder, future: impl Future<Output = T>) -> io::Result<T> {
     let executor = builder.make().map_err(io::Error::from)?;
     let _reset = TimerQueueReset;
-    Ok(executor.run(future))
+    Ok(executor.run(async {
+        let _waking = crate::spawn(wake_up());
+        future.await
+    }))
+}
+
+/// Wakes the executor up regularly, by a timer that no other task uses: it may have gone to sleep although tasks are ready.
+async fn wake_up() {
+    loop {
+        Timer::new(WAKE_UP_PERIOD).await;
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +99,25 @@ mod tests {
             if is_over.get() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// How often this thread has gone to sleep.
+    fn sleeps() -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn an_executor_without_work_wakes_up_regularly() {
+        let sleeps = run_unpinned(async {
+            let before = sleeps();
+            // No timer of this executor.
+            crate::spawn_blocking(|| std::thread::sleep(10 * WAKE_UP_PERIOD)).await;
+            sleeps() - before
+        });
+        // Without the regular wake-up: one or two.
+        assert!(sleeps.unwrap() >= 5);
     }
 
     #[test]

@@ -65,8 +65,8 @@ pub async fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send +
     glommio::executor().spawn_blocking(work).await
 }
 
-/// Less than the resolution of the executor's timers, so that such a timer is due as soon as it is looked at.
-const LESS_THAN_A_TICK: Duration = Duration::from_micros(100);
+/// Long enough to be registered before it has passed, and due when the executor has looked at its sockets.
+const AFTER_IO: Duration = Duration::from_micros(5);
 
 /// Wakes a task after the executor has looked at its sockets: whatever has arrived by then runs before the task.
 ///
@@ -80,7 +80,7 @@ pub struct WakeAfterIo {
 impl WakeAfterIo {
     /// Only on an executor of this crate.
     pub fn new(waker: &Waker) -> Self {
-        let mut timer = Timer::new(LESS_THAN_A_TICK);
+        let mut timer = Timer::new(AFTER_IO);
         // Ready if this thread was suspended since the line above.
         if Pin::new(&mut timer).poll(&mut Context::from_waker(waker)).is_ready() {
             waker.wake_by_ref();
