@@ -1,10 +1,13 @@
 //! One round: a store, three servers, a load, the faults of a seed, and what must hold at the end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use inventory_history::{CallEffect, CallOperation, CheckRules, History, HistoryRecorder};
+use inventory_history::{
+    CallEffect, CallOperation, CheckRules, FinalState, History, HistoryRecorder, RecordedCall,
+};
 use inventory_testkit::server::{ServerCommand, report_skipped};
 use tokio::sync::Mutex;
 
@@ -275,8 +278,8 @@ impl ChaosRound {
             self.report.violations.push(text);
         }
         if checked.summary.foreign_records > 0 {
-            let text =
-                format!("records that no call has made: {}", checked.summary.foreign_records);
+            let records = records_without_effect(&history, &state);
+            let text = format!("records that no call has made: {}", records.join("\n"));
             self.report.violations.push(text);
         }
     }
@@ -309,6 +312,23 @@ impl ChaosRound {
             report(&format!("end of the log of server {}:\n{}", server.number, last.join("\n")));
         }
     }
+}
+
+/// The records whose calls, if there are any, have all been answered as not executed.
+fn records_without_effect(history: &History, state: &FinalState) -> Vec<String> {
+    let mut calls: BTreeMap<&str, Vec<&RecordedCall>> = BTreeMap::new();
+    for call in &history.calls {
+        calls.entry(&call.reservation_id).or_default().push(call);
+    }
+    let refused = |call: &&RecordedCall| call.effect == CallEffect::Refused;
+    let mut found = Vec::new();
+    for (id, record) in &state.reservations {
+        let calls = calls.get(id.as_str()).cloned().unwrap_or_default();
+        if calls.iter().all(refused) {
+            found.push(format!("{id}: {record:?}, calls: {calls:?}"));
+        }
+    }
+    found
 }
 
 /// The clocks of the servers are moved, and frozen servers answer late.
