@@ -60,8 +60,6 @@ pub struct HistorySummary {
     pub not_decided: usize,
     /// "Sold out" answers whose stock was compared.
     pub sold_out_answers: usize,
-    /// Records of reservations that no call of the history names.
-    pub foreign_records: usize,
 }
 
 /// Result of a check.
@@ -70,6 +68,9 @@ pub struct HistoryReport {
     /// In the order of their kinds.
     pub violations: Vec<HistoryViolation>,
     pub summary: HistorySummary,
+    /// Reservations whose record no call of the history can have written: none names them, or all that do were answered
+    /// as not executed. A violation where the history has every client of the store.
+    pub foreign_records: Vec<String>,
 }
 
 impl HistoryReport {

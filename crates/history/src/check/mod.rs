@@ -30,7 +30,7 @@ pub fn check(history: &History, state: &FinalState, rules: &CheckRules) -> Histo
     summary.unknown = history.calls.iter().filter(|call| call.is_unknown()).count();
     summary.refused = history.calls.len() - index.calls.values().map(Vec::len).sum::<usize>();
     let is_foreign = |id: &&String| !index.calls.contains_key(id.as_str());
-    summary.foreign_records = state.reservations.keys().filter(is_foreign).count();
+    report.foreign_records = state.reservations.keys().filter(is_foreign).cloned().collect();
     if history.unrecorded > 0 {
         let text = format!("{} calls were not recorded: raise CALLS_MAX", history.unrecorded);
         report.add(ViolationKind::Incomplete, "history", text, Vec::new());

@@ -185,6 +185,19 @@ fn call_that_was_not_executed_proves_nothing() {
 }
 
 #[test]
+fn records_without_a_call_that_may_have_written_them_are_named() {
+    let report = Script::new()
+        .units(0, 1, "refused", commit(units(1)), CallEffect::Refused)
+        .record("refused", FinalStatus::Confirmed, units(1), None)
+        .record("uncalled", FinalStatus::Confirmed, units(1), None)
+        .units(2, 3, "retried", commit(units(1)), CallEffect::Refused)
+        .lost(4, "retried", CONCERT, commit(units(1)))
+        .record("retried", FinalStatus::Confirmed, units(1), None)
+        .check();
+    assert_eq!(report.foreign_records, ["refused", "uncalled"]);
+}
+
+#[test]
 fn hold_that_ended_a_moment_ago_may_still_be_stored() {
     let mut script = Script::new().units(0, 1, "r1", hold(units(2), 1000), held(1000, &[])).record(
         "r1",
