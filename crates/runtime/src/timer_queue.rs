@@ -17,7 +17,7 @@ use super::clock::monotonic;
 use super::task::spawn;
 use inventory_core::time::Micros;
 
-/// The executor's timers count whole milliseconds and round down. One more millisecond keeps a timer from
+/// From 256 timers on, the executor counts in whole milliseconds and rounds down. One more millisecond keeps a timer from
 /// firing early, which would make a task spin until its deadline has passed.
 const ROUNDING: Duration = Duration::from_millis(1);
 
