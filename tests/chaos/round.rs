@@ -1,15 +1,16 @@
 //! One round: a store, three servers, a load, the faults of a seed, and what must hold at the end.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use inventory_history::{
-    CallEffect, CallOperation, CheckRules, FinalState, History, HistoryRecorder, RecordedCall,
+    CallEffect, CallOperation, CheckRules, History, HistoryRecorder, RecordedCall,
 };
 use inventory_testkit::server::{ServerCommand, report_skipped};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use crate::clients::{FailureCounts, RecordingClient, ServerEndpoints};
 use crate::faults::{CLOCK_STEP_MAX, ChaosTarget, FaultOutcome};
@@ -79,7 +80,7 @@ impl ChaosRound {
             true => StoreUnderTest::start_disk(directory).await,
             false => StoreUnderTest::start_model(seed),
         };
-        create_events(store.address());
+        create_events(store.address()).await;
         let mut servers = Vec::new();
         for number in 0..SERVERS {
             let address = store.address.clone();
@@ -242,7 +243,7 @@ impl ChaosRound {
         let store = self.target.store.lock().await.address();
         for event in [UNITS, SCARCE, HALL] {
             loop {
-                let held = held_reservations(store, event);
+                let held = held_reservations(store, event).await;
                 if held == 0 {
                     break;
                 }
@@ -260,26 +261,33 @@ impl ChaosRound {
     async fn check(&mut self) {
         for (event, server) in EVENTS.iter().zip((0..SERVERS).cycle()) {
             let admin = self.target.servers[server].lock().await.admin.clone();
-            let verified = ServerCommand::new(&["verify", event, "--admin", &admin]).run();
+            let verify = move || ServerCommand::new(&["verify", event, "--admin", &admin]).run();
+            let verified = spawn_blocking(verify).await.unwrap();
             if verified.code != Some(0) {
                 let (out, err) = (verified.out, verified.err);
                 self.report.violations.push(format!("verify {event}:\n{out}{err}"));
             }
         }
         let store = self.target.store.lock().await.address();
-        let state = read_state(store, self.recorder.now());
-        let history = self.recorder.history();
+        let state = Arc::new(read_state(store, self.recorder.now()).await);
+        let history = Arc::new(self.recorder.history());
         self.count(&history);
-        let checked = inventory_history::check(&history, &state, &check_rules());
+        let (checked_history, final_state) = (history.clone(), state.clone());
+        let check =
+            move || inventory_history::check(&checked_history, &final_state, &check_rules());
+        let checked = spawn_blocking(check).await.unwrap();
         self.report.summary = checked.summary;
         self.report.violations.extend(checked.violations.iter().map(ToString::to_string));
         if checked.summary.not_decided > 0 {
             let text = format!("histories without a decision: {}", checked.summary.not_decided);
             self.report.violations.push(text);
         }
-        if checked.summary.foreign_records > 0 {
-            let records = records_without_effect(&history, &state);
-            let text = format!("records that no call has made: {}", records.join("\n"));
+        for id in &checked.foreign_records {
+            let record = &state.reservations[id];
+            let calls: Vec<&RecordedCall> =
+                history.calls.iter().filter(|call| call.reservation_id == *id).collect();
+            let text =
+                format!("a record that no call has made: {id}: {record:?}, calls: {calls:?}");
             self.report.violations.push(text);
         }
     }
@@ -312,23 +320,6 @@ impl ChaosRound {
             report(&format!("end of the log of server {}:\n{}", server.number, last.join("\n")));
         }
     }
-}
-
-/// The records whose calls, if there are any, have all been answered as not executed.
-fn records_without_effect(history: &History, state: &FinalState) -> Vec<String> {
-    let mut calls: BTreeMap<&str, Vec<&RecordedCall>> = BTreeMap::new();
-    for call in &history.calls {
-        calls.entry(&call.reservation_id).or_default().push(call);
-    }
-    let refused = |call: &&RecordedCall| call.effect == CallEffect::Refused;
-    let mut found = Vec::new();
-    for (id, record) in &state.reservations {
-        let calls = calls.get(id.as_str()).cloned().unwrap_or_default();
-        if calls.iter().all(refused) {
-            found.push(format!("{id}: {record:?}, calls: {calls:?}"));
-        }
-    }
-    found
 }
 
 /// The clocks of the servers are moved, and frozen servers answer late.

@@ -12,11 +12,15 @@ use inventory_history::{
     FinalEvent, FinalReservation, FinalSeat, FinalSeatState, FinalState, FinalStatus,
 };
 use inventory_store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
+use tokio::sync::oneshot;
 
 use crate::load::{HALL, HALL_SEATS, PROBE, SCARCE, UNITS, seat_id};
 
 /// Partition keys of the halls.
 pub(crate) const SEAT_KEYS: u16 = 2;
+
+/// Time limit of a read or write of all events: some calls, with the attempt timeout of each.
+const STORE_WORK_MAX: Duration = Duration::from_secs(120);
 
 /// Seats of one write.
 const SEATS_AT_ONCE: usize = 60;
@@ -35,23 +39,29 @@ pub(crate) const MOVED_HALL: &str = "evt_moved_hall";
 /// All events of a round.
 pub(crate) const EVENTS: [&str; 6] = [UNITS, SCARCE, PROBE, HALL, MOVED_UNITS, MOVED_HALL];
 
-/// Runs `work` with a store client on a thread and an executor of its own.
-fn on_store<T: Send + 'static>(
+/// Runs `work` with a store client on a thread and an executor of its own, while the tasks of other rounds go on.
+///
+/// # Panics
+/// If it takes longer than [`STORE_WORK_MAX`].
+async fn on_store<T: Send + 'static>(
     address: SocketAddr,
     work: impl AsyncFnOnce(Store) -> T + Send + 'static,
 ) -> T {
-    let thread = std::thread::spawn(move || {
-        inventory_runtime::run_unpinned(async {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || {
+        let worked = inventory_runtime::run_unpinned(async {
             let attempt_timeout = Duration::from_secs(20);
             let settings = StoreSettings { attempt_timeout, ..StoreSettings::local(address) };
             work(Store::connect(settings, Rc::new(NoObserver)).await.unwrap()).await
-        })
+        });
+        let _ = done.send(worked.unwrap());
     });
-    thread.join().unwrap().unwrap()
+    let worked = tokio::time::timeout(STORE_WORK_MAX, result).await;
+    worked.expect("the store answers in time").expect("the work has not panicked")
 }
 
 /// Creates the tables and the events.
-pub(crate) fn create_events(store: SocketAddr) {
+pub(crate) async fn create_events(store: SocketAddr) {
     on_store(store, async |store| {
         tables::create(&store).await.unwrap();
         for (event, total, stripes) in QUANTITY_EVENTS {
@@ -67,7 +77,8 @@ pub(crate) fn create_events(store: SocketAddr) {
                 store.put_seats(&event, SEAT_KEYS, seats).await.unwrap();
             }
         }
-    });
+    })
+    .await;
 }
 
 fn new_seat(number: usize) -> (SeatId, SeatFacts) {
@@ -83,7 +94,7 @@ fn new_seat(number: usize) -> (SeatId, SeatFacts) {
 }
 
 /// Reads the events of the history while no call is in flight.
-pub(crate) fn read_state(store: SocketAddr, read_at: Duration) -> FinalState {
+pub(crate) async fn read_state(store: SocketAddr, read_at: Duration) -> FinalState {
     on_store(store, async move |store| {
         let mut state = FinalState { read_at, ..FinalState::default() };
         for (event, ..) in QUANTITY_EVENTS.iter().filter(|(event, ..)| *event != MOVED_UNITS) {
@@ -94,15 +105,17 @@ pub(crate) fn read_state(store: SocketAddr, read_at: Duration) -> FinalState {
         read_reservations(&store, HALL, &mut state.reservations).await;
         state
     })
+    .await
 }
 
 /// Number of reservations of the event that are held.
-pub(crate) fn held_reservations(store: SocketAddr, event: &'static str) -> usize {
+pub(crate) async fn held_reservations(store: SocketAddr, event: &'static str) -> usize {
     on_store(store, async move |store| {
         let mut reservations = BTreeMap::new();
         read_reservations(&store, event, &mut reservations).await;
         reservations.values().filter(|one| one.status == FinalStatus::Held).count()
     })
+    .await
 }
 
 async fn read_quantity_event(store: &Store, event: &str) -> FinalEvent {
