@@ -1,7 +1,8 @@
 //! Every view distinguishes held from confirmed units of a quantity event, exactly. `verify` proves the figures, and
 //! `reconcile` repairs what a process of an earlier version did not count.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use inventory_proto::inventory::v1::{PlaceHoldReq, RefundReservationRequest};
 use inventory_proto::reservation::v1::GetInventoryStatusRequest;
@@ -127,7 +128,6 @@ async fn expired_holds_are_no_longer_held() {
     let server = command.start();
     create(&server, EVENT, TOTAL, 2).await;
     buy(&server, "sold", 7).await;
-    // More than are expired one by one: some share a release record.
     for n in 0..60 {
         hold(&server, &format!("h{n}"), 1).await;
     }
@@ -136,6 +136,34 @@ async fn expired_holds_are_no_longer_held() {
     // A late commit acquires again, without a hold.
     buy(&server, "h0", 1).await;
     assert_proven(&server, (0, 8)).await;
+}
+
+#[tokio::test]
+async fn records_that_expired_holds_share_are_not_listed_as_reservations() {
+    let server = ServerCommand::dev_in_memory().env("SHARDS", "1").start();
+    create(&server, EVENT, 1_000, 1).await;
+    // At once many more than are expired one by one.
+    let ids: Vec<String> = (0..600).map(|n| format!("h{n}")).collect();
+    let ends = SystemTime::now() + Duration::from_secs(5);
+    let client = client(&server).await;
+    futures::future::join_all(ids.iter().map(async |id| {
+        let hold = PlaceHoldReq {
+            reservation_id: id.clone(),
+            event_id: EVENT.to_owned(),
+            qty: 1,
+            hold_expires_at: Some(ends.into()),
+            ..PlaceHoldReq::default()
+        };
+        client.clone().place_hold(with_deadline(hold)).await.unwrap();
+    }))
+    .await;
+    until("all holds are expired", async || stock(&server, EVENT).await.remaining == 1_000).await;
+    let exported = ServerCommand::new(&["export", EVENT, "--admin", &server.admin]).run();
+    let listed = exported.out.lines().map(|line| {
+        let reservation: Value = serde_json::from_str(line).unwrap();
+        reservation["reservation_id"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(listed.collect::<BTreeSet<_>>(), ids.into_iter().collect());
 }
 
 /// What a process of an earlier version writes.
