@@ -161,7 +161,12 @@ async fn read_reservations(
     loop {
         let page = store.scan_reservations(&event, from.as_ref()).await.unwrap();
         for record in page.items {
-            found.insert(record.reservation.to_string(), final_reservation(&record));
+            // No call makes one: expired holds share it while their stock returns.
+            let is_done_release_record = record.reservation.is_release_record()
+                && record.view.state == ReservationState::Expired;
+            if !is_done_release_record {
+                found.insert(record.reservation.to_string(), final_reservation(&record));
+            }
         }
         from = page.next;
         if from.is_none() {
