@@ -179,22 +179,41 @@ async fn a_thousand_duplicated_holds() {
 /// Results of a commit and a release.
 type CommitAndRelease = (Result<String, String>, Result<(), String>);
 
-/// A short hold, and around its expiry a concurrent commit and release.
+/// Places a hold that ends soon. On a busy machine the call may arrive after that, and is refused: repeated with a longer
+/// hold each time.
+async fn hold_shortly(
+    client: &InventoryClient,
+    reservation: &str,
+    event: &str,
+    lasts: Duration,
+) -> PlaceHoldRes {
+    for attempt in 1..=5 {
+        match holds(client.clone(), hold(reservation, event, 1, lasts * attempt)).await {
+            Err(status) if status.code() == Code::InvalidArgument => {}
+            answer => return answer.unwrap(),
+        }
+    }
+    panic!("{reservation}: five holds have ended before they arrived");
+}
+
+/// A short hold, and a commit and a release at the same time: at its expiry plus `later`, minus `sooner`.
 async fn race_at_expiry(
     one: InventoryClient,
     other: InventoryClient,
-    call: PlaceHoldReq,
-    wait: Duration,
+    (id, event): (String, &'static str),
+    lasts: Duration,
+    (later, sooner): (Duration, Duration),
 ) -> CommitAndRelease {
-    let (id, event) = (call.reservation_id.clone(), call.event_id.clone());
-    let held = holds(one.clone(), call).await.unwrap();
+    let held = hold_shortly(&one, &id, event, lasts).await;
+    let ends = SystemTime::try_from(held.hold_expires_at.unwrap()).unwrap();
     // The time relative to the expiry is the subject of this race.
-    tokio::time::sleep(wait).await;
+    let wait = (ends + later - sooner).duration_since(SystemTime::now());
+    tokio::time::sleep(wait.unwrap_or_default()).await;
     let seats = held.seat_ids;
     let qty = i32::from(seats.is_empty());
-    let sold = CommitReq { seat_ids: seats.clone(), ..commit(&id, &event, qty) };
+    let sold = CommitReq { seat_ids: seats.clone(), ..commit(&id, event, qty) };
     let gone =
-        inventory_proto::inventory::v1::ReleaseReq { seat_ids: seats, ..release(&id, &event, qty) };
+        inventory_proto::inventory::v1::ReleaseReq { seat_ids: seats, ..release(&id, event, qty) };
     let (sold, gone) = tokio::join!(one.try_commit(sold), other.try_release(gone));
     (
         sold.map(|answer| answer.order_id).map_err(|s| reason(&s)),
@@ -209,11 +228,13 @@ async fn race_in_waves(cluster: &TestCluster, event: &'static str, seated: bool)
     for wave in 0..10 {
         let mut races = JoinSet::new();
         for n in 0..100 {
-            let lasts = Duration::from_millis(400 + 5 * (n as u64 % 40));
-            let call = hold(&format!("w{wave}-{n}"), event, 1, lasts);
+            let ms = Duration::from_millis;
+            let spread = n as u64 % 40;
+            let lasts = ms(400 + 5 * spread);
             let (one, other) = (cluster.client(n), cluster.client(n + 1));
-            let wait = Duration::from_millis(300 + 7 * (n as u64 % 40));
-            races.spawn(race_at_expiry(one, other, call, wait));
+            let reservation = (format!("w{wave}-{n}"), event);
+            // From 100 ms before the expiry to 95 ms after it.
+            races.spawn(race_at_expiry(one, other, reservation, lasts, (ms(5 * spread), ms(100))));
         }
         while let Some(race) = races.join_next().await {
             let (sold, gone) = race.unwrap();
