@@ -196,18 +196,21 @@ async fn hold_shortly(
     panic!("{reservation}: five holds have ended before they arrived");
 }
 
-/// A short hold, and a commit and a release at the same time: at its expiry plus `later`, minus `sooner`.
+/// How long before the expiry of its hold the earliest race begins.
+const BEFORE_EXPIRY: Duration = Duration::from_millis(100);
+
+/// A short hold, and a commit and a release at the same time: [`BEFORE_EXPIRY`], or later by `delay`.
 async fn race_at_expiry(
     one: InventoryClient,
     other: InventoryClient,
     (id, event): (String, &'static str),
     lasts: Duration,
-    (later, sooner): (Duration, Duration),
+    delay: Duration,
 ) -> CommitAndRelease {
     let held = hold_shortly(&one, &id, event, lasts).await;
     let ends = SystemTime::try_from(held.hold_expires_at.unwrap()).unwrap();
     // The time relative to the expiry is the subject of this race.
-    let wait = (ends + later - sooner).duration_since(SystemTime::now());
+    let wait = (ends - BEFORE_EXPIRY + delay).duration_since(SystemTime::now());
     tokio::time::sleep(wait.unwrap_or_default()).await;
     let seats = held.seat_ids;
     let qty = i32::from(seats.is_empty());
@@ -234,7 +237,7 @@ async fn race_in_waves(cluster: &TestCluster, event: &'static str, seated: bool)
             let (one, other) = (cluster.client(n), cluster.client(n + 1));
             let reservation = (format!("w{wave}-{n}"), event);
             // From 100 ms before the expiry to 95 ms after it.
-            races.spawn(race_at_expiry(one, other, reservation, lasts, (ms(5 * spread), ms(100))));
+            races.spawn(race_at_expiry(one, other, reservation, lasts, ms(5 * spread)));
         }
         while let Some(race) = races.join_next().await {
             let (sold, gone) = race.unwrap();
